@@ -1,0 +1,130 @@
+//! Distinct identifiers: 32 bytes each, shown as lower-case hexadecimal, never interchangeable.
+
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use std::{fmt, str::FromStr};
+
+/// Length of every identifier in bytes.
+pub const ID_BYTES: usize = 32;
+
+/// A text that is not 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an identifier is 64 hexadecimal digits")]
+pub struct ParseIdError;
+
+macro_rules! identifiers {
+    ($($(#[$doc:meta])* $name:ident;)+) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; ID_BYTES]);
+
+        impl $name {
+            /// Wraps raw bytes.
+            pub const fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
+                Self(bytes)
+            }
+
+            /// The raw bytes.
+            pub const fn as_bytes(&self) -> &[u8; ID_BYTES] {
+                &self.0
+            }
+
+            /// The identifier in `bytes`, if there are exactly 32 of them.
+            pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+                bytes.try_into().ok().map(Self)
+            }
+
+            /// The first eight hexadecimal digits, for people.
+            pub fn short(&self) -> String {
+                let mut text = self.to_string();
+                text.truncate(8);
+                text
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.short())
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIdError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIdError> {
+                parse_hex(text).map(Self)
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, _: &mut C) -> Result<(), encode::Error<W::Error>> {
+                e.bytes(&self.0)?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, decode::Error> {
+                Self::from_slice(d.bytes()?).ok_or_else(|| decode::Error::message("an identifier is 32 bytes"))
+            }
+        }
+    )+};
+}
+
+identifiers! {
+    /// A vault: random, chosen at `init`, the same on every replica.
+    VaultId;
+    /// A sealed chunk: BLAKE3 of its record, so that anyone can check it without a key.
+    ChunkId;
+    /// A chunk list: BLAKE3 of its encoding.
+    ListId;
+    /// A signed event: BLAKE3 of its record.
+    EventId;
+    /// A device: its Ed25519 public key.
+    DeviceId;
+    /// A replica (the author of a log): BLAKE3 of device key and incarnation.
+    ReplicaId;
+    /// Identity of a plaintext inside one vault (keyed, never outside sealed data).
+    PlaintextId;
+    /// Digest over all heads: equal roots mean equal replicas.
+    Root;
+}
+
+fn parse_hex(text: &str) -> Result<[u8; ID_BYTES], ParseIdError> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * ID_BYTES {
+        return Err(ParseIdError);
+    }
+    let mut bytes = [0; ID_BYTES];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Ok(bytes)
+}
+
+fn nibble(digit: u8) -> Result<u8, ParseIdError> {
+    (digit as char).to_digit(16).map(|value| value as u8).ok_or(ParseIdError)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_form_survives_a_round_trip() {
+        let id = ChunkId::from_bytes(std::array::from_fn(|i| i as u8 * 7));
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(id.short().len(), 8);
+    }
+
+    #[test]
+    fn other_texts_are_refused() {
+        for text in ["", "00", &"g".repeat(64), &"0".repeat(63), &"é".repeat(32)] {
+            assert_eq!(text.parse::<ChunkId>(), Err(ParseIdError), "{text}");
+        }
+    }
+}

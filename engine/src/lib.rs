@@ -1,0 +1,31 @@
+//! The engine of `mirror`: keeps two or more replicas of an encrypted, append-only, content-addressed vault the same.
+//!
+//! # Layers
+//! A module uses only those below it; `docs/architecture.md` draws the map and a test holds the code to it.
+//! ```text
+//! replicate   drives one session over one connection and one store · pairing
+//! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
+//! session     (pure)                       store   packs, log, heads, index, journal
+//! merge       (pure)                       io      map of a pack, positioned writes, durable files
+//! keys, event, seal, chunk, frame, codec, id, limits, clock
+//! ```
+//! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
+#![warn(missing_docs)]
+
+pub mod chunk;
+pub mod clock;
+pub mod codec;
+pub mod event;
+pub mod frame;
+pub mod home;
+pub mod id;
+pub mod io;
+pub mod keys;
+pub mod limits;
+pub mod merge;
+pub mod replicate;
+pub mod seal;
+pub mod session;
+pub mod store;
+pub mod transport;
+pub mod vault;

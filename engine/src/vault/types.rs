@@ -1,0 +1,298 @@
+//! What goes into and comes out of a vault's operations.
+
+use crate::{
+    event::{Key, ValueKind},
+    id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
+};
+use std::path::PathBuf;
+use zeroize::Zeroizing;
+
+/// How to make a vault.
+#[derive(Debug, Clone)]
+pub struct InitOptions {
+    /// Name for people; the directory's name by default.
+    pub name: String,
+    /// Opens the vault on any device. At least one of passphrase, recovery phrase and device slot must be there.
+    pub passphrase: Option<Zeroizing<Vec<u8>>>,
+    /// Make a recovery phrase.
+    pub recovery: bool,
+    /// Let this device open it without asking.
+    pub device_slot: bool,
+}
+
+/// A new vault.
+#[derive(Debug)]
+pub struct Initialised {
+    /// The vault, open.
+    pub vault: super::Vault,
+    /// 24 words; shown once, kept nowhere.
+    pub recovery_phrase: Option<Zeroizing<String>>,
+}
+
+/// How to get at the vault's keys.
+#[derive(Debug, Clone)]
+pub enum Unlock {
+    /// With this device's slot. [`VaultError::Locked`] if there is none.
+    Device,
+    /// With the passphrase: one key derivation, then [`VaultError::WrongPassphrase`] if it does not fit.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// With the recovery phrase.
+    Recovery(Zeroizing<String>),
+}
+
+/// Who and what a vault is.
+#[derive(Debug, Clone)]
+pub struct VaultInfo {
+    /// The vault.
+    pub id: VaultId,
+    /// Its name.
+    pub name: String,
+    /// This replica.
+    pub replica: ReplicaId,
+    /// This device.
+    pub device: DeviceId,
+    /// Without the vault's key: stores and serves, cannot read.
+    pub keyless: bool,
+}
+
+/// What to add.
+#[derive(Debug, Clone, Default)]
+pub struct AddOptions {
+    /// Files and trees. A tree's keys begin with its own name (its last component), like `cp -r`; `.` and `/` add their contents.
+    pub paths: Vec<PathBuf>,
+    /// Goes before every key.
+    pub prefix: Option<String>,
+    /// Globs (`*`, `?`, `**`, a leading `/` anchors) matched against key and last component.
+    pub exclude: Vec<String>,
+    /// Only say what would be added.
+    pub dry_run: bool,
+}
+
+/// What an `add` or `put` did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddReport {
+    /// Files, directories and links looked at.
+    pub seen: u64,
+    /// New keys.
+    pub added: u64,
+    /// Keys with a new value.
+    pub changed: u64,
+    /// Keys that were as they are.
+    pub unchanged: u64,
+    /// Bytes read from files.
+    pub bytes_read: u64,
+    /// Bytes of new chunks.
+    pub bytes_stored: u64,
+    /// New chunks.
+    pub chunks_stored: u64,
+    /// Things that could not be added, each with its reason.
+    pub skipped: Vec<(PathBuf, String)>,
+}
+
+/// A current (or deleted) key.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// What it is; none when deleted.
+    pub kind: Option<ValueKind>,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time in milliseconds since 1970.
+    pub modified_ms: i64,
+    /// The event that set it.
+    pub event: EventId,
+    /// Who wrote that.
+    pub replica: ReplicaId,
+    /// Whether the newest version is a deletion.
+    pub deleted: bool,
+    /// Whether other versions are in conflict with it.
+    pub conflict: bool,
+}
+
+/// One change in the history.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// The event.
+    pub event: EventId,
+    /// Its author.
+    pub replica: ReplicaId,
+    /// The author's sequence number.
+    pub sequence: u64,
+    /// Wall time at the author, milliseconds since 1970.
+    pub wall_ms: u64,
+    /// The key.
+    pub key: Key,
+    /// `put`, `delete` or `resolve`.
+    pub action: &'static str,
+    /// Bytes, of a put.
+    pub size: u64,
+    /// Reason, of a deletion.
+    pub reason: Option<String>,
+}
+
+/// What `rm` and `undelete` did.
+#[derive(Debug, Clone, Default)]
+pub struct KeysReport {
+    /// Keys changed.
+    pub done: u64,
+    /// Keys that were not there (or not deleted).
+    pub missing: Vec<Key>,
+}
+
+/// What `restore` did.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreReport {
+    /// Files, directories and links written.
+    pub restored: u64,
+    /// Bytes written.
+    pub bytes: u64,
+    /// Files that already were as they should be.
+    pub unchanged: u64,
+    /// What was not written, each with its reason.
+    pub failed: Vec<(Key, String)>,
+}
+
+/// Roots and counts.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Who and what.
+    pub info: VaultInfo,
+    /// Digest over all heads.
+    pub root: Root,
+    /// Current keys.
+    pub keys: u64,
+    /// Events held.
+    pub events: u64,
+    /// Chunks held.
+    pub chunks: u64,
+    /// Bytes of their frames.
+    pub bytes: u64,
+    /// Keys with more than one maximal version.
+    pub conflicts: u64,
+}
+
+/// One thing that recovery or opening mended, or would mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Repair {
+    /// File, relative to the vault.
+    pub file: PathBuf,
+    /// What was wrong and what was done about it, as a sentence.
+    pub what: String,
+    /// Whether acknowledged data may be missing because of it.
+    pub loss: bool,
+}
+
+/// What `verify` found.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyReport {
+    /// Chunks checked.
+    pub chunks: u64,
+    /// Bytes checked.
+    pub bytes: u64,
+    /// Chunks whose bytes are wrong, with where they lie.
+    pub damaged: Vec<(ChunkId, String)>,
+    /// Chunks that events name and no pack holds.
+    pub missing: Vec<ChunkId>,
+    /// Files of the vault itself that are damaged or gone.
+    pub files: Vec<(PathBuf, String)>,
+    /// Keys that cannot be read whole because of all that.
+    pub keys_affected: Vec<Key>,
+}
+
+impl VerifyReport {
+    /// Nothing is wrong.
+    pub fn is_clean(&self) -> bool {
+        self.damaged.is_empty() && self.missing.is_empty() && self.files.is_empty()
+    }
+}
+
+/// Progress and cancellation of a long operation. Called from many threads; must return at once.
+pub trait Watch: Send + Sync {
+    /// `items` and `bytes` more are done.
+    fn advance(&self, items: u64, bytes: u64);
+    /// The total has become known, or has grown to this.
+    fn total(&self, items: u64, bytes: u64);
+    /// Whether to stop at the next commit point.
+    fn cancelled(&self) -> bool;
+}
+
+/// Watches nothing, never cancels.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn advance(&self, _: u64, _: u64) {}
+    fn total(&self, _: u64, _: u64) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Why an operation on a vault failed. The command line turns each into an exit code and a hint in one place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VaultError {
+    /// Being built.
+    #[error("not yet")]
+    NotYet,
+    /// There is no vault there.
+    #[error("{0} is not a vault")]
+    NoVault(PathBuf),
+    /// `init`, `clone` or `restore` into something that is already there.
+    #[error("{0} already exists and is not empty")]
+    NotEmpty(PathBuf),
+    /// The vault is inside the source, or the other way round.
+    #[error("{inner} lies inside {outer}")]
+    Nested {
+        /// The path inside.
+        inner: PathBuf,
+        /// The path around it.
+        outer: PathBuf,
+    },
+    /// The device has no slot: a passphrase or recovery phrase is needed.
+    #[error("the vault is locked for this device")]
+    Locked,
+    /// The passphrase or phrase opens no slot.
+    #[error("wrong passphrase")]
+    WrongPassphrase,
+    /// The operation needs the vault's key and this replica is keyless.
+    #[error("this replica is keyless: it holds no key to read or write values")]
+    Keyless,
+    /// No such key.
+    #[error("no such key: {0}")]
+    NoSuchKey(String),
+    /// Written by a newer version.
+    #[error("{what} has format {found}, this program reads up to {known}")]
+    TooNew {
+        /// The file.
+        what: String,
+        /// Its format.
+        found: u32,
+        /// The newest known.
+        known: u32,
+    },
+    /// Something of the vault is damaged.
+    #[error("damage found: {0}")]
+    Damaged(String),
+    /// No space, quota or inodes.
+    #[error("no space left: {0}")]
+    NoSpace(String),
+    /// Another process holds what this needs.
+    #[error("locked by another process: {0}")]
+    Busy(String),
+    /// An argument cannot be right.
+    #[error("{0}")]
+    Usage(String),
+    /// The user stopped it; what was committed stays.
+    #[error("interrupted")]
+    Cancelled,
+    /// The system refused something.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done to what.
+        what: String,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
