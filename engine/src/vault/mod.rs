@@ -1,76 +1,338 @@
 //! A vault on this machine: what commands do with it. Above the store (bytes) it has the keys (meaning).
+//!
+//! A [`Vault`] is a [`Store`] with secrets, this device's identity, and the view that both derive from the log. Operations that
+//! read first [`Vault::catch_up`] with the log, which other processes may have extended; operations that write commit one or more
+//! events and are durable when they return.
 
+mod check;
+mod config;
+mod content;
+mod create;
+mod history;
+mod ingest;
+mod restore;
+mod target;
 mod types;
+pub mod view;
+mod walk;
 
+pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
+pub use create::{Origin, create_replica};
 pub use types::*;
 
-use crate::{event::Key, home::Home};
+use crate::{
+    chunk::Cutter,
+    clock,
+    event::{ChunkList, ChunkRef, Event, EventHeader, Incarnation, Key, Operation, author, body_context, encode_operations},
+    home::{Home, VaultHome},
+    id::{PlaintextId, ReplicaId, VaultId},
+    keys::{DeviceKey, ReplicationKey, SealSecrets, Secrets},
+    limits::EVENT_BODY_BYTES_MAX,
+    seal::SealKeys,
+    store::{LogPosition, Slot, Store},
+};
 use std::{
     io::{Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use view::View;
+
+pub(crate) use ingest_types::{FileState, KnownChunk};
+
+mod ingest_types;
+
+/// The only key epoch so far.
+const EPOCH: u32 = 1;
 
 /// A vault that is open. `Send + Sync`; several processes may have the same one open.
-#[derive(Debug)]
 pub struct Vault {
     dir: PathBuf,
+    config: Config,
+    id: VaultId,
+    store: Arc<Store>,
+    home: VaultHome,
+    device: DeviceKey,
+    replica: ReplicaId,
+    incarnation: Incarnation,
+    replication: ReplicationKey,
+    /// None on a keyless replica.
+    sealing: Option<Sealing>,
 }
 
-#[allow(unused_variables, missing_docs)]
+/// What only a replica with the vault's key has.
+struct Sealing {
+    secrets: Secrets,
+    keys: SealKeys,
+    cutter: Cutter,
+    view: Mutex<View>,
+    /// A second connection for look-ups of ingest, which must not wait for the writer's transactions. None for a view in memory.
+    lookups: Option<Mutex<View>>,
+}
+
 impl Vault {
+    /// Makes a new vault in `dir`, which must be empty or not there.
+    ///
+    /// # Errors
+    /// [`VaultError::NotEmpty`], [`VaultError::Usage`] when nothing could ever open it again, or the system's.
     pub fn init(dir: &Path, home: &Home, options: InitOptions) -> Result<Initialised, VaultError> {
-        Err(VaultError::NotYet)
+        create::init(dir, home, options)
     }
+
+    /// Opens the vault in `dir`. What a crash left is mended and returned; what cannot be mended is named there as a loss.
+    ///
+    /// # Errors
+    /// [`VaultError::NoVault`], [`VaultError::Locked`], [`VaultError::WrongPassphrase`], [`VaultError::TooNew`],
+    /// [`VaultError::Damaged`], or the system's.
     pub fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Self, Vec<Repair>), VaultError> {
-        Err(VaultError::NotYet)
+        create::open(dir, home, unlock)
     }
+
     /// The vault directory at or above `start`, as git finds its repository.
     pub fn find(start: &Path) -> Option<PathBuf> {
-        None
+        start.ancestors().find(|dir| dir.join(CONFIG_FILE).is_file()).map(Path::to_owned)
     }
+
+    /// The vault's directory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+
+    /// Who and what it is.
     pub fn info(&self) -> VaultInfo {
-        unreachable!()
+        VaultInfo {
+            id: self.id,
+            name: self.config.name.clone(),
+            replica: self.replica,
+            device: self.device.id(),
+            keyless: self.sealing.is_none(),
+        }
     }
+
+    /// Packs and log.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// This device's directory for this vault: peers and tickets.
+    pub fn home(&self) -> &VaultHome {
+        &self.home
+    }
+
+    /// This device's key.
+    pub fn device(&self) -> &DeviceKey {
+        &self.device
+    }
+
+    /// The key that proves membership to peers.
+    pub fn replication_key(&self) -> &ReplicationKey {
+        &self.replication
+    }
+
+    /// What a new replica of the same role must be given.
+    pub fn secrets(&self) -> Option<&Secrets> {
+        self.sealing.as_ref().map(|sealing| &sealing.secrets)
+    }
+
+    /// `vault.toml`.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Adds files and trees; see [`AddOptions`]. Files whose size, times and inode are as they were are not read.
+    ///
+    /// # Errors
+    /// What can't be read is in the report; an error means that not everything was looked at. What was committed stays.
     pub fn add(&self, options: &AddOptions, watch: &dyn Watch) -> Result<AddReport, VaultError> {
-        Err(VaultError::NotYet)
+        ingest::add(self, options, watch)
     }
+
+    /// Puts the bytes of `source` under `key`.
+    ///
+    /// # Errors
+    /// As [`Vault::add`]; nothing is visible then.
     pub fn put(&self, key: &Key, source: &mut dyn Read, watch: &dyn Watch) -> Result<AddReport, VaultError> {
-        Err(VaultError::NotYet)
+        ingest::put(self, key, source, watch)
     }
+
     /// Streams the current value of `key`; every byte handed to `sink` has been verified. Returns its metadata.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchKey`], [`VaultError::Damaged`] naming the chunk, or the sink's.
     pub fn get(&self, key: &Key, sink: &mut dyn Write) -> Result<Entry, VaultError> {
-        Err(VaultError::NotYet)
+        self.get_value(key, sink)
     }
+
     /// Current keys below `prefix` (all if empty), sorted by key. Deleted ones too if asked for.
-    pub fn list(&self, prefix: &[u8], deleted: bool, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), VaultError> {
-        Err(VaultError::NotYet)
+    ///
+    /// # Errors
+    /// When the log or the view cannot be read.
+    pub fn list(
+        &self,
+        prefix: &[u8],
+        deleted: bool,
+        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        self.list_keys(prefix, deleted, each)
     }
+
     /// Every change (of `key`), oldest first in this replica's order.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
     pub fn log(&self, key: Option<&Key>, each: &mut dyn FnMut(LogEntry) -> ControlFlow<()>) -> Result<(), VaultError> {
-        Err(VaultError::NotYet)
+        self.log_entries(key, each)
     }
-    /// Deletes keys (or everything below a directory key). A key that is not there is reported, the others are deleted.
+
+    /// Deletes keys and everything below them. A key that is not there is reported, the others are deleted.
+    ///
+    /// # Errors
+    /// When the event cannot be stored.
     pub fn remove(&self, keys: &[Key], reason: Option<&str>) -> Result<KeysReport, VaultError> {
-        Err(VaultError::NotYet)
+        self.remove_keys(keys, reason)
     }
+
+    /// Brings deleted keys and everything below them back, each with its newest value.
+    ///
+    /// # Errors
+    /// When the event cannot be stored.
     pub fn undelete(&self, keys: &[Key]) -> Result<KeysReport, VaultError> {
-        Err(VaultError::NotYet)
+        self.undelete_keys(keys)
     }
-    pub fn restore(&self, destination: &Path, prefixes: &[Key], overwrite: bool, watch: &dyn Watch) -> Result<RestoreReport, VaultError> {
-        Err(VaultError::NotYet)
+
+    /// Writes what lies at or below `prefixes` (everything if there are none) as files below `destination`.
+    ///
+    /// # Errors
+    /// [`VaultError::WouldClobber`] before anything is written; single keys that fail are in the report.
+    pub fn restore(
+        &self,
+        destination: &Path,
+        prefixes: &[Key],
+        overwrite: bool,
+        watch: &dyn Watch,
+    ) -> Result<RestoreReport, VaultError> {
+        restore::restore(self, destination, prefixes, overwrite, watch)
     }
+
+    /// Roots and counts.
+    ///
+    /// # Errors
+    /// When the log or the view cannot be read.
     pub fn status(&self) -> Result<Status, VaultError> {
-        Err(VaultError::NotYet)
+        check::status(self)
     }
+
+    /// Checks the vault's structure and, with `read_data`, every byte. Works without the vault's key.
+    ///
+    /// # Errors
+    /// When checking itself fails; damage is in the report.
     pub fn verify(&self, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {
-        Err(VaultError::NotYet)
+        check::verify(self, read_data, watch)
     }
+
     /// Rebuilds what can be rebuilt (index, torn tails, heads); with `dry_run` only says what it would do. Needs no key.
+    ///
+    /// # Errors
+    /// [`VaultError::NoVault`], or the system's.
     pub fn recover(dir: &Path, dry_run: bool, watch: &dyn Watch) -> Result<Vec<Repair>, VaultError> {
-        Err(VaultError::NotYet)
+        check::recover(dir, dry_run, watch)
     }
+
+    fn sealing(&self) -> Result<&Sealing, VaultError> {
+        self.sealing.as_ref().ok_or(VaultError::Keyless)
+    }
+
+    fn seal_keys(&self) -> Result<&SealKeys, VaultError> {
+        Ok(&self.sealing()?.keys)
+    }
+
+    fn cutter(&self) -> Result<&Cutter, VaultError> {
+        Ok(&self.sealing()?.cutter)
+    }
+
+    fn view(&self) -> Result<MutexGuard<'_, View>, VaultError> {
+        Ok(self.sealing()?.view.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Brings the view up to the end of the log.
+    fn catch_up(&self) -> Result<(), VaultError> {
+        self.store.refresh()?;
+        let mut view = self.view()?;
+        loop {
+            let (segment, offset) = view.position();
+            let (next, events) = self.store.events_from(LogPosition { segment, offset }, EVENT_BODY_BYTES_MAX)?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            let applied = events
+                .iter()
+                .map(|event| Ok(view::Applied::new(event, self.operations_of(event)?)))
+                .collect::<Result<Vec<_>, VaultError>>()?;
+            view.apply(&applied, (next.segment, next.offset))?;
+        }
+    }
+
+    /// Seals and signs `operations`, and commits them as this replica's next event. Their chunks are durable already.
+    fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<(), VaultError> {
+        let plaintext = encode_operations(operations).map_err(VaultError::internal)?;
+        let keys = self.seal_keys()?;
+        let event = self.store.append_own(&self.replica, &mut |slot: Slot| {
+            let body = keys.seal_body(&plaintext, &body_context(&self.replica, slot.sequence));
+            let event = self.sign(slot, &lists, &body)?;
+            Ok((event, lists.clone()))
+        })?;
+        let head = crate::event::Head { sequence: event.header().sequence, event: event.id() };
+        self.home.record_head(&self.dir, &self.replica, head).map_err(VaultError::from)
+    }
+
+    fn sign(&self, slot: Slot, lists: &[ChunkList], body: &[u8]) -> Result<Event, crate::event::EventError> {
+        let header = EventHeader {
+            vault: self.id,
+            device: self.device.id(),
+            incarnation: self.incarnation,
+            sequence: slot.sequence,
+            lamport: slot.lamport,
+            previous: slot.previous,
+            deps: slot.deps,
+            epoch: EPOCH,
+            lists: lists.iter().map(ChunkList::reference).collect(),
+            kind: crate::event::KIND_OPERATIONS,
+            body_hash: [0; 32],
+            wall_ms: clock::wall_ms(),
+        };
+        Event::sign(header, body, &self.device)
+    }
+
+    /// For each plaintext the chunk that an event already names for it, and whether a pack here holds it.
+    fn known_chunks(&self, plaintexts: &[PlaintextId]) -> Result<Vec<Option<KnownChunk>>, VaultError> {
+        let sealing = self.sealing()?;
+        let lookups = sealing.lookups.as_ref().unwrap_or(&sealing.view);
+        let chunks = lookups.lock().unwrap_or_else(PoisonError::into_inner).known_plaintexts(plaintexts)?;
+        let named: Vec<_> = chunks.iter().flatten().copied().collect();
+        let mut present = self.store.contains(&named)?.into_iter();
+        Ok(chunks
+            .into_iter()
+            .map(|chunk| chunk.map(|chunk| KnownChunk { chunk, present: present.next().unwrap_or(false) }))
+            .collect())
+    }
+
+    /// Notes what only saves work next time: pieces below nodes, and the stamps of files.
+    fn remember(&self, pieces: &[ChunkRef], states: &[FileState]) -> Result<(), VaultError> {
+        let mut view = self.view()?;
+        let plaintexts: Vec<_> = pieces.iter().map(|piece| (piece.plaintext, piece.chunk, piece.length)).collect();
+        view.add_plaintexts(&plaintexts)?;
+        Ok(view.put_file_states(states)?)
+    }
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vault").field("dir", &self.dir).field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The author that this device is in this incarnation of the directory.
+fn replica_of(device: &DeviceKey, incarnation: &Incarnation) -> ReplicaId {
+    author(&device.id(), incarnation)
 }

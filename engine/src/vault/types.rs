@@ -233,9 +233,6 @@ impl Watch for Unwatched {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaultError {
-    /// Being built.
-    #[error("not yet")]
-    NotYet,
     /// There is no vault there.
     #[error("{0} is not a vault")]
     NoVault(PathBuf),
@@ -278,6 +275,9 @@ pub enum VaultError {
     /// No space, quota or inodes.
     #[error("no space left: {0}")]
     NoSpace(String),
+    /// `restore` would overwrite something.
+    #[error("would overwrite what is in {0}")]
+    WouldClobber(String),
     /// Another process holds what this needs.
     #[error("locked by another process: {0}")]
     Busy(String),
@@ -295,4 +295,19 @@ pub enum VaultError {
         /// The system's error.
         source: std::io::Error,
     },
+}
+
+impl VaultError {
+    /// The system refused `what`; running out of space is told apart.
+    pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        match crate::io::durable::no_space(&source) {
+            Some(kind) => Self::NoSpace(format!("{}: {kind}", what.into())),
+            None => Self::Io { what: what.into(), source },
+        }
+    }
+
+    /// Something that only a mistake of ours can cause.
+    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
+        Self::Damaged(format!("internal: {error}"))
+    }
 }

@@ -1,0 +1,83 @@
+//! Status, verification, recovery.
+
+use super::{Config, Repair, Status, Vault, VaultError, VerifyReport, Watch};
+use crate::{
+    event::Key,
+    id::ChunkId,
+    store::{Depth, DryRun, Store},
+};
+use std::{collections::HashSet, ops::ControlFlow, path::Path};
+
+pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
+    let view = match vault.catch_up() {
+        Ok(()) => vault.view()?.counts(),
+        // A keyless replica knows no keys.
+        Err(VaultError::Keyless) => Default::default(),
+        Err(error) => return Err(error),
+    };
+    let counts = vault.store().counts();
+    Ok(Status {
+        info: vault.info(),
+        root: vault.store().root(),
+        keys: view.keys,
+        events: counts.events,
+        chunks: counts.chunks,
+        bytes: counts.bytes,
+        conflicts: view.conflicts,
+    })
+}
+
+pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {
+    let depth = if read_data { Depth::Data } else { Depth::Structure };
+    let counts = vault.store().counts();
+    watch.total(counts.chunks, counts.bytes);
+    let found = vault.store().verify(depth, &|chunks, bytes| {
+        watch.advance(chunks, bytes);
+        if watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    if watch.cancelled() {
+        return Err(VaultError::Cancelled);
+    }
+    let mut report = VerifyReport {
+        chunks: found.chunks,
+        bytes: found.bytes,
+        damaged: found.damaged,
+        missing: found.missing,
+        files: found.files,
+        keys_affected: Vec::new(),
+    };
+    if !report.damaged.is_empty() || !report.missing.is_empty() {
+        report.keys_affected = keys_affected(vault, &report)?;
+    }
+    Ok(report)
+}
+
+/// Keys with a piece that is damaged or missing; none on a keyless replica, which knows no keys.
+fn keys_affected(vault: &Vault, report: &VerifyReport) -> Result<Vec<Key>, VaultError> {
+    let bad: HashSet<ChunkId> = report.damaged.iter().map(|(id, _)| *id).chain(report.missing.iter().copied()).collect();
+    let mut keys = Vec::new();
+    match vault.catch_up() {
+        Err(VaultError::Keyless) => return Ok(keys),
+        other => other?,
+    }
+    vault.scan(b"", false, &mut |row| {
+        if let Some(value) = row.value() {
+            let direct = value.content.references.iter().any(|piece| bad.contains(&piece.chunk));
+            let whole = || match vault.pieces(&value.content) {
+                Ok(pieces) => !pieces.iter().any(|placed| bad.contains(&placed.reference.chunk)),
+                Err(_) => false,
+            };
+            if direct || (value.content.depth > 0 && !whole()) {
+                keys.push(row.key);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(keys)
+}
+
+pub(super) fn recover(dir: &Path, dry_run: bool, _watch: &dyn Watch) -> Result<Vec<Repair>, VaultError> {
+    let config = Config::read(dir)?;
+    let id = config.vault_id().map_err(|error| VaultError::Damaged(error.to_string()))?;
+    Ok(Store::recover(dir, &id, if dry_run { DryRun::Yes } else { DryRun::No })?)
+}

@@ -1,0 +1,87 @@
+//! Reading a value's bytes: every chunk is checked (id, seal, plaintext identity) before a byte of it is handed on.
+
+use super::{Vault, VaultError};
+use crate::{
+    codec,
+    event::{ChunkRef, Content},
+    frame::HEADER_BYTES,
+    limits::{CHUNK_BYTES_MAX, NODE_REFERENCES_MAX},
+    seal::ChunkType,
+};
+use rayon::prelude::*;
+use std::io::Write;
+
+/// Chunks opened in parallel ahead of a sequential sink.
+const AHEAD: usize = 8;
+
+/// A piece of a value and where it belongs.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placed {
+    pub(super) reference: ChunkRef,
+    pub(super) offset: u64,
+}
+
+impl Vault {
+    /// Opens one chunk into `out`, replacing what is there.
+    pub(super) fn open_chunk(&self, reference: &ChunkRef, kind: ChunkType, out: &mut Vec<u8>) -> Result<(), VaultError> {
+        out.clear();
+        let frame = self
+            .store()
+            .read_frame(&reference.chunk)?
+            .ok_or_else(|| VaultError::Damaged(format!("chunk {} is missing", reference.chunk)))?;
+        self.seal_keys()?
+            .open(&frame[HEADER_BYTES..], kind, reference, out)
+            .map_err(|error| VaultError::Damaged(format!("chunk {}: {error}", reference.chunk)))
+    }
+
+    /// The data pieces of `content`, in order. Nodes are read; a level's references are held in memory (78 bytes each).
+    pub(super) fn pieces(&self, content: &Content) -> Result<Vec<Placed>, VaultError> {
+        let mut references = content.references.clone();
+        for _ in 0..content.depth {
+            references = self.below(&references)?;
+        }
+        let mut offset = 0;
+        let place = |reference: ChunkRef| {
+            let placed = Placed { reference, offset };
+            offset += u64::from(reference.length);
+            placed
+        };
+        let pieces: Vec<Placed> = references.into_iter().map(place).collect();
+        if offset != content.bytes {
+            return Err(VaultError::Damaged("a value's pieces do not add up to its length".into()));
+        }
+        Ok(pieces)
+    }
+
+    fn below(&self, nodes: &[ChunkRef]) -> Result<Vec<ChunkRef>, VaultError> {
+        let mut references = Vec::new();
+        let mut plaintext = Vec::new();
+        for node in nodes {
+            self.open_chunk(node, ChunkType::Node, &mut plaintext)?;
+            let below: Vec<ChunkRef> = codec::decode("node", &plaintext).map_err(|error| VaultError::Damaged(error.to_string()))?;
+            if below.len() > NODE_REFERENCES_MAX || below.iter().any(|reference| reference.length as usize > CHUNK_BYTES_MAX) {
+                return Err(VaultError::Damaged("a node holds too much".into()));
+            }
+            references.extend(below);
+        }
+        Ok(references)
+    }
+
+    /// Streams a value in order; at most [`AHEAD`] chunks are in memory.
+    pub(super) fn stream(&self, content: &Content, sink: &mut dyn Write) -> Result<(), VaultError> {
+        let pieces = self.pieces(content)?;
+        for group in pieces.chunks(AHEAD) {
+            let opened: Vec<Vec<u8>> = group
+                .par_iter()
+                .map(|placed| {
+                    let mut plaintext = Vec::new();
+                    self.open_chunk(&placed.reference, ChunkType::Data, &mut plaintext).map(|()| plaintext)
+                })
+                .collect::<Result<_, _>>()?;
+            for plaintext in opened {
+                sink.write_all(&plaintext).map_err(|error| VaultError::io("writing the value", error))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! Making and opening vaults.
+//!
+//! A new vault is built in a hidden directory beside its place and renamed, so that an interrupted `init` leaves no half vault.
+
+use super::{
+    Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError, replica_of,
+    view::View,
+};
+use crate::{
+    chunk::Cutter,
+    home::{Home, VaultHome},
+    id::VaultId,
+    io::durable,
+    keys::{DeviceKey, MasterKey, Secrets, slots},
+    seal::SealKeys,
+    store::Store,
+};
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+const KEYS: &str = "keys";
+
+pub(super) fn init(dir: &Path, home: &Home, options: InitOptions) -> Result<Initialised, VaultError> {
+    if options.passphrase.is_none() && !options.recovery && !options.device_slot {
+        return Err(VaultError::Usage("a vault without passphrase, recovery phrase and device slot could never be opened".into()));
+    }
+    let id = new_vault_id()?;
+    let device = home.device()?;
+    let master = MasterKey::generate()?;
+    let config = Config::new(&id, &options.name);
+    let mut recovery_phrase = None;
+    build(dir, &config, &id, |keys| {
+        if options.device_slot {
+            slots::write_device(keys, &id, &Secrets::Member(master.clone()), &device)?;
+        }
+        if let Some(passphrase) = &options.passphrase {
+            slots::write_passphrase(keys, &id, &master, passphrase)?;
+        }
+        if options.recovery {
+            recovery_phrase = Some(slots::write_recovery(keys, &id, &master)?);
+        }
+        Ok(())
+    })?;
+    let vault_home = home.vault(&id)?;
+    let slot = if options.device_slot { DeviceSlot::Present } else { DeviceSlot::Absent };
+    let (vault, _) = assemble(dir, config, id, vault_home, device, Secrets::Member(master), slot)?;
+    Ok(Initialised { vault, recovery_phrase })
+}
+
+/// What a new replica of an existing vault starts from.
+pub struct Origin {
+    /// The vault's configuration.
+    pub config: Config,
+    /// The vault's key, or only its replication key.
+    pub secrets: Secrets,
+    /// Passphrase and recovery slots, as files; empty for a keyless replica.
+    pub slots: Vec<(String, Vec<u8>)>,
+}
+
+/// Makes an empty replica of an existing vault in `dir`, which this device can open.
+///
+/// # Errors
+/// As [`Vault::init`]; [`VaultError::Damaged`] when the origin makes no sense.
+pub fn create_replica(dir: &Path, home: &Home, origin: Origin) -> Result<Vault, VaultError> {
+    let id = origin.config.vault_id().map_err(|error| VaultError::Damaged(error.to_string()))?;
+    let device = home.device()?;
+    build(dir, &origin.config, &id, |keys| {
+        slots::import_portable(keys, &origin.slots)?;
+        slots::write_device(keys, &id, &origin.secrets, &device)?;
+        Ok(())
+    })?;
+    let vault_home = home.vault(&id)?;
+    assemble(dir, origin.config, id, vault_home, device, origin.secrets, DeviceSlot::Present).map(|(vault, _)| vault)
+}
+
+fn new_vault_id() -> Result<VaultId, VaultError> {
+    // The same source and self-check as for keys.
+    Ok(VaultId::from_bytes(*crate::keys::random_bytes::<32>()?))
+}
+
+fn build(
+    dir: &Path,
+    config: &Config,
+    id: &VaultId,
+    write_slots: impl FnOnce(&Path) -> Result<(), VaultError>,
+) -> Result<(), VaultError> {
+    refuse_non_empty(dir)?;
+    let staging = staging_beside(dir)?;
+    let built = (|| {
+        let keys = staging.join(KEYS);
+        fs::DirBuilder::new().mode(0o700).create(&keys).map_err(|error| VaultError::io("making keys/", error))?;
+        Store::create(&staging, id)?;
+        write_slots(&keys)?;
+        config.write(&staging)?;
+        fs::rename(&staging, dir).map_err(|error| VaultError::io(format!("making {}", dir.display()), error))?;
+        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        durable::sync_dir(parent).map_err(|error| VaultError::io("syncing the parent directory", error))
+    })();
+    if built.is_err() {
+        // The error that matters is the one above.
+        let _ = fs::remove_dir_all(&staging);
+    }
+    built
+}
+
+fn refuse_non_empty(dir: &Path) -> Result<(), VaultError> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) if entries.next().is_none() => Ok(()),
+        Ok(_) => Err(VaultError::NotEmpty(dir.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(VaultError::NotEmpty(dir.to_owned())),
+        Err(error) => Err(VaultError::io(format!("looking at {}", dir.display()), error)),
+    }
+}
+
+fn staging_beside(dir: &Path) -> Result<PathBuf, VaultError> {
+    let usage = || VaultError::Usage(format!("{} cannot be the name of a vault directory", dir.display()));
+    let absolute = std::path::absolute(dir).map_err(|error| VaultError::io(format!("resolving {}", dir.display()), error))?;
+    let name = absolute.file_name().ok_or_else(usage)?.to_string_lossy().into_owned();
+    let parent = absolute.parent().ok_or_else(usage)?;
+    fs::create_dir_all(parent).map_err(|error| VaultError::io(format!("making {}", parent.display()), error))?;
+    let staging = parent.join(format!(".{name}.{}.new", std::process::id()));
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&staging)
+        .map_err(|error| VaultError::io(format!("making {}", staging.display()), error))?;
+    Ok(staging)
+}
+
+pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Vault, Vec<Repair>), VaultError> {
+    let config = Config::read(dir)?;
+    let id = config.vault_id().map_err(|error| VaultError::Damaged(error.to_string()))?;
+    let device = home.device()?;
+    let keys = dir.join(KEYS);
+    if !keys.is_dir() {
+        return Err(VaultError::Damaged(format!("{} is missing", keys.display())));
+    }
+    let with_device = slots::unlock_device(&keys, &id, &device)?;
+    let slot = if with_device.is_some() { DeviceSlot::Present } else { DeviceSlot::Absent };
+    let secrets = match unlock {
+        Unlock::Device => with_device.ok_or(VaultError::Locked)?,
+        Unlock::Passphrase(passphrase) => Secrets::Member(slots::unlock_passphrase(&keys, &id, &passphrase)?),
+        Unlock::Recovery(phrase) => Secrets::Member(slots::unlock_recovery(&keys, &id, &phrase)?),
+    };
+    let vault_home = home.vault(&id)?;
+    assemble(dir, config, id, vault_home, device, secrets, slot)
+}
+
+/// Whether this device can open the vault without asking. If not, plaintext names are kept in memory only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceSlot {
+    Present,
+    Absent,
+}
+
+fn assemble(
+    dir: &Path,
+    config: Config,
+    id: VaultId,
+    home: VaultHome,
+    device: DeviceKey,
+    secrets: Secrets,
+    slot: DeviceSlot,
+) -> Result<(Vault, Vec<Repair>), VaultError> {
+    let (store, mut repairs) = Store::open(dir, &id)?;
+    let store = Arc::new(store);
+    let heads = store.heads();
+    let found = home.incarnation(dir, &device.id(), &|author| heads.0.get(author).copied())?;
+    if let Some(why) = found.renewed() {
+        repairs.push(Repair { file: PathBuf::from("."), what: why, loss: false });
+    }
+    let incarnation = found.incarnation();
+    let replication = secrets.replication_key(&id);
+    let sealing = match secrets {
+        Secrets::Keyless(_) => None,
+        Secrets::Member(ref master) => Some(sealing(master.clone(), &id, &home, dir, slot)?),
+    };
+    let replica = replica_of(&device, &incarnation);
+    let dir = dir.to_owned();
+    Ok((Vault { dir, config, id, store, home, device, replica, incarnation, replication, sealing }, repairs))
+}
+
+fn sealing(master: MasterKey, id: &VaultId, home: &VaultHome, dir: &Path, slot: DeviceSlot) -> Result<Sealing, VaultError> {
+    let keys = SealKeys::derive(&master, id, EPOCH);
+    let cutter = Cutter::new(&keys.gear_key());
+    let path = match slot {
+        DeviceSlot::Present => Some(home.view_path(dir)?),
+        DeviceSlot::Absent => None,
+    };
+    let view = Mutex::new(View::open(path.as_deref(), id)?);
+    let lookups = path.map(|path| View::open(Some(&path), id)).transpose()?.map(Mutex::new);
+    Ok(Sealing { secrets: Secrets::Member(master), keys, cutter, view, lookups })
+}

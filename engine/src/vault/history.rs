@@ -1,0 +1,214 @@
+//! Keys and their history: what the view answers.
+
+use super::{Entry, KeysReport, LogEntry, Vault, VaultError, view::Row};
+use crate::{
+    event::{Key, Operation, Value, decode_operations},
+    limits::{EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, REASON_BYTES_MAX},
+    store::LogPosition,
+};
+use std::{io::Write, ops::ControlFlow};
+
+/// Rows read from the view at once.
+const PAGE_ROWS: usize = 1_024;
+/// Bytes of events read from the log at once.
+const PAGE_BYTES: usize = EVENT_BODY_BYTES_MAX;
+
+impl Vault {
+    /// The current value of `key`, without its bytes.
+    pub(super) fn current_value(&self, key: &Key) -> Result<Option<Value>, VaultError> {
+        let row = self.view()?.current(key)?;
+        Ok(row.and_then(|row| row.value().cloned()))
+    }
+
+    fn existing(&self, key: &Key) -> Result<Row, VaultError> {
+        let row = self.view()?.current(key)?;
+        row.filter(|row| row.value().is_some()).ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))
+    }
+
+    pub(super) fn get_value(&self, key: &Key, sink: &mut dyn Write) -> Result<Entry, VaultError> {
+        self.catch_up()?;
+        let row = self.existing(key)?;
+        if let Some(value) = row.value() {
+            self.stream(&value.content, sink)?;
+        }
+        Ok(entry(row))
+    }
+
+    /// Hands every row below `prefix` to `each`, a page at a time.
+    pub(super) fn scan(
+        &self,
+        prefix: &[u8],
+        deleted: bool,
+        each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, VaultError>,
+    ) -> Result<(), VaultError> {
+        let mut after: Option<Key> = None;
+        loop {
+            let rows = self.view()?.scan(prefix, after.as_ref(), deleted, PAGE_ROWS)?;
+            let last = rows.len() < PAGE_ROWS;
+            after = rows.last().map(|row| row.key.clone());
+            for row in rows {
+                if each(row)?.is_break() {
+                    return Ok(());
+                }
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn list_keys(
+        &self,
+        prefix: &[u8],
+        deleted: bool,
+        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        self.catch_up()?;
+        self.scan(prefix, deleted, &mut |row| Ok(each(entry(row))))
+    }
+
+    pub(super) fn log_entries(
+        &self,
+        key: Option<&Key>,
+        each: &mut dyn FnMut(LogEntry) -> ControlFlow<()>,
+    ) -> Result<(), VaultError> {
+        self.seal_keys()?;
+        self.store().refresh()?;
+        let mut position = LogPosition::START;
+        loop {
+            let (next, events) = self.store().events_from(position, PAGE_BYTES)?;
+            if events.is_empty() {
+                return Ok(());
+            }
+            for event in &events {
+                for operation in self.operations_of(event)? {
+                    if key.is_some_and(|key| key != operation.key()) {
+                        continue;
+                    }
+                    if each(log_entry(event, operation)).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+            position = next;
+        }
+    }
+
+    pub(super) fn operations_of(&self, event: &crate::event::Event) -> Result<Vec<Operation>, VaultError> {
+        if event.header().kind != crate::event::KIND_OPERATIONS {
+            return Ok(Vec::new());
+        }
+        let context = crate::event::body_context(&event.author(), event.header().sequence);
+        let damaged = |error: String| VaultError::Damaged(format!("event {}: {error}", event.id()));
+        let body = self.seal_keys()?.open_body(event.body(), &context).map_err(|error| damaged(error.to_string()))?;
+        decode_operations(&body).map_err(|error| damaged(error.to_string()))
+    }
+
+    pub(super) fn remove_keys(&self, keys: &[Key], reason: Option<&str>) -> Result<KeysReport, VaultError> {
+        if reason.is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
+            return Err(VaultError::Usage(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
+        }
+        self.catch_up()?;
+        let mut report = KeysReport::default();
+        let mut operations = Vec::new();
+        for key in keys {
+            let before = operations.len();
+            self.scan(key.as_bytes(), false, &mut |row| {
+                if is_at_or_below(&row.key, key) {
+                    operations.push(Operation::Delete(row.key, reason.map(str::to_owned)));
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if operations.len() == before {
+                report.missing.push(key.clone());
+            }
+        }
+        report.done = operations.len() as u64;
+        self.append_operations(operations)?;
+        Ok(report)
+    }
+
+    pub(super) fn undelete_keys(&self, keys: &[Key]) -> Result<KeysReport, VaultError> {
+        self.catch_up()?;
+        let mut report = KeysReport::default();
+        let mut operations = Vec::new();
+        for key in keys {
+            let before = operations.len();
+            let mut deleted = Vec::new();
+            self.scan(key.as_bytes(), true, &mut |row| {
+                if row.value().is_none() && is_at_or_below(&row.key, key) {
+                    deleted.push(row.key);
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            for key in deleted {
+                let versions = self.view()?.versions(&key)?;
+                // The newest value before the deletion, in the order that merge gives all versions.
+                if let Some(value) = versions.iter().rev().find_map(|version| version.value().cloned()) {
+                    operations.push(Operation::Put(key, value));
+                }
+            }
+            if operations.len() == before {
+                report.missing.push(key.clone());
+            }
+        }
+        report.done = operations.len() as u64;
+        self.append_operations(operations)?;
+        Ok(report)
+    }
+
+    /// Signs and stores operations that add no chunks, in as many events as they need.
+    fn append_operations(&self, operations: Vec<Operation>) -> Result<(), VaultError> {
+        // A key, a reason and a value of the greatest length must still fit a body: 8 MiB / 1,024 operations.
+        for batch in operations.chunks(EVENT_OPERATIONS_MAX / 16) {
+            self.append(batch, Vec::new())?;
+        }
+        self.catch_up()
+    }
+}
+
+/// `key` itself, or something in the directory `key`.
+pub(super) fn is_at_or_below(candidate: &Key, key: &Key) -> bool {
+    let directory = key.as_bytes().strip_suffix(b"/").unwrap_or(key.as_bytes());
+    match candidate.as_bytes().strip_prefix(directory) {
+        Some(rest) => rest.first().is_none_or(|byte| *byte == b'/'),
+        None => false,
+    }
+}
+
+pub(super) fn entry(row: Row) -> Entry {
+    let value = row.value();
+    let (seconds, nanoseconds) = value.map_or((0, 0), |value| (value.modified_s, value.modified_ns));
+    let modified_ms = match value {
+        Some(_) => seconds.saturating_mul(1000).saturating_add(i64::from(nanoseconds / 1_000_000)),
+        None => row.wall_ms as i64,
+    };
+    Entry {
+        kind: value.map(|value| value.kind.clone()),
+        size: value.map_or(0, |value| value.content.bytes),
+        modified_ms,
+        deleted: value.is_none(),
+        event: row.event,
+        replica: row.dot.author,
+        conflict: row.conflict,
+        key: row.key,
+    }
+}
+
+fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {
+    let (action, size, reason) = match &operation {
+        Operation::Put(_, value) => ("put", value.content.bytes, None),
+        Operation::Delete(_, reason) => ("delete", 0, reason.clone()),
+        Operation::Resolve(..) => ("resolve", 0, None),
+    };
+    LogEntry {
+        event: event.id(),
+        replica: event.author(),
+        sequence: event.header().sequence,
+        wall_ms: event.header().wall_ms,
+        key: operation.key().clone(),
+        action,
+        size,
+        reason,
+    }
+}

@@ -1,0 +1,325 @@
+//! From files to sealed chunks: a bounded pipeline.
+//!
+//! ```text
+//! walk ─► unchanged? skip │ small files, in groups ─► rayon: read, hash, seal ─┐
+//!  (caller's thread)      │ large files: map, cut ──► rayon: copy, hash, seal ─┴─► one writer: packs, then the event
+//! ```
+//! - A chunk is copied out of the map before it is hashed and sealed in place: the source may change under us.
+//! - The gate bounds the bytes between the cutter and the writer, so memory does not depend on what is added.
+//! - The writer commits an event whenever a batch is full; an interrupted `add` keeps the batches before it, and the next one
+//!   reads only what they do not hold.
+//! - A chunk list names every chunk that no earlier event is known to name, also one that already lies in a pack (left by an
+//!   interrupted run): else peers would never learn of it.
+
+mod gate;
+mod read;
+mod writer;
+
+use super::{AddOptions, AddReport, Vault, VaultError, Watch, walk::Found, walk::Walk};
+use crate::{
+    event::{Key, Value, ValueKind},
+    limits::{CHUNK_BYTES_MAX, MIB, WHOLE_VALUE_BYTES_MAX},
+};
+use crossbeam_channel::{Sender, bounded};
+use gate::Gate;
+use read::{Piece, Reader};
+use std::{io::Read, path::PathBuf, sync::Arc};
+use writer::Writer;
+
+/// Chunk bytes that may be between the cutter and the writer.
+const IN_FLIGHT_BYTES: usize = 48 * MIB;
+/// Small files read and sealed by one task: amortises its scheduling and its look-up of known plaintexts.
+const GROUP_FILES: usize = 64;
+/// Bytes of small files in one task.
+const GROUP_BYTES: u64 = MIB as u64;
+/// Found entries checked against the view at once.
+const SCAN_ENTRIES: usize = 512;
+/// How often a file that changes while it is read is read again.
+const ROUNDS: usize = 3;
+
+/// A file on its way, numbered by the scan.
+type FileNumber = u64;
+
+/// What tasks send to the writer.
+enum Item {
+    /// Complete values of at most one piece.
+    Whole(Vec<Whole>),
+    /// One piece of a large file.
+    Piece { file: FileNumber, index: usize, piece: Piece },
+    /// A large file has been cut to its end.
+    End { file: FileNumber, found: Found, pieces: usize, source: Option<Arc<read::Source>> },
+    /// A thing that could not be read.
+    Skipped(PathBuf, String),
+}
+
+struct Whole {
+    found: Found,
+    piece: Option<Piece>,
+    /// The file's size, inode or times are not what they were before it was read.
+    moved: bool,
+}
+
+/// Adds files and trees.
+pub(super) fn add(vault: &Vault, options: &AddOptions, watch: &dyn Watch) -> Result<AddReport, VaultError> {
+    let walk = Walk::new(options, vault.dir())?;
+    vault.catch_up()?;
+    let mut report = AddReport::default();
+    let mut retry = pass(vault, walk.entries(), options.dry_run, Round::First, &mut report, watch)?;
+    for round in 1..ROUNDS {
+        if retry.is_empty() || options.dry_run {
+            break;
+        }
+        let again = retry.into_iter().map(|found| refresh(found).map_err(|(path, error)| (path, error)));
+        let round = if round + 1 == ROUNDS { Round::Last } else { Round::Again };
+        retry = pass(vault, again, false, round, &mut report, watch)?;
+    }
+    Ok(report)
+}
+
+/// Which time a file is being read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    First,
+    Again,
+    /// What is read now is kept even if the file goes on changing.
+    Last,
+}
+
+/// One walk through `entries`; returns those that changed while they were read.
+fn pass(
+    vault: &Vault,
+    entries: impl Iterator<Item = Result<Found, (PathBuf, String)>>,
+    dry_run: bool,
+    round: Round,
+    report: &mut AddReport,
+    watch: &dyn Watch,
+) -> Result<Vec<Found>, VaultError> {
+    let gate = Gate::new(IN_FLIGHT_BYTES);
+    let reader = Reader::new(vault, &gate)?;
+    let (items, inbox) = bounded(256);
+    let (scanned, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let written = Writer::new(vault, round, &gate, watch).and_then(|writer| writer.run(&inbox));
+            // Unblocks the scan and the tasks when the writer gives up.
+            gate.close();
+            drop(inbox);
+            written
+        });
+        let scanned = rayon::in_place_scope(|tasks| {
+            let mut scan = Scan { vault, reader: &reader, items, tasks, dry_run, round, group: Vec::new(), group_bytes: 0, next: 0, watch };
+            scan.run(entries)
+        });
+        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (scanned, written)
+    });
+    let written = written?;
+    let mut scanned = scanned?;
+    scanned.skipped.extend(written.report.skipped.iter().cloned());
+    merge_reports(report, &scanned, &written.report, round);
+    if watch.cancelled() {
+        return Err(VaultError::Cancelled);
+    }
+    Ok(written.retry)
+}
+
+fn merge_reports(report: &mut AddReport, scanned: &AddReport, written: &AddReport, round: Round) {
+    if round == Round::First {
+        report.seen += scanned.seen;
+    }
+    report.added += scanned.added + written.added;
+    report.changed += scanned.changed + written.changed;
+    report.unchanged += scanned.unchanged + written.unchanged;
+    report.bytes_read += written.bytes_read;
+    report.bytes_stored += written.bytes_stored;
+    report.chunks_stored += written.chunks_stored;
+    report.skipped.extend(scanned.skipped.iter().cloned());
+}
+
+fn refresh(mut found: Found) -> Result<Found, (PathBuf, String)> {
+    let metadata = std::fs::symlink_metadata(&found.path).map_err(|error| (found.path.clone(), error.to_string()))?;
+    if !metadata.is_file() {
+        return Err((found.path, "it is no longer a file".into()));
+    }
+    super::walk::restamp(&mut found, &metadata);
+    Ok(found)
+}
+
+/// The scanning side: decides what must be read and hands it to tasks.
+struct Scan<'a, 'scope> {
+    vault: &'a Vault,
+    reader: &'scope Reader<'scope>,
+    items: Sender<Item>,
+    tasks: &'a rayon::Scope<'scope>,
+    dry_run: bool,
+    round: Round,
+    group: Vec<Found>,
+    group_bytes: u64,
+    next: FileNumber,
+    watch: &'a dyn Watch,
+}
+
+impl Scan<'_, '_> {
+    fn run(&mut self, entries: impl Iterator<Item = Result<Found, (PathBuf, String)>>) -> Result<AddReport, VaultError> {
+        let mut report = AddReport::default();
+        let mut window = Vec::with_capacity(SCAN_ENTRIES);
+        for entry in entries {
+            if self.watch.cancelled() || self.reader.gate().is_closed() {
+                break;
+            }
+            report.seen += 1;
+            match entry {
+                Ok(found) => window.push(found),
+                Err(skipped) => report.skipped.push(skipped),
+            }
+            if window.len() == SCAN_ENTRIES {
+                self.dispatch(&mut window, &mut report)?;
+            }
+        }
+        self.dispatch(&mut window, &mut report)?;
+        self.send_group();
+        Ok(report)
+    }
+
+    fn dispatch(&mut self, window: &mut Vec<Found>, report: &mut AddReport) -> Result<(), VaultError> {
+        let (items, bytes) = window.iter().fold((0, 0), |(items, bytes), found| (items + 1, bytes + found.value_bytes()));
+        self.watch.total(items, bytes);
+        let known = self.vault.known_files(window)?;
+        for (found, known) in window.drain(..).zip(known) {
+            if known == Known::Unchanged && self.round == Round::First {
+                report.unchanged += 1;
+                self.watch.advance(1, found.value_bytes());
+            } else if self.dry_run {
+                if known == Known::New { report.added += 1 } else { report.changed += 1 }
+            } else if found.is_file() && found.stamp.size > WHOLE_VALUE_BYTES_MAX as u64 {
+                self.send_large(found);
+            } else {
+                self.group_bytes += found.value_bytes();
+                self.group.push(found);
+                if self.group.len() >= GROUP_FILES || self.group_bytes >= GROUP_BYTES {
+                    self.send_group();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_group(&mut self) {
+        if self.group.is_empty() {
+            return;
+        }
+        let group = std::mem::take(&mut self.group);
+        let bytes = std::mem::take(&mut self.group_bytes) as usize;
+        let Some(permit) = self.reader.gate().enter(bytes.max(1)) else { return };
+        let (reader, items) = (self.reader, self.items.clone());
+        self.tasks.spawn(move |_| {
+            for item in reader.read_group(group, permit) {
+                // A closed channel means that the writer has failed and says why itself.
+                let _ = items.send(item);
+            }
+        });
+    }
+
+    fn send_large(&mut self, found: Found) {
+        let file = self.next;
+        self.next += 1;
+        let source = match self.reader.open(&found) {
+            Ok(source) => Arc::new(source),
+            Err(error) => {
+                let _ = self.items.send(Item::Skipped(found.path, error));
+                return;
+            }
+        };
+        let mut pieces = 0;
+        let mut at = 0;
+        while at < source.len() && !self.watch.cancelled() {
+            let length = self.reader.next_cut(&source, at);
+            let Some(permit) = self.reader.gate().enter(length) else { return };
+            let (reader, items, source, index) = (self.reader, self.items.clone(), source.clone(), pieces);
+            let range = at..at + length;
+            self.tasks.spawn(move |_| {
+                let piece = reader.seal(&source.bytes()[range], permit);
+                let _ = items.send(match piece {
+                    Ok(piece) => Item::Piece { file, index, piece },
+                    Err(error) => Item::Skipped(source.path().to_owned(), error.to_string()),
+                });
+            });
+            at += length;
+            pieces += 1;
+        }
+        if at >= source.len() {
+            let _ = self.items.send(Item::End { file, found, pieces, source: Some(source) });
+        }
+    }
+}
+
+/// What the view says of a file that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Known {
+    New,
+    Changed,
+    Unchanged,
+}
+
+/// Puts one value, streamed from `source`, under `key`.
+pub(super) fn put(vault: &Vault, key: &Key, source: &mut dyn Read, watch: &dyn Watch) -> Result<AddReport, VaultError> {
+    vault.catch_up()?;
+    let gate = Gate::new(IN_FLIGHT_BYTES);
+    let reader = Reader::new(vault, &gate)?;
+    let (items, inbox) = bounded(256);
+    let (sent, written) = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let written = Writer::new(vault, Round::Last, &gate, watch).and_then(|writer| writer.run(&inbox));
+            gate.close();
+            drop(inbox);
+            written
+        });
+        let sent = rayon::in_place_scope(|tasks| stream(&reader, tasks, items, key, source, watch));
+        (sent, writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    let written = written?;
+    sent?;
+    if watch.cancelled() { Err(VaultError::Cancelled) } else { Ok(AddReport { seen: 1, ..written.report }) }
+}
+
+fn stream<'scope>(
+    reader: &'scope Reader<'scope>,
+    tasks: &rayon::Scope<'scope>,
+    items: Sender<Item>,
+    key: &Key,
+    source: &mut dyn Read,
+    watch: &dyn Watch,
+) -> Result<(), VaultError> {
+    let now_ms = crate::clock::wall_ms();
+    let value = Value {
+        kind: ValueKind::Blob,
+        modified_s: (now_ms / 1000) as i64,
+        modified_ns: (now_ms % 1000) as u32 * 1_000_000,
+        content: Default::default(),
+    };
+    let mut buffer = Vec::with_capacity(2 * CHUNK_BYTES_MAX);
+    let mut pieces = 0;
+    loop {
+        let wanted = (2 * CHUNK_BYTES_MAX - buffer.len()) as u64;
+        let got = source.take(wanted).read_to_end(&mut buffer).map_err(|error| VaultError::io("reading the value", error))?;
+        let ended = (got as u64) < wanted;
+        while !buffer.is_empty() && (ended || buffer.len() >= CHUNK_BYTES_MAX) {
+            let length = reader.cut(&buffer);
+            let data: Vec<u8> = buffer.drain(..length).collect();
+            let Some(permit) = reader.gate().enter(length) else { return Ok(()) };
+            let (items, index) = (items.clone(), pieces);
+            tasks.spawn(move |_| {
+                let item = reader.seal(&data, permit).map(|piece| Item::Piece { file: 0, index, piece });
+                let _ = items.send(item.unwrap_or_else(|error| Item::Skipped(PathBuf::new(), error.to_string())));
+            });
+            pieces += 1;
+        }
+        if ended || watch.cancelled() {
+            break;
+        }
+    }
+    if !watch.cancelled() {
+        let found = Found::value(key.clone(), value);
+        let _ = items.send(Item::End { file: 0, found, pieces, source: None });
+    }
+    Ok(())
+}

@@ -1,0 +1,221 @@
+//! The one writer: appends chunks, gathers operations, commits events.
+
+use super::{FileNumber, Item, Round, Whole, gate::Gate, read::Piece};
+use crate::{
+    codec,
+    event::{ChunkList, ChunkRef, Content, Entry, Operation, Value, ValueKind},
+    frame::HEADER_BYTES,
+    id::ChunkId,
+    limits::{DIRECT_REFERENCES_MAX, EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, LIST_ENTRIES_MAX, NODE_REFERENCES_MAX},
+    seal::{ChunkType, Compression},
+    store::{Appended, PackWriter},
+    vault::{AddReport, FileState, Vault, VaultError, Watch, walk::Found},
+};
+use crossbeam_channel::Receiver;
+use std::collections::{HashMap, HashSet};
+
+/// A batch is committed at this many chunks without one of its files being complete.
+const BATCH_ENTRIES_MAX: usize = 16 * LIST_ENTRIES_MAX;
+/// Estimated bytes of an operation besides its key and references, and of a reference.
+const OPERATION_BYTES: usize = 48;
+const REFERENCE_BYTES: usize = 78;
+
+/// What the writer has to say at its end.
+pub(super) struct Written {
+    pub(super) report: AddReport,
+    /// Files to be read again, because they changed.
+    pub(super) retry: Vec<Found>,
+}
+
+/// What goes into the next event.
+#[derive(Default)]
+struct Batch {
+    operations: Vec<Operation>,
+    entries: Vec<Entry>,
+    listed: HashSet<ChunkId>,
+    body_bytes: usize,
+    states: Vec<FileState>,
+    known: Vec<ChunkRef>,
+}
+
+pub(super) struct Writer<'a> {
+    vault: &'a Vault,
+    round: Round,
+    gate: &'a Gate,
+    watch: &'a dyn Watch,
+    pack: PackWriter,
+    batch: Batch,
+    open: HashMap<FileNumber, Vec<Option<ChunkRef>>>,
+    ended: HashMap<FileNumber, (Found, usize, Option<std::sync::Arc<super::read::Source>>)>,
+    written: Written,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(vault: &'a Vault, round: Round, gate: &'a Gate, watch: &'a dyn Watch) -> Result<Self, VaultError> {
+        Ok(Self {
+            vault,
+            round,
+            gate,
+            watch,
+            pack: vault.store().writer()?,
+            batch: Batch::default(),
+            open: HashMap::new(),
+            ended: HashMap::new(),
+            written: Written { report: AddReport::default(), retry: Vec::new() },
+        })
+    }
+
+    /// Takes everything in, commits, and says what was done.
+    pub(super) fn run(mut self, inbox: &Receiver<Item>) -> Result<Written, VaultError> {
+        for item in inbox {
+            match item {
+                Item::Whole(wholes) => wholes.into_iter().try_for_each(|whole| self.take_whole(whole))?,
+                Item::Piece { file, index, piece } => self.take_piece(file, index, piece)?,
+                Item::End { file, found, pieces, source } => {
+                    self.ended.insert(file, (found, pieces, source));
+                    self.finish_if_complete(file)?;
+                }
+                Item::Skipped(path, reason) => self.written.report.skipped.push((path, reason)),
+            }
+        }
+        self.commit()?;
+        Ok(self.written)
+    }
+
+    fn take_whole(&mut self, whole: Whole) -> Result<(), VaultError> {
+        let Whole { found, piece, moved } = whole;
+        let reference = piece.map(|piece| self.store(piece)).transpose()?;
+        if moved && self.round != Round::Last {
+            self.written.retry.push(found);
+            return Ok(());
+        }
+        let references: Vec<ChunkRef> = reference.into_iter().collect();
+        self.put(found, references, moved)
+    }
+
+    fn take_piece(&mut self, file: FileNumber, index: usize, piece: Piece) -> Result<(), VaultError> {
+        let length = u64::from(piece.reference.length);
+        let reference = self.store(piece)?;
+        self.watch.advance(0, length);
+        let pieces = self.open.entry(file).or_default();
+        if pieces.len() <= index {
+            pieces.resize(index + 1, None);
+        }
+        pieces[index] = Some(reference);
+        self.finish_if_complete(file)
+    }
+
+    fn finish_if_complete(&mut self, file: FileNumber) -> Result<(), VaultError> {
+        let Some((_, expected, _)) = self.ended.get(&file) else { return Ok(()) };
+        let here = self.open.get(&file).map_or(0, |pieces| pieces.iter().flatten().count());
+        if here != *expected {
+            return Ok(());
+        }
+        let references: Vec<ChunkRef> = self.open.remove(&file).unwrap_or_default().into_iter().flatten().collect();
+        let Some((found, _, source)) = self.ended.remove(&file) else { return Ok(()) };
+        let damaged = source.is_some_and(|source| source.is_damaged());
+        let moved = !found.path.as_os_str().is_empty() && found.has_moved();
+        if (moved || damaged) && self.round != Round::Last {
+            self.written.retry.push(found);
+            return Ok(());
+        }
+        if damaged {
+            self.written.report.skipped.push((found.path, "it was cut off while it was read".into()));
+            return Ok(());
+        }
+        self.put(found, references, moved)
+    }
+
+    /// Appends the chunk unless it is there, and names it in the batch's list unless some event already does.
+    fn store(&mut self, piece: Piece) -> Result<ChunkRef, VaultError> {
+        let Piece { reference, frame, listed, permit } = piece;
+        self.written.report.bytes_read += u64::from(reference.length);
+        if let Some(frame) = frame {
+            let bytes = frame.verified().bytes().len();
+            if self.pack.append(frame.verified())? == Appended::New {
+                self.written.report.chunks_stored += 1;
+                self.written.report.bytes_stored += bytes as u64;
+            }
+            if !listed && self.batch.listed.insert(reference.chunk) {
+                self.batch.entries.push(Entry { id: reference.chunk, length: (bytes - HEADER_BYTES) as u32 });
+            }
+            self.gate.recycle(frame.into_bytes());
+        }
+        self.gate.leave(permit);
+        if self.batch.entries.len() >= BATCH_ENTRIES_MAX {
+            self.commit()?;
+        }
+        Ok(reference)
+    }
+
+    fn put(&mut self, found: Found, references: Vec<ChunkRef>, moved: bool) -> Result<(), VaultError> {
+        let bytes = references.iter().map(|reference| u64::from(reference.length)).sum();
+        let content = self.content(references, bytes)?;
+        let value = Value { content, ..found.value.clone() };
+        self.watch.advance(1, if found.value_bytes() > crate::limits::WHOLE_VALUE_BYTES_MAX as u64 { 0 } else { bytes });
+        let before = self.vault.current_value(&found.key)?;
+        match &before {
+            Some(current) if same(current, &value) => self.written.report.unchanged += 1,
+            Some(_) => self.written.report.changed += 1,
+            None => self.written.report.added += 1,
+        }
+        if !moved && let Some(state) = FileState::of(&found) {
+            self.batch.states.push(state);
+        }
+        if before.is_some_and(|current| same(&current, &value)) {
+            return Ok(());
+        }
+        self.batch.body_bytes += OPERATION_BYTES + found.key.as_bytes().len() + value.content.references.len() * REFERENCE_BYTES;
+        if let ValueKind::Symlink(target) = &value.kind {
+            self.batch.body_bytes += target.len();
+        }
+        self.batch.operations.push(Operation::Put(found.key, value));
+        if self.batch.operations.len() >= EVENT_OPERATIONS_MAX || self.batch.body_bytes > EVENT_BODY_BYTES_MAX / 4 * 3 {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// References that fit the operation, or nodes above them.
+    fn content(&mut self, mut references: Vec<ChunkRef>, bytes: u64) -> Result<Content, VaultError> {
+        let mut depth = 0;
+        while references.len() > DIRECT_REFERENCES_MAX {
+            self.batch.known.extend_from_slice(&references);
+            references = references.chunks(NODE_REFERENCES_MAX).map(|below| self.node(below)).collect::<Result<_, _>>()?;
+            depth += 1;
+        }
+        Ok(Content { bytes, depth, references })
+    }
+
+    fn node(&mut self, below: &[ChunkRef]) -> Result<ChunkRef, VaultError> {
+        let keys = self.vault.seal_keys()?;
+        let plaintext = codec::encode(&below.to_vec());
+        let sealed = keys.seal(keys.draft(&plaintext, self.gate.buffer()), ChunkType::Node, Compression::Never);
+        let bytes = sealed.frame.verified().bytes().len();
+        self.pack.append(sealed.frame.verified())?;
+        if self.batch.listed.insert(sealed.reference.chunk) {
+            self.batch.entries.push(Entry { id: sealed.reference.chunk, length: (bytes - HEADER_BYTES) as u32 });
+        }
+        Ok(sealed.reference)
+    }
+
+    /// Chunks durable, then the event, then what is only a cache.
+    fn commit(&mut self) -> Result<(), VaultError> {
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.operations.is_empty() || !batch.entries.is_empty() {
+            self.pack.checkpoint()?;
+            let lists = batch.entries.chunks(LIST_ENTRIES_MAX).map(|entries| ChunkList::new(entries.to_vec()));
+            self.vault.append(&batch.operations, lists.collect::<Result<_, _>>().map_err(VaultError::internal)?)?;
+            self.vault.catch_up()?;
+        }
+        self.vault.remember(&batch.known, &batch.states)
+    }
+}
+
+/// Equal but for how the pieces were sealed.
+fn same(a: &Value, b: &Value) -> bool {
+    let time = |value: &Value| (value.modified_s, value.modified_ns);
+    let plaintexts = |value: &Value| value.content.references.iter().map(|piece| piece.plaintext).collect::<Vec<_>>();
+    let blobs = a.kind == ValueKind::Blob && b.kind == ValueKind::Blob;
+    a.kind == b.kind && (blobs || time(a) == time(b)) && a.content.bytes == b.content.bytes && plaintexts(a) == plaintexts(b)
+}

@@ -1,0 +1,314 @@
+//! Back to files: bytes, mode, modification time, links.
+//!
+//! In order: refuse to clobber, directories, files in parallel (each written beside its place and renamed, so that a half one is
+//! never seen), links, and last the modes and times of directories, deepest first, because writing into them changes those.
+
+use super::{
+    RestoreReport, Vault, VaultError, Watch,
+    content::Placed,
+    history::is_at_or_below,
+    target::{Target, relative_path},
+    view::Row,
+};
+use crate::{
+    event::{Key, Value, ValueKind},
+    io::durable,
+    limits::WHOLE_VALUE_BYTES_MAX,
+    seal::ChunkType,
+};
+use rayon::prelude::*;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    ops::ControlFlow,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Rows restored by one parallel pass.
+const PAGE_ROWS: usize = 4_096;
+/// Existing files named when clobbering is refused.
+const NAMED_MAX: usize = 3;
+
+struct Restore<'a> {
+    vault: &'a Vault,
+    target: Target,
+    clobber: Clobber,
+    watch: &'a dyn Watch,
+    report: Mutex<RestoreReport>,
+    temporary: AtomicU64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Clobber {
+    Refuse,
+    Overwrite,
+}
+
+/// Why one key was not restored.
+enum Failure {
+    /// Only this key.
+    One(String),
+    /// Everything stops: no space, or the user.
+    All(VaultError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match durable::no_space(&error) {
+            Some(what) => Self::All(VaultError::NoSpace(what.to_owned())),
+            None => Self::One(error.to_string()),
+        }
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Damaged(_) => Self::One(error.to_string()),
+            other => Self::All(other),
+        }
+    }
+}
+
+/// Restores what lies at or below `prefixes` (everything if there are none).
+pub(super) fn restore(
+    vault: &Vault,
+    destination: &Path,
+    prefixes: &[Key],
+    overwrite: bool,
+    watch: &dyn Watch,
+) -> Result<RestoreReport, VaultError> {
+    vault.catch_up()?;
+    let clobber = if overwrite { Clobber::Overwrite } else { Clobber::Refuse };
+    let existed = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_some());
+    if clobber == Clobber::Refuse && existed {
+        refuse_to_clobber(vault, destination, prefixes)?;
+    }
+    let target = Target::open(destination).map_err(|error| VaultError::io(format!("opening {}", destination.display()), error))?;
+    if fs::canonicalize(vault.dir()).is_ok_and(|dir| target.root().starts_with(dir)) {
+        return Err(VaultError::Nested { inner: destination.to_owned(), outer: vault.dir().to_owned() });
+    }
+    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), temporary: AtomicU64::new(0) };
+    restore.all(prefixes)?;
+    sync_file_system(restore.target.root())?;
+    Ok(restore.report.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn rows_below(
+    vault: &Vault,
+    prefixes: &[Key],
+    each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, VaultError>,
+) -> Result<(), VaultError> {
+    if prefixes.is_empty() {
+        return vault.scan(b"", false, each);
+    }
+    for prefix in prefixes {
+        let mut found = false;
+        vault.scan(prefix.as_bytes(), false, &mut |row| {
+            if !is_at_or_below(&row.key, prefix) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            found = true;
+            each(row)
+        })?;
+        if !found {
+            return Err(VaultError::NoSuchKey(prefix.to_text().into_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_to_clobber(vault: &Vault, destination: &Path, prefixes: &[Key]) -> Result<(), VaultError> {
+    let mut existing = Vec::new();
+    rows_below(vault, prefixes, &mut |row| {
+        let directory = row.value().is_some_and(|value| matches!(value.kind, ValueKind::Directory(_)));
+        if let Ok(path) = relative_path(&row.key)
+            && !directory
+            && fs::symlink_metadata(destination.join(&path)).is_ok()
+        {
+            existing.push(path.display().to_string());
+        }
+        Ok(if existing.len() > NAMED_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    if existing.is_empty() {
+        return Ok(());
+    }
+    let more = if existing.len() > NAMED_MAX { ", and more" } else { "" };
+    existing.truncate(NAMED_MAX);
+    Err(VaultError::WouldClobber(format!("{}: {}{more}", destination.display(), existing.join(", "))))
+}
+
+impl Restore<'_> {
+    fn all(&self, prefixes: &[Key]) -> Result<(), VaultError> {
+        let mut links = Vec::new();
+        let mut directories = Vec::new();
+        let mut page = Vec::with_capacity(PAGE_ROWS);
+        rows_below(self.vault, prefixes, &mut |row| {
+            let Some(value) = row.value().cloned() else { return Ok(ControlFlow::Continue(())) };
+            self.watch.total(1, value.content.bytes);
+            match value.kind {
+                ValueKind::Directory(_) => directories.push((row.key, value)),
+                ValueKind::Symlink(_) => links.push((row.key, value)),
+                ValueKind::Blob | ValueKind::File(_) => page.push((row.key, value)),
+            }
+            if page.len() == PAGE_ROWS {
+                self.files(std::mem::take(&mut page))?;
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        self.files(page)?;
+        for (key, value) in &links {
+            self.take(key, &value.clone(), self.link(key, value))?;
+        }
+        for (key, value) in directories.iter().rev() {
+            self.take(key, value, self.directory(key, value))?;
+        }
+        Ok(())
+    }
+
+    fn files(&self, page: Vec<(Key, Value)>) -> Result<(), VaultError> {
+        let (small, large): (Vec<_>, Vec<_>) =
+            page.into_iter().partition(|(_, value)| value.content.bytes <= WHOLE_VALUE_BYTES_MAX as u64);
+        small.par_iter().with_min_len(16).try_for_each(|(key, value)| self.take(key, value, self.file(key, value)))?;
+        large.iter().try_for_each(|(key, value)| self.take(key, value, self.file(key, value)))
+    }
+
+    fn take(&self, key: &Key, value: &Value, result: Result<Outcome, Failure>) -> Result<(), VaultError> {
+        if self.watch.cancelled() {
+            return Err(VaultError::Cancelled);
+        }
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(Outcome::Written) => {
+                report.restored += 1;
+                report.bytes += value.content.bytes;
+            }
+            Ok(Outcome::Unchanged) => report.unchanged += 1,
+            Err(Failure::One(reason)) => report.failed.push((key.clone(), reason)),
+            Err(Failure::All(error)) => return Err(error),
+        }
+        drop(report);
+        self.watch.advance(1, value.content.bytes);
+        Ok(())
+    }
+
+    fn place(&self, key: &Key) -> Result<PathBuf, Failure> {
+        let relative = relative_path(key).map_err(|error| Failure::One(error.to_string()))?;
+        Ok(self.target.place(&relative)?)
+    }
+
+    fn file(&self, key: &Key, value: &Value) -> Result<Outcome, Failure> {
+        let path = self.place(key)?;
+        let mode = if let ValueKind::File(mode) = value.kind { mode } else { 0o600 };
+        if self.clobber == Clobber::Overwrite && is_as_wanted(&path, value, mode) {
+            return Ok(Outcome::Unchanged);
+        }
+        let temporary = self.temporary_beside(&path);
+        let written = self.write_file(&temporary, value, mode).and_then(|()| Ok(fs::rename(&temporary, &path)?));
+        if written.is_err() {
+            // The error that matters is the one above.
+            let _ = fs::remove_file(&temporary);
+        }
+        written.map(|()| Outcome::Written)
+    }
+
+    fn temporary_beside(&self, path: &Path) -> PathBuf {
+        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
+        path.with_file_name(format!(".mirror-{}-{number}.part", std::process::id()))
+    }
+
+    fn write_file(&self, path: &Path, value: &Value, mode: u32) -> Result<(), Failure> {
+        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+        let pieces = self.vault.pieces(&value.content)?;
+        match pieces.as_slice() {
+            [] => {}
+            [piece] => self.write_piece(&file, piece)?,
+            many => many.par_iter().try_for_each(|piece| self.write_piece(&file, piece))?,
+        }
+        // Holes at the end of a sparse file are only its length.
+        if file.metadata()?.len() != value.content.bytes {
+            file.set_len(value.content.bytes)?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        rustix::fs::futimens(&file, &times(value)).map_err(io::Error::from)?;
+        Ok(())
+    }
+
+    fn write_piece(&self, file: &File, piece: &Placed) -> Result<(), Failure> {
+        if self.watch.cancelled() {
+            return Err(Failure::All(VaultError::Cancelled));
+        }
+        BUFFER.with_borrow_mut(|plaintext| {
+            self.vault.open_chunk(&piece.reference, ChunkType::Data, plaintext)?;
+            // A chunk of zeros stays a hole.
+            if plaintext.iter().any(|byte| *byte != 0) {
+                file.write_all_at(plaintext, piece.offset)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn link(&self, key: &Key, value: &Value) -> Result<Outcome, Failure> {
+        let ValueKind::Symlink(target) = &value.kind else { return Ok(Outcome::Unchanged) };
+        let path = self.place(key)?;
+        let target = Path::new(OsStr::from_bytes(target));
+        if self.clobber == Clobber::Overwrite && fs::read_link(&path).is_ok_and(|existing| existing == target) {
+            return Ok(Outcome::Unchanged);
+        }
+        let temporary = self.temporary_beside(&path);
+        std::os::unix::fs::symlink(target, &temporary)?;
+        utimensat(CWD, &temporary, &times(value), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+        fs::rename(&temporary, &path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
+        Ok(Outcome::Written)
+    }
+
+    fn directory(&self, key: &Key, value: &Value) -> Result<Outcome, Failure> {
+        let ValueKind::Directory(mode) = value.kind else { return Ok(Outcome::Unchanged) };
+        let relative = relative_path(key).map_err(|error| Failure::One(error.to_string()))?;
+        self.target.directory(&relative)?;
+        let path = self.target.root().join(relative);
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        utimensat(CWD, &path, &times(value), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+        Ok(Outcome::Written)
+    }
+}
+
+thread_local! {
+    /// One plaintext buffer a thread, at most a chunk long.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+enum Outcome {
+    Written,
+    Unchanged,
+}
+
+/// Same kind, size, mode and time: an interrupted restore goes on where it stopped.
+fn is_as_wanted(path: &Path, value: &Value, mode: u32) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| {
+        metadata.is_file()
+            && metadata.len() == value.content.bytes
+            && metadata.mode() & 0o7777 == mode
+            && (metadata.mtime(), metadata.mtime_nsec()) == (value.modified_s, i64::from(value.modified_ns))
+    })
+}
+
+fn times(value: &Value) -> Timestamps {
+    let modified = Timespec { tv_sec: value.modified_s, tv_nsec: i64::from(value.modified_ns) };
+    Timestamps { last_access: modified, last_modification: modified }
+}
+
+/// One sync for everything that was written, instead of one a file.
+fn sync_file_system(root: &Path) -> Result<(), VaultError> {
+    durable::sync_file_system(root).map_err(|error| VaultError::io(format!("syncing {}", root.display()), error))
+}
