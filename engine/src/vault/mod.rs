@@ -1,6 +1,7 @@
 //! A vault on this machine: what commands do with it. Above the store (bytes) it has the keys (meaning).
 
 mod types;
+pub mod view;
 
 pub use types::*;
 
