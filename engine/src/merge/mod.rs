@@ -53,14 +53,7 @@ impl OpenedEvent {
     /// The facts of `event`, with its body opened to `operations`.
     pub fn new(event: &Event, operations: Vec<Operation>) -> Self {
         let header = event.header();
-        Self {
-            dot: event.dot(),
-            id: event.id(),
-            lamport: header.lamport,
-            wall_ms: header.wall_ms,
-            deps: header.deps.clone(),
-            operations,
-        }
+        Self { dot: event.dot(), id: event.id(), lamport: header.lamport, wall_ms: header.wall_ms, deps: header.deps.clone(), operations }
     }
 
     /// Everything that happened before it: what it depends on and its author's earlier events.

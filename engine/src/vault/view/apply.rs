@@ -132,9 +132,8 @@ impl<'t> Writer<'t> {
     }
 
     fn insert_event(&self, event: &OpenedEvent) -> Result<i64, ViewError> {
-        let mut insert = self
-            .transaction
-            .prepare_cached("INSERT INTO event(id, author, sequence, lamport, wall_ms) VALUES(?1, ?2, ?3, ?4, ?5)")?;
+        let mut insert =
+            self.transaction.prepare_cached("INSERT INTO event(id, author, sequence, lamport, wall_ms) VALUES(?1, ?2, ?3, ?4, ?5)")?;
         Ok(insert.insert(params![
             event.id.as_bytes(),
             event.dot.author.as_bytes(),
@@ -159,9 +158,8 @@ impl<'t> Writer<'t> {
             "SELECT idx, action, said FROM maximal WHERE key = ?1 AND event = ?2
              UNION ALL SELECT idx, action, said FROM superseded WHERE key = ?1 AND event = ?2 ORDER BY 1 DESC LIMIT 1",
         )?;
-        let said = find.query_row(params![key.as_bytes(), number], |row| {
-            Ok(Said { action: row.get(1)?, said: row.get(2)?, chosen: Some(*chosen) })
-        });
+        let said = find
+            .query_row(params![key.as_bytes(), number], |row| Ok(Said { action: row.get(1)?, said: row.get(2)?, chosen: Some(*chosen) }));
         Ok(said.optional()?)
     }
 
@@ -211,9 +209,8 @@ impl<'t> Writer<'t> {
         for (author, sequence) in self.seen.iter().filter(|(author, sequence)| self.seen_before.sequence_of(author) < *sequence) {
             raise.execute(params![author.as_bytes(), sequence as i64])?;
         }
-        let mut meta = self
-            .transaction
-            .prepare_cached("UPDATE meta SET segment = ?1, offset = ?2, keys = keys + ?3, conflicts = conflicts + ?4")?;
+        let mut meta =
+            self.transaction.prepare_cached("UPDATE meta SET segment = ?1, offset = ?2, keys = keys + ?3, conflicts = conflicts + ?4")?;
         meta.execute(params![segment, offset as i64, self.keys, self.conflicts])?;
         Ok(())
     }
@@ -221,9 +218,8 @@ impl<'t> Writer<'t> {
 
 fn frontier(transaction: &Transaction<'_>) -> Result<Frontier, ViewError> {
     let mut statement = transaction.prepare_cached("SELECT author, sequence FROM frontier")?;
-    let dots = statement.query_map([], |row| {
-        Ok(Dot { author: ReplicaId::from_bytes(row.get(0)?), sequence: row.get::<_, i64>(1)? as u64 })
-    })?;
+    let dots =
+        statement.query_map([], |row| Ok(Dot { author: ReplicaId::from_bytes(row.get(0)?), sequence: row.get::<_, i64>(1)? as u64 }))?;
     Ok(dots.collect::<Result<_, _>>()?)
 }
 

@@ -91,9 +91,8 @@ impl View {
     /// [`ViewError`] when the file cannot be read.
     pub fn counts(&self) -> Result<Counts, ViewError> {
         let mut statement = self.connection.prepare_cached("SELECT keys, conflicts FROM meta")?;
-        let counts = statement.query_row([], |row| {
-            Ok(Counts { keys: row.get::<_, i64>(0)?.max(0) as u64, conflicts: row.get::<_, i64>(1)?.max(0) as u64 })
-        });
+        let counts = statement
+            .query_row([], |row| Ok(Counts { keys: row.get::<_, i64>(0)?.max(0) as u64, conflicts: row.get::<_, i64>(1)?.max(0) as u64 }));
         Ok(counts?)
     }
 

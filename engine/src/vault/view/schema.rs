@@ -127,9 +127,10 @@ pub(super) fn lock(path: &Path) -> Result<File, ViewError> {
     Ok(lock)
 }
 
-/// Removes the file and what SQLite keeps next to it. The caller holds the lock.
+/// Removes the file and what SQLite keeps next to it. The caller holds the lock. The file goes first: should this stop half way, the
+/// next to open finds no file and removes the rest, and a write-ahead log is never applied to a file that it does not belong to.
 pub(super) fn remove(path: &Path) -> Result<(), ViewError> {
-    for path in [with_suffix(path, "-wal"), with_suffix(path, "-shm"), path.to_owned()] {
+    for path in [path.to_owned(), with_suffix(path, "-wal"), with_suffix(path, "-shm")] {
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(file_error(&path, source)),
             Ok(()) | Err(_) => {}
