@@ -1,0 +1,92 @@
+//! What files looked like when they were last read, so that `add` does not read those that have not changed.
+
+use super::{View, ViewError, read};
+use crate::{event::Key, id::EventId};
+use rusqlite::{OptionalExtension, Row, params};
+
+/// What the file system said of a file when it was read, and where its contents went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileState {
+    /// Bytes.
+    pub size: u64,
+    /// Modification time, nanoseconds since 1970.
+    pub modified_ns: i64,
+    /// Time of the last change to the inode, nanoseconds since 1970: no program can set it back.
+    pub changed_ns: i64,
+    /// Inode number.
+    pub inode: u64,
+    /// Device number.
+    pub device: u64,
+    /// The key that its contents were put under.
+    pub key: Key,
+    /// The event that put them. Another event may stand for the key by now.
+    pub event: EventId,
+}
+
+const COLUMNS: &str = "size, modified_ns, changed_ns, inode, device, key, event, path";
+
+impl FileState {
+    fn read(row: &Row<'_>) -> Result<Self, ViewError> {
+        Ok(Self {
+            size: row.get::<_, i64>(0)? as u64,
+            modified_ns: row.get(1)?,
+            changed_ns: row.get(2)?,
+            inode: row.get::<_, i64>(3)? as u64,
+            device: row.get::<_, i64>(4)? as u64,
+            key: Key::new(row.get::<_, Vec<u8>>(5)?).map_err(|error| ViewError::Damaged(error.to_string()))?,
+            event: EventId::from_bytes(row.get(6)?),
+        })
+    }
+}
+
+impl View {
+    /// What is known of the file at the absolute `path`. One point query: some microseconds.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file of the view cannot be read.
+    pub fn file_state(&self, path: &[u8]) -> Result<Option<FileState>, ViewError> {
+        let mut find = self.connection.prepare_cached(&format!("SELECT {COLUMNS} FROM file WHERE path = ?1"))?;
+        find.query_row([path], |row| Ok(FileState::read(row))).optional()?.transpose()
+    }
+
+    /// The files whose path begins with `prefix`, in byte order of paths, after `after`, at most `limit`: cheaper than asking for
+    /// each when a whole tree is walked.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file of the view cannot be read.
+    pub fn file_states(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<(Vec<u8>, FileState)>, ViewError> {
+        let sql = format!("SELECT {COLUMNS} FROM file WHERE path >= ?1 AND path < ?2 ORDER BY path LIMIT ?3");
+        let mut scan = self.connection.prepare_cached(&sql)?;
+        let (from, to) = read::bounds(prefix, after);
+        let mut rows = scan.query(params![from, to, read::limit(limit)])?;
+        let mut files = Vec::new();
+        while let Some(row) = rows.next()? {
+            files.push((row.get(7)?, FileState::read(row)?));
+        }
+        Ok(files)
+    }
+
+    /// Remembers files, by absolute path, in one transaction.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file of the view cannot be written.
+    pub fn put_file_states(&mut self, files: &[(Vec<u8>, FileState)]) -> Result<(), ViewError> {
+        let transaction = self.connection.transaction()?;
+        let sql = format!("INSERT OR REPLACE INTO file({COLUMNS}) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+        let mut put = transaction.prepare_cached(&sql)?;
+        for (path, file) in files {
+            put.execute(params![
+                file.size as i64,
+                file.modified_ns,
+                file.changed_ns,
+                file.inode as i64,
+                file.device as i64,
+                file.key.as_bytes(),
+                file.event.as_bytes(),
+                path
+            ])?;
+        }
+        drop(put);
+        Ok(transaction.commit()?)
+    }
+}
