@@ -10,7 +10,7 @@ use std::{collections::HashSet, ops::ControlFlow, path::Path};
 
 pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
     let view = match vault.catch_up() {
-        Ok(()) => vault.view()?.counts(),
+        Ok(()) => vault.view()?.counts()?,
         // A keyless replica knows no keys.
         Err(VaultError::Keyless) => Default::default(),
         Err(error) => return Err(error),
@@ -61,7 +61,7 @@ fn keys_affected(vault: &Vault, report: &VerifyReport) -> Result<Vec<Key>, Vault
         other => other?,
     }
     vault.scan(b"", false, &mut |row| {
-        if let Some(value) = row.value() {
+        if let Some(value) = row.version.value() {
             let direct = value.content.references.iter().any(|piece| bad.contains(&piece.chunk));
             let whole = || match vault.pieces(&value.content) {
                 Ok(pieces) => !pieces.iter().any(|placed| bad.contains(&placed.reference.chunk)),

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     chunk::Cutter,
     home::{Home, VaultHome},
-    id::VaultId,
+    id::{ReplicaId, VaultId},
     io::durable,
     keys::{DeviceKey, MasterKey, Secrets, slots},
     seal::SealKeys,
@@ -177,21 +177,28 @@ fn assemble(
     let replication = secrets.replication_key(&id);
     let sealing = match secrets {
         Secrets::Keyless(_) => None,
-        Secrets::Member(ref master) => Some(sealing(master.clone(), &id, &home, dir, slot)?),
+        Secrets::Member(master) => Some(sealing(master, &id, &replica_of(&device, &incarnation), &home, dir, slot)?),
     };
     let replica = replica_of(&device, &incarnation);
     let dir = dir.to_owned();
     Ok((Vault { dir, config, id, store, home, device, replica, incarnation, replication, sealing }, repairs))
 }
 
-fn sealing(master: MasterKey, id: &VaultId, home: &VaultHome, dir: &Path, slot: DeviceSlot) -> Result<Sealing, VaultError> {
+fn sealing(
+    master: MasterKey,
+    id: &VaultId,
+    replica: &ReplicaId,
+    home: &VaultHome,
+    dir: &Path,
+    slot: DeviceSlot,
+) -> Result<Sealing, VaultError> {
     let keys = SealKeys::derive(&master, id, EPOCH);
     let cutter = Cutter::new(&keys.gear_key());
     let path = match slot {
         DeviceSlot::Present => Some(home.view_path(dir)?),
         DeviceSlot::Absent => None,
     };
-    let view = Mutex::new(View::open(path.as_deref(), id)?);
-    let lookups = path.map(|path| View::open(Some(&path), id)).transpose()?.map(Mutex::new);
+    let view = Mutex::new(View::open(path.as_deref(), id, replica)?);
+    let lookups = path.map(|path| View::open(Some(&path), id, replica)).transpose()?.map(Mutex::new);
     Ok(Sealing { secrets: Secrets::Member(master), keys, cutter, view, lookups })
 }

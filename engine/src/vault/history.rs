@@ -1,8 +1,9 @@
 //! Keys and their history: what the view answers.
 
-use super::{Entry, KeysReport, LogEntry, Vault, VaultError, view::Row};
+use super::{Entry, KeysReport, LogEntry, Vault, VaultError, view::{Deleted, Standing, VersionRow}};
 use crate::{
     event::{Key, Operation, Value, decode_operations},
+    id::EventId,
     limits::{EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, REASON_BYTES_MAX},
     store::LogPosition,
 };
@@ -14,21 +15,21 @@ const PAGE_ROWS: usize = 1_024;
 const PAGE_BYTES: usize = EVENT_BODY_BYTES_MAX;
 
 impl Vault {
-    /// The current value of `key`, without its bytes.
-    pub(super) fn current_value(&self, key: &Key) -> Result<Option<Value>, VaultError> {
+    /// The current value of `key`, without its bytes, and the event that set it.
+    pub(super) fn current_value(&self, key: &Key) -> Result<Option<(EventId, Value)>, VaultError> {
         let row = self.view()?.current(key)?;
-        Ok(row.and_then(|row| row.value().cloned()))
+        Ok(row.and_then(|row| Some((row.version.place.event, row.version.value()?.clone()))))
     }
 
-    fn existing(&self, key: &Key) -> Result<Row, VaultError> {
+    fn existing(&self, key: &Key) -> Result<VersionRow, VaultError> {
         let row = self.view()?.current(key)?;
-        row.filter(|row| row.value().is_some()).ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))
+        row.filter(|row| row.version.value().is_some()).ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))
     }
 
     pub(super) fn get_value(&self, key: &Key, sink: &mut dyn Write) -> Result<Entry, VaultError> {
         self.catch_up()?;
         let row = self.existing(key)?;
-        if let Some(value) = row.value() {
+        if let Some(value) = row.version.value() {
             self.stream(&value.content, sink)?;
         }
         Ok(entry(row))
@@ -39,11 +40,12 @@ impl Vault {
         &self,
         prefix: &[u8],
         deleted: bool,
-        each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, VaultError>,
+        each: &mut dyn FnMut(VersionRow) -> Result<ControlFlow<()>, VaultError>,
     ) -> Result<(), VaultError> {
         let mut after: Option<Key> = None;
         loop {
-            let rows = self.view()?.scan(prefix, after.as_ref(), deleted, PAGE_ROWS)?;
+            let shown = if deleted { Deleted::Shown } else { Deleted::Hidden };
+            let rows = self.view()?.scan(prefix, after.as_ref(), shown, PAGE_ROWS)?;
             let last = rows.len() < PAGE_ROWS;
             after = rows.last().map(|row| row.key.clone());
             for row in rows {
@@ -136,7 +138,7 @@ impl Vault {
             let before = operations.len();
             let mut deleted = Vec::new();
             self.scan(key.as_bytes(), true, &mut |row| {
-                if row.value().is_none() && is_at_or_below(&row.key, key) {
+                if row.version.value().is_none() && is_at_or_below(&row.key, key) {
                     deleted.push(row.key);
                 }
                 Ok(ControlFlow::Continue(()))
@@ -144,7 +146,7 @@ impl Vault {
             for key in deleted {
                 let versions = self.view()?.versions(&key)?;
                 // The newest value before the deletion, in the order that merge gives all versions.
-                if let Some(value) = versions.iter().rev().find_map(|version| version.value().cloned()) {
+                if let Some(value) = versions.iter().rev().find_map(|row| row.version.value().cloned()) {
                     operations.push(Operation::Put(key, value));
                 }
             }
@@ -176,21 +178,21 @@ pub(super) fn is_at_or_below(candidate: &Key, key: &Key) -> bool {
     }
 }
 
-pub(super) fn entry(row: Row) -> Entry {
-    let value = row.value();
+pub(super) fn entry(row: VersionRow) -> Entry {
+    let value = row.version.value();
     let (seconds, nanoseconds) = value.map_or((0, 0), |value| (value.modified_s, value.modified_ns));
     let modified_ms = match value {
         Some(_) => seconds.saturating_mul(1000).saturating_add(i64::from(nanoseconds / 1_000_000)),
-        None => row.wall_ms as i64,
+        None => row.version.wall_ms as i64,
     };
     Entry {
         kind: value.map(|value| value.kind.clone()),
         size: value.map_or(0, |value| value.content.bytes),
         modified_ms,
         deleted: value.is_none(),
-        event: row.event,
-        replica: row.dot.author,
-        conflict: row.conflict,
+        event: row.version.place.event,
+        replica: row.version.place.dot.author,
+        conflict: row.standing == Standing::Winner,
         key: row.key,
     }
 }

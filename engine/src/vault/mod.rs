@@ -25,8 +25,9 @@ use crate::{
     clock,
     event::{ChunkList, ChunkRef, Event, EventHeader, Incarnation, Key, Operation, author, body_context, encode_operations},
     home::{Home, VaultHome},
-    id::{PlaintextId, ReplicaId, VaultId},
-    keys::{DeviceKey, ReplicationKey, SealSecrets, Secrets},
+    id::{EventId, PlaintextId, ReplicaId, VaultId},
+    merge::OpenedEvent,
+    keys::{DeviceKey, ReplicationKey, Secrets},
     limits::EVENT_BODY_BYTES_MAX,
     seal::SealKeys,
     store::{LogPosition, Slot, Store},
@@ -37,11 +38,8 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use view::View;
-
-pub(crate) use ingest_types::{FileState, KnownChunk};
-
-mod ingest_types;
+use ingest::KnownChunk;
+use view::{FileState, Outcome, View};
 
 /// The only key epoch so far.
 const EPOCH: u32 = 1;
@@ -260,21 +258,24 @@ impl Vault {
         self.store.refresh()?;
         let mut view = self.view()?;
         loop {
-            let (segment, offset) = view.position();
-            let (next, events) = self.store.events_from(LogPosition { segment, offset }, EVENT_BODY_BYTES_MAX)?;
+            let start = view.position()?;
+            let (next, events) = self.store.events_from(LogPosition { segment: start.0, offset: start.1 }, EVENT_BODY_BYTES_MAX)?;
             if events.is_empty() {
                 return Ok(());
             }
-            let applied = events
+            let opened = events
                 .iter()
-                .map(|event| Ok(view::Applied::new(event, self.operations_of(event)?)))
+                .map(|event| Ok(OpenedEvent::new(event, self.operations_of(event)?)))
                 .collect::<Result<Vec<_>, VaultError>>()?;
-            view.apply(&applied, (next.segment, next.offset))?;
+            match view.apply(&opened, start..(next.segment, next.offset))? {
+                // Another process was faster: ask again where the view stands.
+                Outcome::Applied | Outcome::Overtaken => {}
+            }
         }
     }
 
     /// Seals and signs `operations`, and commits them as this replica's next event. Their chunks are durable already.
-    fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<(), VaultError> {
+    fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<EventId, VaultError> {
         let plaintext = encode_operations(operations).map_err(VaultError::internal)?;
         let keys = self.seal_keys()?;
         let event = self.store.append_own(&self.replica, &mut |slot: Slot| {
@@ -283,7 +284,8 @@ impl Vault {
             Ok((event, lists.clone()))
         })?;
         let head = crate::event::Head { sequence: event.header().sequence, event: event.id() };
-        self.home.record_head(&self.dir, &self.replica, head).map_err(VaultError::from)
+        self.home.record_head(&self.dir, &self.replica, head)?;
+        Ok(event.id())
     }
 
     fn sign(&self, slot: Slot, lists: &[ChunkList], body: &[u8]) -> Result<Event, crate::event::EventError> {
@@ -317,8 +319,23 @@ impl Vault {
             .collect())
     }
 
+    /// What is known of each file from the last time it was read.
+    fn known_files(&self, files: &[walk::Found]) -> Result<Vec<ingest::Known>, VaultError> {
+        use std::os::unix::ffi::OsStrExt;
+        let paths: Vec<&[u8]> = files.iter().map(|found| found.path.as_os_str().as_bytes()).collect();
+        let sealing = self.sealing()?;
+        let lookups = sealing.lookups.as_ref().unwrap_or(&sealing.view);
+        let known = lookups.lock().unwrap_or_else(PoisonError::into_inner).standing_files(&paths)?;
+        let judge = |(found, known): (&walk::Found, Option<(FileState, Option<EventId>)>)| match known {
+            None => ingest::Known::New,
+            Some((state, stands)) if stands == Some(state.event) && found.is_as(&state) => ingest::Known::Unchanged,
+            Some(_) => ingest::Known::Changed,
+        };
+        Ok(files.iter().zip(known).map(judge).collect())
+    }
+
     /// Notes what only saves work next time: pieces below nodes, and the stamps of files.
-    fn remember(&self, pieces: &[ChunkRef], states: &[FileState]) -> Result<(), VaultError> {
+    fn remember(&self, pieces: &[ChunkRef], states: &[(Vec<u8>, FileState)]) -> Result<(), VaultError> {
         let mut view = self.view()?;
         let plaintexts: Vec<_> = pieces.iter().map(|piece| (piece.plaintext, piece.chunk, piece.length)).collect();
         view.add_plaintexts(&plaintexts)?;

@@ -8,7 +8,7 @@ use super::{
     content::Placed,
     history::is_at_or_below,
     target::{Target, relative_path},
-    view::Row,
+    view::VersionRow,
 };
 use crate::{
     event::{Key, Value, ValueKind},
@@ -107,7 +107,7 @@ pub(super) fn restore(
 fn rows_below(
     vault: &Vault,
     prefixes: &[Key],
-    each: &mut dyn FnMut(Row) -> Result<ControlFlow<()>, VaultError>,
+    each: &mut dyn FnMut(VersionRow) -> Result<ControlFlow<()>, VaultError>,
 ) -> Result<(), VaultError> {
     if prefixes.is_empty() {
         return vault.scan(b"", false, each);
@@ -131,7 +131,7 @@ fn rows_below(
 fn refuse_to_clobber(vault: &Vault, destination: &Path, prefixes: &[Key]) -> Result<(), VaultError> {
     let mut existing = Vec::new();
     rows_below(vault, prefixes, &mut |row| {
-        let directory = row.value().is_some_and(|value| matches!(value.kind, ValueKind::Directory(_)));
+        let directory = row.version.value().is_some_and(|value| matches!(value.kind, ValueKind::Directory(_)));
         if let Ok(path) = relative_path(&row.key)
             && !directory
             && fs::symlink_metadata(destination.join(&path)).is_ok()
@@ -154,7 +154,7 @@ impl Restore<'_> {
         let mut directories = Vec::new();
         let mut page = Vec::with_capacity(PAGE_ROWS);
         rows_below(self.vault, prefixes, &mut |row| {
-            let Some(value) = row.value().cloned() else { return Ok(ControlFlow::Continue(())) };
+            let Some(value) = row.version.value().cloned() else { return Ok(ControlFlow::Continue(())) };
             self.watch.total(1, value.content.bytes);
             match value.kind {
                 ValueKind::Directory(_) => directories.push((row.key, value)),

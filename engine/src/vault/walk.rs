@@ -3,18 +3,25 @@
 //! A tree's keys begin with its own name, as `cp -r` would copy it; `DIR/`, `.` and `..` add what is inside. Symbolic links are
 //! kept as links, never followed; sockets, pipes and devices are reported and left out.
 
-use super::{AddOptions, VaultError};
-use crate::event::{Key, Value, ValueKind};
+use super::{AddOptions, VaultError, view::FileState};
+use crate::{
+    clock,
+    event::{Key, Value, ValueKind},
+    id::EventId,
+};
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
     fs::{self, Metadata},
     os::unix::{
-        ffi::OsStrExt,
+        ffi::{OsStrExt, OsStringExt},
         fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
 };
 use walkdir::WalkDir;
+
+/// Linux stamps files by the tick: 10 ms at the slowest.
+const CLOCK_GRANULARITY_NS: i64 = 20_000_000;
 
 /// What identifies an unchanged file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +49,7 @@ impl Stamp {
 /// One thing to add.
 #[derive(Debug, Clone)]
 pub(crate) struct Found {
+    /// Absolute.
     pub(crate) path: PathBuf,
     pub(crate) key: Key,
     pub(crate) stamp: Stamp,
@@ -63,6 +71,26 @@ impl Found {
     /// Bytes that have to be read.
     pub(crate) fn value_bytes(&self) -> u64 {
         if self.is_file() { self.stamp.size } else { 0 }
+    }
+
+    /// Whether the next change of the file is sure to change its stamp: one within the granularity of the file system's clock
+    /// after this stamp might not ("racy" in git's index).
+    pub(crate) fn is_settled(&self) -> bool {
+        let now_ns = (clock::wall_ms() as i64).saturating_mul(1_000_000);
+        !self.path.as_os_str().is_empty() && self.stamp.changed_ns < now_ns - CLOCK_GRANULARITY_NS
+    }
+
+    /// Whether the file is what it was when `state` was taken, under the same key.
+    pub(crate) fn is_as(&self, state: &FileState) -> bool {
+        let FileState { size, modified_ns, changed_ns, inode, device, ref key, .. } = *state;
+        self.stamp == Stamp { size, modified_ns, changed_ns, inode, device } && self.key == *key
+    }
+
+    /// What the view remembers of the file, which `event` put.
+    pub(crate) fn into_state(self, event: EventId) -> (Vec<u8>, FileState) {
+        let Stamp { size, modified_ns, changed_ns, inode, device } = self.stamp;
+        let state = FileState { size, modified_ns, changed_ns, inode, device, key: self.key, event };
+        (self.path.into_os_string().into_vec(), state)
     }
 
     /// Whether the file is not what it was when it was found.
@@ -100,7 +128,7 @@ impl Walk {
             if resolved.starts_with(&vault) {
                 return Err(VaultError::Nested { inner: path.clone(), outer: vault });
             }
-            roots.push((path.clone(), join(prefix.as_bytes(), &own_name(path)?)));
+            roots.push((resolved, join(prefix.as_bytes(), &own_name(path)?)));
         }
         Ok(Self { roots, excluded: Excluded::new(&options.exclude)?, vault })
     }
@@ -146,7 +174,7 @@ fn resolve(path: &Path) -> Result<PathBuf, VaultError> {
     let what = || format!("looking at {}", path.display());
     let metadata = fs::symlink_metadata(path).map_err(|error| VaultError::io(what(), error))?;
     if metadata.is_symlink() {
-        return Ok(path.to_owned());
+        return std::path::absolute(path).map_err(|error| VaultError::io(what(), error));
     }
     fs::canonicalize(path).map_err(|error| VaultError::io(what(), error))
 }

@@ -22,6 +22,7 @@ use crate::{
 };
 use crossbeam_channel::{Sender, bounded};
 use gate::Gate;
+pub(super) use read::KnownChunk;
 use read::{Piece, Reader};
 use std::{io::Read, path::PathBuf, sync::Arc};
 use writer::Writer;

@@ -5,11 +5,11 @@ use crate::{
     codec,
     event::{ChunkList, ChunkRef, Content, Entry, Operation, Value, ValueKind},
     frame::HEADER_BYTES,
-    id::ChunkId,
+    id::{ChunkId, EventId},
     limits::{DIRECT_REFERENCES_MAX, EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, LIST_ENTRIES_MAX, NODE_REFERENCES_MAX},
     seal::{ChunkType, Compression},
     store::{Appended, PackWriter},
-    vault::{AddReport, FileState, Vault, VaultError, Watch, walk::Found},
+    vault::{AddReport, Vault, VaultError, Watch, view::FileState, walk::Found},
 };
 use crossbeam_channel::Receiver;
 use std::collections::{HashMap, HashSet};
@@ -34,7 +34,8 @@ struct Batch {
     entries: Vec<Entry>,
     listed: HashSet<ChunkId>,
     body_bytes: usize,
-    states: Vec<FileState>,
+    /// Files as they were read, with the event that already stands for their key, if it is not this batch's.
+    states: Vec<(Found, Option<EventId>)>,
     known: Vec<ChunkRef>,
 }
 
@@ -154,15 +155,16 @@ impl<'a> Writer<'a> {
         let value = Value { content, ..found.value.clone() };
         self.watch.advance(1, if found.value_bytes() > crate::limits::WHOLE_VALUE_BYTES_MAX as u64 { 0 } else { bytes });
         let before = self.vault.current_value(&found.key)?;
-        match &before {
-            Some(current) if same(current, &value) => self.written.report.unchanged += 1,
-            Some(_) => self.written.report.changed += 1,
-            None => self.written.report.added += 1,
+        let stands = before.as_ref().filter(|(_, current)| same(current, &value)).map(|(event, _)| *event);
+        match (&before, stands) {
+            (_, Some(_)) => self.written.report.unchanged += 1,
+            (Some(_), None) => self.written.report.changed += 1,
+            (None, None) => self.written.report.added += 1,
         }
-        if !moved && let Some(state) = FileState::of(&found) {
-            self.batch.states.push(state);
+        if !moved && found.is_settled() {
+            self.batch.states.push((found.clone(), stands));
         }
-        if before.is_some_and(|current| same(&current, &value)) {
+        if stands.is_some() {
             return Ok(());
         }
         self.batch.body_bytes += OPERATION_BYTES + found.key.as_bytes().len() + value.content.references.len() * REFERENCE_BYTES;
@@ -202,13 +204,17 @@ impl<'a> Writer<'a> {
     /// Chunks durable, then the event, then what is only a cache.
     fn commit(&mut self) -> Result<(), VaultError> {
         let batch = std::mem::take(&mut self.batch);
+        let mut put_by = None;
         if !batch.operations.is_empty() || !batch.entries.is_empty() {
             self.pack.checkpoint()?;
             let lists = batch.entries.chunks(LIST_ENTRIES_MAX).map(|entries| ChunkList::new(entries.to_vec()));
-            self.vault.append(&batch.operations, lists.collect::<Result<_, _>>().map_err(VaultError::internal)?)?;
+            let event = self.vault.append(&batch.operations, lists.collect::<Result<_, _>>().map_err(VaultError::internal)?)?;
             self.vault.catch_up()?;
+            put_by = Some(event);
         }
-        self.vault.remember(&batch.known, &batch.states)
+        let states: Vec<_> =
+            batch.states.into_iter().filter_map(|(found, stands)| Some(found.into_state(stands.or(put_by)?))).collect();
+        self.vault.remember(&batch.known, &states)
     }
 }
 

@@ -66,6 +66,28 @@ impl View {
         Ok(files)
     }
 
+    /// For each absolute path what is known of the file, and the event that now stands for its key, none if that is deleted: one
+    /// point query each.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file of the view cannot be read.
+    pub fn standing_files(&self, paths: &[&[u8]]) -> Result<Vec<Option<(FileState, Option<EventId>)>>, ViewError> {
+        let sql = format!(
+            "SELECT {COLUMNS}, (SELECT e.id FROM maximal v CROSS JOIN event e ON e.number = v.event
+             WHERE v.key = file.key AND v.standing IN (1, 2) AND v.action = 0) FROM file WHERE path = ?1"
+        );
+        let mut find = self.connection.prepare_cached(&sql)?;
+        let read = |row: &Row<'_>| Ok((FileState::read(row), row.get::<_, Option<[u8; 32]>>(8)?));
+        let mut known = Vec::with_capacity(paths.len());
+        for path in paths {
+            known.push(match find.query_row([path], read).optional()? {
+                Some((state, stands)) => Some((state?, stands.map(EventId::from_bytes))),
+                None => None,
+            });
+        }
+        Ok(known)
+    }
+
     /// Remembers files, by absolute path, in one transaction.
     ///
     /// # Errors

@@ -1,0 +1,462 @@
+//! The driver: connects one session to one connection and one store.
+//!
+//! ```text
+//!            ┌────────── control messages ──────────┐
+//! connection ┤                                      ├ session (pure) ─ actions ─► keeper thread (writes) · server thread (reads)
+//!            └ lanes ─► runs ─► keeper   spans ◄────┘                 ◄─ done ──┘
+//! ```
+//! One task turns the crank; it never touches a file. Lanes run as tasks of their own and start only when the session says that
+//! bulk data flows. When the session is over, or the connection, everything else ends because its queue does.
+
+use super::{
+    Observer, Options, Progress, ReplicateError, Stage, Summary,
+    failure::Failures,
+    keeper::{self, Keeper},
+    lanes,
+    pace::Pace,
+    server::{self, Server},
+};
+use crate::{
+    clock,
+    event::Frontier,
+    id::{ReplicaId, Root},
+    keys::ReplicationKey,
+    session::{Action, ByeCode, Config, Direction, Done, HelloKeys, Local, Outcome, Session, SessionError, SessionEvent, Side, Windows},
+    store::Store,
+    transport::{CloseReason, Connection, TransportError, TransportKind},
+};
+use bytes::Bytes;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Mutex, mpsc},
+    task::JoinSet,
+};
+
+/// Runs of frames between the lanes and the keeper.
+const RUNS_QUEUED: usize = 4;
+/// Spans between the server and the lanes.
+const SPANS_QUEUED: usize = 4;
+/// How often a user's wish to stop is looked for.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// How long a finished session waits for the peer's goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
+const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-hello";
+
+/// One end of a conversation.
+pub(super) struct Party<'a> {
+    pub(super) store: &'a Arc<Store>,
+    pub(super) replication: &'a ReplicationKey,
+    pub(super) replica: ReplicaId,
+    pub(super) options: &'a Options,
+    /// What the peer held when we last heard of it.
+    pub(super) remembered: Option<Frontier>,
+}
+
+/// What a session came to, beside its summary.
+pub(super) struct Driven {
+    pub(super) summary: Summary,
+    /// What the peer holds now: the next session saves a round trip with it.
+    pub(super) peer_frontier: Option<Frontier>,
+}
+
+/// Runs one session to its end.
+pub(super) async fn drive(
+    connection: &Connection,
+    side: Side,
+    party: Party<'_>,
+    observer: Arc<dyn Observer>,
+) -> Result<Driven, ReplicateError> {
+    let began = clock::now();
+    let failures = Failures::default();
+    let (done_in, done) = mpsc::unbounded_channel();
+    let (keeper, pending) = Keeper::new(party.store.clone(), done_in.clone(), failures.clone()).map_err(crate::vault::VaultError::from)?;
+    let resumed = !pending.is_empty();
+    let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
+    let config = Config {
+        side,
+        direction: party.options.direction,
+        vault: party.store.vault(),
+        replica: party.replica,
+        hello_keys: HelloKeys::derive(party.replication.as_bytes(), &exporter),
+        cached_peer_frontier: party.remembered,
+        windows: Windows::default(),
+    };
+    let local = Local { frontier: party.store.frontier(), root: party.store.root(), pending };
+    let root = local.root;
+    let crank = Crank {
+        session: Session::new(config, local, Duration::ZERO),
+        began,
+        side,
+        connection,
+        tally: Tally::new(root, resumed),
+        failures: failures.clone(),
+        observer,
+        pace_in: Arc::new(Pace::new(party.options.receive_limit)),
+        pace_out: Arc::new(Pace::new(party.options.send_limit)),
+        lane_count: party.options.lanes.unwrap_or(default_lanes(connection.kind())),
+    };
+    let (driven, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
+    let tally = driven.map_err(|error| failures.take().unwrap_or(error))?;
+    if let Some(error) = failures.take() {
+        return Err(error);
+    }
+    conclude(connection, tally, kept, served, began.elapsed())
+}
+
+/// More lanes than one cost more than they bring where two cores do everything; a second TCP connection hides its neighbour's stalls.
+fn default_lanes(kind: TransportKind) -> usize {
+    match kind {
+        TransportKind::Tcp => 2,
+        TransportKind::Quic | TransportKind::Memory => 1,
+    }
+}
+
+/// What has been counted from the session's events.
+struct Tally {
+    events_sent: u64,
+    events_received: u64,
+    chunks_received: u64,
+    bytes_received: u64,
+    chunks_unavailable: u64,
+    first_chunk: Option<Duration>,
+    resumed: bool,
+    root: Root,
+    peer_root: Option<Root>,
+    peer_frontier: Option<Frontier>,
+    outcome: Option<Outcome>,
+    chunks_total: u64,
+    bytes_total: u64,
+}
+
+impl Tally {
+    fn new(root: Root, resumed: bool) -> Self {
+        Self {
+            events_sent: 0,
+            events_received: 0,
+            chunks_received: 0,
+            bytes_received: 0,
+            chunks_unavailable: 0,
+            first_chunk: None,
+            resumed,
+            root,
+            peer_root: None,
+            peer_frontier: None,
+            outcome: None,
+            chunks_total: 0,
+            bytes_total: 0,
+        }
+    }
+}
+
+struct Crank<'a> {
+    session: Session,
+    began: Instant,
+    side: Side,
+    connection: &'a Connection,
+    tally: Tally,
+    failures: Failures,
+    observer: Arc<dyn Observer>,
+    pace_in: Arc<Pace>,
+    pace_out: Arc<Pace>,
+    lane_count: usize,
+}
+
+/// Where the crank's outputs go.
+struct Outlets {
+    messages: mpsc::UnboundedSender<Bytes>,
+    keeper: mpsc::Sender<keeper::Job>,
+    server: std::sync::mpsc::Sender<server::Job>,
+    spans: Arc<Mutex<mpsc::Receiver<Bytes>>>,
+    lanes: JoinSet<Result<(), lanes::LaneError>>,
+}
+
+type DoneChannel = (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>);
+
+impl Crank<'_> {
+    async fn run(
+        mut self,
+        store: &Arc<Store>,
+        keeper: Keeper,
+        (done_in, mut done): DoneChannel,
+    ) -> (Result<Tally, ReplicateError>, keeper::Kept, server::Served) {
+        let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
+            return (Err(ReplicateError::Peer("the control stream is taken".into())), Default::default(), Default::default());
+        };
+        let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
+        let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
+        let (spans_in, spans) = mpsc::channel(SPANS_QUEUED);
+        let (server_in, server_jobs) = std::sync::mpsc::channel();
+        let observer = self.observer.clone();
+        let server = Server {
+            store: store.clone(),
+            done: done_in,
+            spans: spans_in,
+            failures: self.failures.clone(),
+            on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
+        };
+        let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
+        let (messages, mut outgoing) = mpsc::unbounded_channel::<Bytes>();
+        let sender = tokio::spawn(async move {
+            while let Some(message) = outgoing.recv().await {
+                control_out.send(message).await?;
+            }
+            Ok::<_, TransportError>(control_out)
+        });
+        let mut outlets =
+            Outlets { messages, keeper: keeper_in, server: server_in, spans: Arc::new(Mutex::new(spans)), lanes: JoinSet::new() };
+        let turned = self.turn(&mut control_in, &mut done, &mut outlets).await;
+        let Outlets { messages, keeper: keeper_in, server: server_in, spans, lanes } = outlets;
+        drop((messages, server_in, keeper_in));
+        let said = sender.await;
+        self.goodbye(&mut control_in, &turned).await;
+        drop((said, lanes, spans));
+        let kept = keeper.await.unwrap_or_default();
+        let served = server.await.unwrap_or_default();
+        (turned.map(|()| self.tally), kept, served)
+    }
+
+    async fn turn(
+        &mut self,
+        control: &mut crate::transport::ControlReceiver,
+        done: &mut mpsc::UnboundedReceiver<Done>,
+        outlets: &mut Outlets,
+    ) -> Result<(), ReplicateError> {
+        let mut cancel = tokio::time::interval(CANCEL_POLL);
+        let mut stopping = false;
+        loop {
+            self.drain(outlets).await?;
+            if self.session.is_finished() {
+                return Ok(());
+            }
+            let timeout = self.session.poll_timeout().map(|at| self.began + at);
+            tokio::select! {
+                message = control.recv() => match message {
+                    Ok(Some(message)) => self.session.handle_message(self.began.elapsed(), message),
+                    Ok(None) => return self.closed(),
+                    Err(error) => return self.broken(error),
+                },
+                Some(done) = done.recv() => self.session.handle_done(self.began.elapsed(), done),
+                Some(lane) = outlets.lanes.join_next() => lane_ended(lane)?,
+                () = sleep_until(timeout) => self.session.handle_timeout(self.began.elapsed()),
+                _ = cancel.tick(), if !stopping => if self.observer.cancelled() {
+                    stopping = true;
+                    self.session.handle_stop(self.began.elapsed());
+                },
+            }
+        }
+    }
+
+    /// The connection was closed cleanly: fine if the session had nothing left to do.
+    fn closed(&self) -> Result<(), ReplicateError> {
+        if self.tally.outcome.is_some() || self.tally.peer_root == Some(self.tally.root) {
+            return Ok(());
+        }
+        Err(TransportError::Closed(CloseReason::Done).into())
+    }
+
+    fn broken(&self, error: TransportError) -> Result<(), ReplicateError> {
+        if self.session.is_finished() { Ok(()) } else { Err(error.into()) }
+    }
+
+    async fn drain(&mut self, outlets: &mut Outlets) -> Result<(), ReplicateError> {
+        loop {
+            let mut idle = true;
+            while let Some(event) = self.session.poll_event() {
+                self.note(event);
+                idle = false;
+            }
+            while let Some(message) = self.session.poll_message() {
+                // A sender that is gone means that the connection is: the control stream says why.
+                let _ = outlets.messages.send(message);
+                idle = false;
+            }
+            while let Some(action) = self.session.poll_action() {
+                self.start(action, outlets).await;
+                idle = false;
+            }
+            if idle {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands an action to who does it. A thread that is gone has reported its failure already.
+    async fn start(&mut self, action: Action, outlets: &mut Outlets) {
+        match action {
+            Action::LoadEvents { beyond, after, bytes_max, events_max } => {
+                let _ = outlets.server.send(server::Job::Load { beyond, after, bytes_max, events_max });
+            }
+            Action::Serve { list, want, via } => {
+                let _ = outlets.server.send(server::Job::Serve { list, want, via });
+            }
+            Action::Admit { frames } => keep(outlets, keeper::Job::Admit(frames)).await,
+            Action::Expect { list, want } => keep(outlets, keeper::Job::Expect { list, want }).await,
+            Action::StoreInline { list, frames } => keep(outlets, keeper::Job::Inline { list, frames }).await,
+            Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
+            Action::OpenLanes | Action::AcceptLanes => self.start_lanes(outlets),
+        }
+    }
+
+    /// Lanes of both directions; the transport connects a lane only once someone waits for it on the other side.
+    fn start_lanes(&self, outlets: &mut Outlets) {
+        let direction = self.session.flow();
+        for _ in 0..self.lane_count {
+            if matches!(direction, Direction::Push | Direction::Both) {
+                let (connection, spans, pace) = (self.connection.clone(), outlets.spans.clone(), self.pace_out.clone());
+                outlets.lanes.spawn(async move { lanes::send(connection.open_lane().await?, spans, pace).await });
+            }
+            if matches!(direction, Direction::Pull | Direction::Both) {
+                let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
+                outlets
+                    .lanes
+                    .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace).await });
+            }
+        }
+    }
+
+    fn note(&mut self, event: SessionEvent) {
+        let tally = &mut self.tally;
+        match event {
+            SessionEvent::PeerKnown { frontier, root, .. } | SessionEvent::PeerApplied { frontier, root } => {
+                tally.peer_root = Some(root);
+                tally.peer_frontier = Some(frontier);
+            }
+            SessionEvent::Applied { root, .. } => tally.root = root,
+            SessionEvent::Identical { root } => {
+                tally.root = root;
+                tally.peer_root = Some(root);
+            }
+            SessionEvent::Missing { chunks, bytes } => {
+                tally.chunks_total += chunks;
+                tally.bytes_total += bytes;
+                self.observer.progress(Progress::Total { chunks: tally.chunks_total, bytes: tally.bytes_total });
+            }
+            SessionEvent::Received { chunks, bytes } => {
+                tally.first_chunk.get_or_insert(self.began.elapsed());
+                tally.chunks_received += chunks;
+                tally.bytes_received += bytes;
+                self.observer.progress(Progress::Received { chunks, bytes });
+            }
+            SessionEvent::Served { .. } => {
+                tally.first_chunk.get_or_insert(self.began.elapsed());
+            }
+            SessionEvent::EventsSent { events } => tally.events_sent += events,
+            SessionEvent::EventsReceived { events } => tally.events_received += events,
+            SessionEvent::DamagedHere { chunks } => {
+                tracing::warn!(chunks = chunks.len(), "the peer found chunks of ours damaged; run `mirror verify --read-data`");
+            }
+            SessionEvent::DamagedThere { chunks } => tracing::warn!(chunks = chunks.len(), "chunks of the peer are damaged"),
+            SessionEvent::Ended(outcome) => tally.outcome = Some(outcome),
+        }
+    }
+
+    /// The listener closes once the dialer has said goodbye, so that nothing on its way is lost; the dialer waits for that, briefly.
+    async fn goodbye(&self, control: &mut crate::transport::ControlReceiver, turned: &Result<(), ReplicateError>) {
+        let clean = turned.is_ok() && matches!(self.tally.outcome, Some(Outcome::Complete | Outcome::Partial { .. }) | None);
+        let quiet = self.tally.events_sent == 0 && self.tally.events_received == 0;
+        if clean && !(self.side == Side::Dialer && quiet) {
+            let ended = async { while let Ok(Some(_)) = control.recv().await {} };
+            let _ = tokio::time::timeout(GOODBYE, ended).await;
+        }
+        self.connection.close(match turned {
+            Ok(()) => CloseReason::Done,
+            Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
+            Err(_) => CloseReason::Shutdown,
+        });
+        self.connection.flushed().await;
+    }
+}
+
+async fn keep(outlets: &Outlets, job: keeper::Job) {
+    // A keeper that is gone has reported its failure already.
+    let _ = outlets.keeper.send(job).await;
+}
+
+fn lane_ended(lane: Result<Result<(), lanes::LaneError>, tokio::task::JoinError>) -> Result<(), ReplicateError> {
+    match lane {
+        Ok(Ok(()) | Err(lanes::LaneError::Stopped)) => Ok(()),
+        Ok(Err(lanes::LaneError::Transport(error))) => Err(error.into()),
+        Ok(Err(error)) => Err(ReplicateError::Peer(error.to_string())),
+        Err(error) => Err(ReplicateError::Peer(format!("a lane failed: {error}"))),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn conclude(
+    connection: &Connection,
+    tally: Tally,
+    kept: keeper::Kept,
+    served: server::Served,
+    elapsed: Duration,
+) -> Result<Driven, ReplicateError> {
+    let stats = connection.stats();
+    if kept.unwanted > 0 {
+        tracing::debug!(kept.unwanted, "chunks arrived that nobody had asked for");
+    }
+    let summary = Summary {
+        peer: connection.peer(),
+        transport: connection.kind(),
+        resumed: tally.resumed,
+        events_sent: tally.events_sent,
+        events_received: tally.events_received,
+        chunks_sent: served.chunks,
+        chunks_received: tally.chunks_received,
+        chunks_present: 0,
+        bytes_sent: served.bytes,
+        bytes_received: tally.bytes_received,
+        chunks_unavailable: tally.chunks_unavailable,
+        wire_bytes_sent: stats.bytes_sent,
+        wire_bytes_received: stats.bytes_received,
+        elapsed,
+        first_chunk: tally.first_chunk,
+        limiting_stage: limiting_stage(&tally, kept, served, elapsed),
+        root: tally.root,
+        peer_root: tally.peer_root,
+    };
+    let driven = Driven { summary, peer_frontier: tally.peer_frontier };
+    match tally.outcome {
+        Some(Outcome::Complete) | None => Ok(driven),
+        Some(Outcome::Partial { here, there }) => {
+            let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there);
+            Err(ReplicateError::Partial(Box::new(Summary { chunks_unavailable, ..driven.summary })))
+        }
+        Some(Outcome::Diverged) => {
+            Err(ReplicateError::Fork("both replicas hold as many events of every author, and not the same: a log was forked".into()))
+        }
+        Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
+        Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
+        Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),
+        Some(Outcome::PeerEnded { reason, .. }) => Err(ReplicateError::PeerStopped(reason)),
+        Some(Outcome::Failed(error)) => Err(session_failed(error)),
+    }
+}
+
+fn session_failed(error: SessionError) -> ReplicateError {
+    match error {
+        SessionError::NotAMember(_) | SessionError::Refused { .. } => ReplicateError::Refused(error.to_string()),
+        SessionError::Protocol { .. } => ReplicateError::Peer(error.to_string()),
+        SessionError::TimedOut { .. } => ReplicateError::Transport(TransportError::Timeout),
+        SessionError::Here { reason } => ReplicateError::PeerStopped(reason),
+    }
+}
+
+/// Which stage was busy or waited for longest. Only what this end can see.
+fn limiting_stage(tally: &Tally, kept: keeper::Kept, served: server::Served, elapsed: Duration) -> Stage {
+    if tally.bytes_received + served.bytes == 0 {
+        return Stage::RoundTrips;
+    }
+    let busy = |duration: Duration| duration.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
+    if tally.bytes_received > served.bytes {
+        return if busy(kept.busy) > 0.7 { Stage::Write } else { Stage::Link };
+    }
+    if busy(served.waiting) >= busy(served.reading) { Stage::Link } else { Stage::Read }
+}

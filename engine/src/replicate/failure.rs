@@ -1,0 +1,34 @@
+//! What went wrong on this side, kept whole: the session only carries words.
+
+use super::ReplicateError;
+use crate::{store::StoreError, vault::VaultError};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The first failure of this side, shared by the threads of one session.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Failures(Arc<Mutex<Option<ReplicateError>>>);
+
+impl Failures {
+    /// This replica failed.
+    pub(super) fn here(&self, error: StoreError) {
+        self.note(match error {
+            StoreError::Fork { .. } => ReplicateError::Fork(error.to_string()),
+            other => ReplicateError::Vault(VaultError::from(other)),
+        });
+    }
+
+    /// Keeps `error` unless there was one before it.
+    pub(super) fn note(&self, error: ReplicateError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+
+    /// In words, for the peer's and the session's log.
+    pub(super) fn text(&self) -> String {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+
+    /// The failure itself, once.
+    pub(super) fn take(&self) -> Option<ReplicateError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

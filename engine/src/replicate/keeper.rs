@@ -1,0 +1,318 @@
+//! The receiving side of one session: a thread that checks what the peer sent, stores it, and makes events visible.
+//!
+//! Everything from the peer passes here before it counts: frames against their ids, lists and events against every rule that the
+//! store knows, chunks against what is expected. Runs arrive over a bounded queue, so a slow disk slows the peer down and nothing
+//! piles up in memory.
+
+use super::failure::Failures;
+use crate::{
+    bitmap::Bitmap,
+    event::{ChunkList, Dot, Event, ListRef},
+    frame::{self, FrameError, Header, Kind, Verified},
+    id::{ChunkId, ListId},
+    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX},
+    session::{Admitted, Arrival, Done, Wants},
+    store::{PackWriter, Store, StoreError},
+};
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// What the keeper does, in the order in which it is asked.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Check events and lists.
+    Admit(Bytes),
+    /// Take these chunks from now on.
+    Expect { list: ListRef, want: Bitmap },
+    /// Chunk frames from the control stream.
+    Inline { list: ListId, frames: Bytes },
+    /// Chunk frames from a lane.
+    Run(Bytes),
+    /// Make events visible.
+    Commit(Vec<Dot>),
+}
+
+/// What the keeper's thread has to say at its end.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Kept {
+    /// Time spent working, as opposed to waiting for something to do.
+    pub(super) busy: Duration,
+    /// Chunks that nobody asked for.
+    pub(super) unwanted: u64,
+}
+
+/// Events that wait for chunks, with their lists.
+struct Staged {
+    event: Event,
+    lists: Vec<ChunkList>,
+}
+
+pub(super) struct Keeper {
+    store: Arc<Store>,
+    done: mpsc::UnboundedSender<Done>,
+    failures: Failures,
+    /// Opened with the first chunk: a session that moves none makes no pack.
+    writer: Option<PackWriter>,
+    unsynced: u64,
+    wants: Wants,
+    staged: HashMap<Dot, Staged>,
+    /// Lists of staged events, and those that came before their event.
+    lists: HashMap<ListId, ChunkList>,
+    kept: Kept,
+}
+
+impl Keeper {
+    /// A keeper for one session; events left in the journal by an earlier one are taken over.
+    pub(super) fn new(
+        store: Arc<Store>,
+        done: mpsc::UnboundedSender<Done>,
+        failures: Failures,
+    ) -> Result<(Self, Vec<Admitted>), StoreError> {
+        let mut keeper = Self {
+            done,
+            failures,
+            writer: None,
+            unsynced: 0,
+            wants: Wants::new(),
+            staged: HashMap::new(),
+            lists: HashMap::new(),
+            kept: Kept::default(),
+            store,
+        };
+        let mut pending = Vec::new();
+        for (event, lists) in keeper.store.journal_pending()? {
+            pending.push(keeper.stage(event, lists)?);
+        }
+        Ok((keeper, pending))
+    }
+
+    /// Works until everybody who could ask is gone; leaves what arrived durable and known.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
+        while let Some(job) = jobs.blocking_recv() {
+            let began = Instant::now();
+            let result = self.work(job);
+            self.kept.busy += began.elapsed();
+            if let Err(error) = result {
+                self.failures.here(error);
+                let _ = self.done.send(Done::Failed { reason: self.failures.text() });
+                break;
+            }
+        }
+        if let Err(error) = self.checkpoint() {
+            self.failures.here(error);
+        }
+        self.kept
+    }
+
+    fn work(&mut self, job: Job) -> Result<(), StoreError> {
+        match job {
+            Job::Admit(frames) => self.admit(&frames),
+            Job::Expect { list, want } => self.expect(&list, &want),
+            Job::Inline { list, frames } => {
+                self.take_run(&frames)?;
+                self.say(Done::Stored { list });
+                Ok(())
+            }
+            Job::Run(frames) => self.take_run(&frames),
+            Job::Commit(dots) => self.commit(&dots),
+        }
+    }
+
+    /// Nobody listens any more once the session has ended; then there is nobody to tell.
+    fn say(&self, done: Done) {
+        let _ = self.done.send(done);
+    }
+
+    fn admit(&mut self, frames: &[u8]) -> Result<(), StoreError> {
+        let mut events = Vec::new();
+        for frame in frame::split(frames) {
+            let admitted = frame.map_err(Refusal::from).and_then(|(header, bytes)| self.admit_frame(&header, bytes));
+            match admitted {
+                Ok(admitted) => events.extend(admitted),
+                Err(Refusal::Here(error)) => return Err(error),
+                Err(Refusal::Peer(reason)) => {
+                    self.say(Done::Refused { reason });
+                    return Ok(());
+                }
+            }
+        }
+        self.say(Done::Admitted { events });
+        Ok(())
+    }
+
+    fn admit_frame(&mut self, header: &Header, bytes: &[u8]) -> Result<Option<Admitted>, Refusal> {
+        let frame = Verified::check(bytes)?;
+        match header.kind {
+            Kind::Chunk => Err(Refusal::Peer("a chunk among events".into())),
+            Kind::List => {
+                let list = ChunkList::from_record(frame.record()).map_err(|error| Refusal::Peer(error.to_string()))?;
+                if self.lists.len() >= 64 * EVENT_LISTS_MAX {
+                    return Err(Refusal::Peer("too many chunk lists without their event".into()));
+                }
+                self.lists.insert(ListId::from_bytes(header.id), list);
+                Ok(None)
+            }
+            Kind::Event => {
+                let event = Event::check(frame.record().to_vec(), &self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?;
+                self.admit_event(event)
+            }
+        }
+    }
+
+    fn admit_event(&mut self, event: Event) -> Result<Option<Admitted>, Refusal> {
+        if self.staged.contains_key(&event.dot()) {
+            return Ok(None);
+        }
+        let pending = |dot: &Dot| self.staged.get(dot).map(|staged| &staged.event);
+        if !self.store.check_event(&event, &pending)?.is_new() {
+            return Ok(None);
+        }
+        let lists = event.header().lists.iter().map(|reference| self.list_of(reference)).collect::<Result<Vec<_>, _>>()?;
+        self.store.journal_put(&event, &lists)?;
+        Ok(Some(self.stage(event, lists)?))
+    }
+
+    fn list_of(&self, reference: &ListRef) -> Result<ChunkList, Refusal> {
+        match self.lists.get(&reference.id) {
+            Some(list) if list.reference() == *reference => Ok(list.clone()),
+            Some(_) => Err(Refusal::Peer("an event says of a chunk list what is not true".into())),
+            None => match self.store.list(&reference.id)? {
+                Some(list) if list.reference() == *reference => Ok(list),
+                _ => Err(Refusal::Peer("an event came without its chunk lists".into())),
+            },
+        }
+    }
+
+    fn stage(&mut self, event: Event, lists: Vec<ChunkList>) -> Result<Admitted, StoreError> {
+        let mut missing = Vec::new();
+        let mut bytes = event.record().len();
+        for list in &lists {
+            bytes += list.entries().len() * 36;
+            let lacking = self.store.missing(list)?;
+            if !lacking.is_empty() {
+                missing.push((list.reference(), lacking));
+            }
+            self.lists.insert(list.id(), list.clone());
+        }
+        let dot = event.dot();
+        let deps = event.header().deps.clone();
+        self.staged.insert(dot, Staged { event, lists });
+        Ok(Admitted { dot, deps, bytes, lists: missing })
+    }
+
+    /// Chunks that came in the meantime, for another list or from another peer, are reported as if they had just arrived.
+    fn expect(&mut self, reference: &ListRef, want: &Bitmap) -> Result<(), StoreError> {
+        let Some(list) = self.lists.get(&reference.id) else {
+            return Err(StoreError::internal("a list is expected that was never admitted"));
+        };
+        let missing = self.store.missing(list)?;
+        let mut lacking = Bitmap::new(want.capacity());
+        let (mut chunks, mut bytes) = (0, 0);
+        for position in want.iter() {
+            if missing.contains(position) {
+                lacking.set(position);
+            } else if let Some(entry) = list.entries().get(position as usize) {
+                chunks += 1;
+                bytes += entry.frame_bytes();
+            }
+        }
+        self.wants.expect(reference.id, list, &lacking);
+        if chunks > 0 {
+            self.say(Done::Progress { list: reference.id, chunks, bytes });
+        }
+        if lacking.is_empty() {
+            self.say(Done::ListComplete { list: reference.id });
+        }
+        Ok(())
+    }
+
+    fn take_run(&mut self, run: &[u8]) -> Result<(), StoreError> {
+        let mut landed: HashMap<ListId, (u32, u64)> = HashMap::new();
+        let mut complete = Vec::new();
+        for frame in frame::split(run) {
+            // Headers were checked when the run was cut out of its lane; inline runs end at the first bad one.
+            let Ok((header, bytes)) = frame else { break };
+            let chunk = ChunkId::from_bytes(header.id);
+            let Some(list) = self.wants.list_of(&chunk) else {
+                self.kept.unwanted += 1;
+                continue;
+            };
+            let Ok(verified) = Verified::check(bytes) else {
+                self.say(Done::Damaged { list, chunks: vec![chunk] });
+                continue;
+            };
+            self.append(verified)?;
+            match self.wants.arrived(&chunk, header.length) {
+                Arrival::Unwanted => self.kept.unwanted += 1,
+                Arrival::WrongLength { list } => self.say(Done::Damaged { list, chunks: vec![chunk] }),
+                Arrival::Wanted { landed: first, others } => {
+                    for landing in others.into_iter().chain([first]) {
+                        let (chunks, total) = landed.entry(landing.list).or_default();
+                        *chunks += 1;
+                        *total += bytes.len() as u64;
+                        if landing.remaining == 0 {
+                            complete.push(landing.list);
+                        }
+                    }
+                }
+            }
+        }
+        for (list, (chunks, bytes)) in landed {
+            self.say(Done::Progress { list, chunks, bytes });
+        }
+        complete.into_iter().for_each(|list| self.say(Done::ListComplete { list }));
+        if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+    }
+
+    fn append(&mut self, frame: Verified<'_>) -> Result<(), StoreError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => none.insert(self.store.writer()?),
+        };
+        writer.append(frame)?;
+        self.unsynced += frame.bytes().len() as u64;
+        Ok(())
+    }
+
+    /// After this, what arrived so far need not be sent or checked again, whatever happens.
+    fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.unsynced = 0;
+        self.writer.as_mut().map_or(Ok(()), PackWriter::checkpoint)
+    }
+
+    fn commit(&mut self, dots: &[Dot]) -> Result<(), StoreError> {
+        self.checkpoint()?;
+        let staged: Vec<(Event, Vec<ChunkList>)> =
+            dots.iter().filter_map(|dot| self.staged.remove(dot)).map(|staged| (staged.event, staged.lists)).collect();
+        for list in staged.iter().flat_map(|(event, _)| &event.header().lists) {
+            self.lists.remove(&list.id);
+        }
+        self.store.append_foreign(&staged)?;
+        self.store.journal_remove(dots)?;
+        self.say(Done::Committed { frontier: self.store.frontier(), root: self.store.root() });
+        Ok(())
+    }
+}
+
+/// Why something is not admitted, by whose fault.
+enum Refusal {
+    Peer(String),
+    Here(StoreError),
+}
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Self {
+        Self::Peer(error.to_string())
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        if error.is_peers_fault() { Self::Peer(error.to_string()) } else { Self::Here(error) }
+    }
+}

@@ -1,0 +1,124 @@
+//! The sending side of one session: a thread that reads events from the log and chunks from packs.
+//!
+//! Chunks leave as spans: runs of frames as they lie in a mapped pack, checked here, so that a damaged one is never sent and the
+//! network thread never waits for a page. A bounded queue to the lanes holds the reading back.
+
+use super::failure::Failures;
+use crate::{
+    bitmap::Bitmap,
+    event::{ChunkList, Event, Frontier, ListRef},
+    limits::MIB,
+    session::{Cursor, Done, LoadedEvent, Via},
+    store::{LogPosition, Store, StoreError},
+};
+use bytes::{Bytes, BytesMut};
+use std::{
+    sync::{Arc, mpsc::Receiver},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+
+/// Most bytes of one span: enough to amortise its way, few enough that lanes share the work.
+const SPAN_BYTES_MAX: usize = MIB;
+
+/// What the server does, in order.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// Read events.
+    Load { beyond: Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize },
+    /// Send chunks.
+    Serve { list: ListRef, want: Bitmap, via: Via },
+}
+
+/// What the server's thread has to say at its end.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Served {
+    /// Time spent reading and checking.
+    pub(super) reading: Duration,
+    /// Time spent waiting for the lanes to take a span.
+    pub(super) waiting: Duration,
+    /// Chunks handed out.
+    pub(super) chunks: u64,
+    /// Bytes of their frames.
+    pub(super) bytes: u64,
+}
+
+/// Called with chunks and bytes as they are handed out.
+pub(super) type OnSent = Box<dyn Fn(u64, u64) + Send>;
+
+pub(super) struct Server {
+    pub(super) store: Arc<Store>,
+    pub(super) done: mpsc::UnboundedSender<Done>,
+    pub(super) spans: mpsc::Sender<Bytes>,
+    pub(super) failures: Failures,
+    pub(super) on_sent: OnSent,
+}
+
+impl Server {
+    /// Works until nobody can ask any more.
+    pub(super) fn run(self, jobs: Receiver<Job>) -> Served {
+        let mut served = Served::default();
+        for job in jobs {
+            let result = match job {
+                Job::Load { beyond, after, bytes_max, events_max } => self.load(&beyond, after, bytes_max, events_max),
+                Job::Serve { list, want, via } => self.serve(&list, &want, via, &mut served),
+            };
+            let done = result.unwrap_or_else(|error| {
+                self.failures.here(error);
+                Done::Failed { reason: self.failures.text() }
+            });
+            if self.done.send(done).is_err() {
+                break;
+            }
+        }
+        served
+    }
+
+    fn load(&self, beyond: &Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize) -> Result<Done, StoreError> {
+        let start = after.map_or(LogPosition::START, |Cursor(segment, offset)| LogPosition { segment: segment as u32, offset });
+        let batch = self.store.events_beyond(beyond, start, bytes_max, events_max)?;
+        let next = (!batch.done).then_some(Cursor(u64::from(batch.next.segment), batch.next.offset));
+        Ok(Done::Events { events: batch.events.into_iter().map(loaded).collect(), next })
+    }
+
+    fn serve(&self, reference: &ListRef, want: &Bitmap, via: Via, served: &mut Served) -> Result<Done, StoreError> {
+        let Some(list) = self.store.list(&reference.id)?.filter(|list| list.reference() == *reference) else {
+            return Ok(Done::UnknownList { list: reference.id });
+        };
+        let mut inline = BytesMut::new();
+        let mut total = 0;
+        let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX);
+        loop {
+            let began = Instant::now();
+            let Some(span) = spans.next().transpose()? else { break };
+            served.reading += began.elapsed();
+            let (chunks, bytes) = (span.entries.len() as u64, span.bytes.len() as u64);
+            total += bytes;
+            match via {
+                Via::Inline => inline.extend_from_slice(&span.bytes),
+                Via::Lanes => {
+                    let began = Instant::now();
+                    // Lanes that are gone mean that the connection is: the session learns it there.
+                    if self.spans.blocking_send(span.bytes).is_err() {
+                        break;
+                    }
+                    served.waiting += began.elapsed();
+                }
+            }
+            served.chunks += chunks;
+            served.bytes += bytes;
+            (self.on_sent)(chunks, bytes);
+        }
+        let unavailable = spans.unavailable();
+        Ok(match via {
+            Via::Lanes => Done::Served { list: reference.id, unavailable, bytes: total },
+            Via::Inline => Done::Inline { list: reference.id, frames: inline.freeze(), unavailable },
+        })
+    }
+}
+
+fn loaded((event, lists): (Event, Vec<ChunkList>)) -> LoadedEvent {
+    let mut frames: Vec<Bytes> = lists.iter().map(|list| list.to_frame().into_bytes().into()).collect();
+    frames.push(event.to_frame().into_bytes().into());
+    LoadedEvent { dot: event.dot(), frames, lists: event.header().lists.clone() }
+}

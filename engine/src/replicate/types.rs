@@ -1,0 +1,205 @@
+//! What goes into and comes out of replication.
+
+use crate::{
+    id::{DeviceId, Root},
+    session::Direction,
+    transport::{Choice, TransportError, TransportKind},
+    vault::VaultError,
+};
+use std::{net::SocketAddr, time::Duration};
+
+/// How to run one session.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// From our point of view.
+    pub direction: Direction,
+    /// QUIC, TCP, or whichever connects.
+    pub choice: Choice,
+    /// Lanes for chunks; none lets the transport's default stand.
+    pub lanes: Option<usize>,
+    /// Bytes a second that we send at most.
+    pub send_limit: Option<u64>,
+    /// Bytes a second that we take at most.
+    pub receive_limit: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { direction: Direction::Both, choice: Choice::Auto, lanes: None, send_limit: None, receive_limit: None }
+    }
+}
+
+/// Whom to talk to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Name for people.
+    pub name: String,
+    /// Its key; nobody else is accepted at its addresses.
+    pub device: DeviceId,
+    /// Where it may be.
+    pub addresses: Vec<SocketAddr>,
+}
+
+/// What a session did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The device at the other end.
+    pub peer: DeviceId,
+    /// What carried it.
+    pub transport: TransportKind,
+    /// Whether it went on from what an interrupted session had left.
+    pub resumed: bool,
+    /// Events sent.
+    pub events_sent: u64,
+    /// Events received and applied.
+    pub events_received: u64,
+    /// Chunks sent.
+    pub chunks_sent: u64,
+    /// Chunks received, verified and stored.
+    pub chunks_received: u64,
+    /// Chunks of the events exchanged that were already here or there.
+    pub chunks_present: u64,
+    /// Bytes of chunk frames sent.
+    pub bytes_sent: u64,
+    /// Bytes of chunk frames received and verified.
+    pub bytes_received: u64,
+    /// Chunks that the peer should have had and did not.
+    pub chunks_unavailable: u64,
+    /// Bytes on the wire, both ways, as far as the transport counts them.
+    pub wire_bytes_sent: u64,
+    /// Bytes on the wire towards us.
+    pub wire_bytes_received: u64,
+    /// From the first packet to the last.
+    pub elapsed: Duration,
+    /// Until the first chunk had arrived or left, if one did.
+    pub first_chunk: Option<Duration>,
+    /// What took most of the time.
+    pub limiting_stage: Stage,
+    /// Our root at the end.
+    pub root: Root,
+    /// The peer's, as it last said.
+    pub peer_root: Option<Root>,
+}
+
+impl Summary {
+    /// Whether both replicas hold the same events.
+    pub fn is_identical(&self) -> bool {
+        self.peer_root == Some(self.root)
+    }
+
+    /// Verified chunk bytes, both ways, a second, in bits.
+    pub fn goodput_bits_per_s(&self) -> u64 {
+        let bits = (self.bytes_sent + self.bytes_received) as f64 * 8.0;
+        (bits / self.elapsed.as_secs_f64().max(1e-6)) as u64
+    }
+}
+
+/// A stage of a transfer, as far as this end can tell them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Reading and checking chunks here.
+    Read,
+    /// The link or the peer behind it.
+    Link,
+    /// Checking and writing chunks here.
+    Write,
+    /// Waiting for answers: there was little to move.
+    RoundTrips,
+}
+
+impl Stage {
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Link => "link",
+            Self::Write => "write",
+            Self::RoundTrips => "round_trips",
+        }
+    }
+}
+
+/// What a session tells while it runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// The handshake is done.
+    Connected {
+        /// What carries it.
+        transport: TransportKind,
+        /// Where the peer is.
+        address: Option<SocketAddr>,
+    },
+    /// So much is known to have to move, both ways, in all.
+    Total {
+        /// Chunks.
+        chunks: u64,
+        /// Bytes of their frames.
+        bytes: u64,
+    },
+    /// So much more was verified and stored here.
+    Received {
+        /// Chunks.
+        chunks: u64,
+        /// Bytes of their frames.
+        bytes: u64,
+    },
+    /// So much more was handed to the transport.
+    Sent {
+        /// Chunks.
+        chunks: u64,
+        /// Bytes of their frames.
+        bytes: u64,
+    },
+}
+
+/// Who watches a session, and can stop it. Called from many threads; must return at once.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn progress(&self, progress: Progress);
+    /// Whether to stop at the next commit point. Asked often.
+    fn cancelled(&self) -> bool;
+}
+
+/// Watches nothing, never stops.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn progress(&self, _: Progress) {}
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// Why a session did not do what it was to do. What was committed stays, and the next session goes on from there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicateError {
+    /// The network's, or the peer's device's doing.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// This replica's trouble.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The peer did not prove that it belongs to this vault, or does not want this session.
+    #[error("the peer refused: {0}")]
+    Refused(String),
+    /// The peer broke the protocol, or sent what does not check.
+    #[error("the peer misbehaved: {0}")]
+    Peer(String),
+    /// The peer has trouble of its own; try again later.
+    #[error("the peer stopped: {0}")]
+    PeerStopped(String),
+    /// A fork or a rollback was found.
+    #[error("{0}")]
+    Fork(String),
+    /// The ticket is malformed, expired, used, or the peer's no more.
+    #[error("the ticket cannot be used: {0}")]
+    Ticket(String),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Cancelled,
+    /// Everything that could be done was, but some chunks exist nowhere on this path.
+    #[error("{} chunks are not available from this peer", .0.chunks_unavailable)]
+    Partial(Box<Summary>),
+}
