@@ -90,6 +90,8 @@ identifiers! {
     ReplicaId;
     /// Identity of a plaintext inside one vault (keyed, never outside sealed data).
     PlaintextId;
+    /// A ticket, between its issuer and its bearer: BLAKE3 of its secret, which it does not give away.
+    TicketId;
     /// Digest over all heads: equal roots mean equal replicas.
     Root;
 }

@@ -24,6 +24,8 @@ pub const EVENT_LISTS_MAX: usize = 1_024;
 pub const EVENT_OPERATIONS_MAX: usize = 16_384;
 /// Largest sealed body of an event.
 pub const EVENT_BODY_BYTES_MAX: usize = 8 * MIB;
+/// Largest plaintext of an event's body: what a small compressed body may unfold to.
+pub const EVENT_BODY_PLAINTEXT_BYTES_MAX: usize = 8 * EVENT_BODY_BYTES_MAX;
 /// Most authors that an event or a peer may name in a frontier: replicas and their incarnations.
 pub const FRONTIER_AUTHORS_MAX: usize = 4_096;
 
@@ -67,6 +69,27 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const PEERS_MAX: usize = 1_024;
 /// Addresses of one peer.
 pub const ADDRESSES_MAX: usize = 16;
+/// Longest address as text, in bytes: a DNS name, a colon and a port.
+pub const ADDRESS_BYTES_MAX: usize = 262;
+/// Tickets of one vault that wait to be used.
+pub const TICKETS_MAX: usize = 64;
+/// Longest ticket in its binary form: all addresses and a name at their longest, and a kibibyte for the rest.
+pub const TICKET_BYTES_MAX: usize = ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + NAME_BYTES_MAX + KIB;
+/// Largest `peers.toml` that is read: every peer at its longest.
+pub const PEERS_FILE_BYTES_MAX: usize = PEERS_MAX * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 2 * NAME_BYTES_MAX + KIB);
+
+/// Longest passphrase: no person's is longer, and a file given by mistake is noticed.
+pub const PASSPHRASE_BYTES_MAX: usize = MIB;
+/// Key slots of one vault directory. A passphrase is tried on each passphrase slot, so this bounds the work, too.
+pub const KEY_SLOTS_MAX: usize = 64;
+/// Largest file of a key slot.
+pub const KEY_SLOT_BYTES_MAX: usize = KIB;
+/// Memory of a passphrase derivation, in KiB: a hostile slot must neither ask for 64 GiB nor make guessing cheap.
+pub const KDF_MEMORY_KIB: std::ops::RangeInclusive<u32> = 8 * 1024..=1024 * 1024;
+/// Passes of a passphrase derivation.
+pub const KDF_PASSES: std::ops::RangeInclusive<u32> = 1..=16;
+/// Lanes of a passphrase derivation.
+pub const KDF_LANES: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// A peer that sends nothing for this long is gone.
 pub const IDLE_MS: u64 = 30_000;
