@@ -11,6 +11,8 @@
 mod frontier;
 mod list;
 mod operation;
+#[cfg(test)]
+mod tests;
 
 pub use frontier::{Dot, Frontier, Head, Heads};
 pub use list::{ChunkList, Entry, ListRef};

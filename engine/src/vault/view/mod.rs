@@ -103,9 +103,9 @@ pub struct View {
 }
 
 impl View {
-    /// Opens the view at `path`, or one in memory. The file and its directory's other files of the same name are made readable by
-    /// their owner only. A file that is damaged, of another schema or of another replica is replaced by an empty view, which stands
-    /// at [`START`].
+    /// Opens the view at `path`, or one in memory. A file that is damaged, of another schema or of another replica is replaced by an
+    /// empty view, which stands at [`START`]. The file and what lies next to it (`-wal`, `-shm`, `.lock`) are readable by their owner
+    /// only; their directory must exist.
     ///
     /// # Errors
     /// [`ViewError::File`], [`ViewError::Busy`] or [`ViewError::Sqlite`]; never because of what the file contains.
@@ -127,7 +127,8 @@ impl View {
         schema::remove(path)
     }
 
-    /// The place in the log up to which the view is true.
+    /// The place in the log up to which the view is true. Should the log end before it, the log was put back to an older state
+    /// behind the view's back: [`View::discard`] it.
     ///
     /// # Errors
     /// [`ViewError`] when the file cannot be read.

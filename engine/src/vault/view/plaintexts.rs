@@ -50,6 +50,8 @@ impl View {
     /// # Errors
     /// [`ViewError`] when the file cannot be read.
     pub fn known_plaintexts(&self, plaintexts: &[PlaintextId]) -> Result<Vec<Option<ChunkId>>, ViewError> {
+        // One read transaction: taking the locks costs more than a query.
+        let _read = self.connection.unchecked_transaction()?;
         let mut find = self.connection.prepare_cached("SELECT chunk FROM plaintext WHERE id = ?1")?;
         let chunk = |id: &PlaintextId| find.query_row([id.as_bytes()], |row| row.get(0).map(ChunkId::from_bytes)).optional();
         Ok(plaintexts.iter().map(chunk).collect::<Result<_, _>>()?)

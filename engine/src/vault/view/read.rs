@@ -77,6 +77,8 @@ impl View {
              WHERE v.standing = 2 AND v.key >= ?1 ORDER BY v.key LIMIT ?2"
         );
         let (from, _) = bounds(&[], after.map(Key::as_bytes));
+        // One read transaction: a batch of another process must not end a conflict between its winner and its losers.
+        let _read = self.connection.unchecked_transaction()?;
         let winners = self.rows(&sql, params![from, self::limit(limit)])?;
         let conflict = |winner: VersionRow| {
             let losers = self.maximal(&winner.key)?.into_iter().skip(1).map(|row| row.version).collect();
