@@ -1,1 +1,100 @@
-//! (being written)
+//! Replication: one session over one connection between two stores, and what leads to it: dialling, serving, pairing.
+//!
+//! The session decides, the transport carries, the store keeps; here they are connected. See [`mod@drive`] for the picture.
+//! Needs no key of the vault but the replication key: a keyless replica does all of it.
+
+mod drive;
+mod failure;
+mod keeper;
+mod lanes;
+mod pace;
+mod pairing;
+mod serve;
+mod server;
+mod types;
+
+pub use pairing::invite;
+pub use serve::{Served, Server};
+pub use types::{Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};
+
+use crate::{
+    home::{Home, Ticket},
+    session::Side,
+    transport::{Cause, Dialer, Protocol, TransportError, TransportKind, Tuning},
+    vault::Vault,
+};
+use drive::{Party, drive};
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    path::Path,
+    sync::Arc,
+};
+
+/// Runs one session with `target`.
+///
+/// # Errors
+/// [`ReplicateError`]; what was committed before stays, and the next session goes on from there.
+pub async fn sync(
+    vault: &Vault,
+    target: &Target,
+    options: &Options,
+    observer: Arc<dyn Observer>,
+) -> Result<Summary, ReplicateError> {
+    vault.store().refresh().map_err(crate::vault::VaultError::from)?;
+    let dialer = Dialer::new(vault.device(), Tuning::default())?;
+    let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
+    observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
+    let party = Party {
+        store: vault.store(),
+        replication: vault.replication_key(),
+        replica: vault.info().replica,
+        options,
+        remembered: None,
+    };
+    Ok(drive(&connection, Side::Dialer, party, observer).await?.summary)
+}
+
+/// Redeems `ticket`: makes a replica in `dir` and knows the issuer as a peer. The first sync is the caller's, with the target
+/// returned: if it breaks, the replica is there and `pull` goes on.
+///
+/// # Errors
+/// [`ReplicateError::Ticket`], what dialling can fail with, or what making the directory can.
+pub async fn pair(
+    ticket: &Ticket,
+    dir: &Path,
+    home: &Home,
+    own_name: &str,
+    options: &Options,
+) -> Result<(Vault, Target), ReplicateError> {
+    if ticket.expires_ms <= crate::clock::wall_ms() {
+        return Err(ReplicateError::Ticket("it has expired".into()));
+    }
+    let device = home.device().map_err(crate::vault::VaultError::from)?;
+    let dialer = Dialer::new(&device, Tuning::default())?;
+    let addresses = resolve(&ticket.addresses)?;
+    let connection = dialer.dial_auto(&addresses, ticket.device, Protocol::Pairing, options.choice).await.map_err(|error| {
+        // Without an open ticket a stranger is refused in the handshake already.
+        if error.is_refusal() { ReplicateError::Ticket("its issuer has no open ticket".into()) } else { error.into() }
+    })?;
+    pairing::ask(&connection, ticket, dir, home, own_name).await
+}
+
+/// Looks addresses up; those that cannot be are left out unless none is left.
+///
+/// # Errors
+/// [`TransportError::Unreachable`] naming each name that was not found.
+pub fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, TransportError> {
+    let mut found = Vec::new();
+    let mut causes = Vec::new();
+    for address in addresses {
+        match address.to_socket_addrs() {
+            Ok(addresses) => found.extend(addresses),
+            Err(error) => causes.push(Cause {
+                kind: TransportKind::Tcp,
+                addr: SocketAddr::from(([0, 0, 0, 0], 0)),
+                what: format!("{address}: {error}"),
+            }),
+        }
+    }
+    if found.is_empty() { Err(TransportError::Unreachable { causes }) } else { Ok(found) }
+}

@@ -1,0 +1,123 @@
+//! Serving one vault: accepts peers, answers each in a session of its own, and pairs the bearers of tickets.
+
+use super::{
+    Observer, Options, ReplicateError,
+    drive::{Party, drive},
+    pairing,
+};
+use crate::{
+    clock,
+    home::VaultHome,
+    id::DeviceId,
+    session::{Direction, Side},
+    transport::{Admission, Connection, Listener, Protocol, Tuning},
+    vault::Vault,
+};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::task::JoinSet;
+
+/// Sessions at once: each has its threads and its buffers.
+const SESSIONS_MAX: usize = 64;
+/// How often a user's wish to stop is looked for.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// How long sessions get to reach their commit point when serving ends.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What a server has to tell.
+#[derive(Debug)]
+pub enum Served {
+    /// A session ended.
+    Session {
+        /// With whom.
+        peer: DeviceId,
+        /// How.
+        result: Result<Box<super::Summary>, ReplicateError>,
+    },
+    /// A ticket was offered.
+    Paired {
+        /// By whom.
+        peer: DeviceId,
+        /// The name it has now.
+        result: Result<String, ReplicateError>,
+    },
+}
+
+/// Peers of this vault, as the files say at this moment.
+struct KnownPeers(VaultHome);
+
+impl Admission for KnownPeers {
+    fn is_known(&self, device: &DeviceId) -> bool {
+        self.0.peer_of(device).is_ok_and(|peer| peer.is_some())
+    }
+
+    fn pairing_open(&self) -> bool {
+        self.0.pairing_open(clock::wall_ms()).unwrap_or(false)
+    }
+}
+
+/// A vault's open ports.
+pub struct Server {
+    vault: Arc<Vault>,
+    listener: Listener,
+    name: String,
+}
+
+impl Server {
+    /// Opens UDP and TCP ports at each of `addresses`. `name` is what new replicas call this one.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub async fn bind(vault: Arc<Vault>, addresses: &[SocketAddr], name: &str) -> Result<Self, ReplicateError> {
+        let admission = Arc::new(KnownPeers(vault.home().clone()));
+        let listener = Listener::bind(addresses, vault.device(), admission, Tuning::default()).await?;
+        Ok(Self { vault, listener, name: name.to_owned() })
+    }
+
+    /// The addresses that are open: for QUIC, for TCP.
+    pub fn local_addrs(&self) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+        self.listener.local_addrs()
+    }
+
+    /// Serves until `observer` says stop; then sessions get a few seconds to finish.
+    pub async fn run(self, options: Options, observer: Arc<dyn Observer>, report: Arc<dyn Fn(Served) + Send + Sync>) {
+        let mut sessions = JoinSet::new();
+        let mut cancel = tokio::time::interval(CANCEL_POLL);
+        loop {
+            tokio::select! {
+                connection = self.listener.accept(), if sessions.len() < SESSIONS_MAX => {
+                    let Some(connection) = connection else { break };
+                    let (vault, options, observer, report) = (self.vault.clone(), options.clone(), observer.clone(), report.clone());
+                    let name = self.name.clone();
+                    sessions.spawn(async move { report(answer(&vault, &connection, &options, &name, observer).await) });
+                }
+                Some(_) = sessions.join_next() => {}
+                _ = cancel.tick() => if observer.cancelled() { break },
+            }
+        }
+        self.listener.close();
+        let finish = async { while sessions.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(DRAIN, finish).await;
+    }
+}
+
+async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, name: &str, observer: Arc<dyn Observer>) -> Served {
+    let peer = connection.peer();
+    match connection.protocol() {
+        Protocol::Pairing => {
+            let result = pairing::answer(vault, connection, name).await.map(|peer| peer.name);
+            Served::Paired { peer, result }
+        }
+        Protocol::Session => {
+            let options = Options { direction: Direction::Both, ..options.clone() };
+            let party = Party {
+                store: vault.store(),
+                replication: vault.replication_key(),
+                replica: vault.info().replica,
+                options: &options,
+                remembered: None,
+            };
+            let result = drive(connection, Side::Listener, party, observer).await.map(|driven| Box::new(driven.summary));
+            Served::Session { peer, result }
+        }
+    }
+}
