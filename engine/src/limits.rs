@@ -57,6 +57,14 @@ pub const PENDING_EVENTS_MAX: usize = 64;
 pub const PENDING_EVENT_BYTES_MAX: usize = 32 * MIB;
 /// Chunk bytes that a receiver asks for before they have arrived.
 pub const WANTED_BYTES_MAX: u64 = 256 * MIB as u64;
+/// Chunks that a receiver expects before they have arrived: about 100 bytes of memory each.
+pub const WANTED_CHUNKS_MAX: usize = 16 * LIST_ENTRIES_MAX;
+/// Wants that a peer may have unanswered: a bitmap of 2 KiB each.
+pub const WANTS_MAX: usize = 256;
+/// Longest Hello: three frontiers and a little more. All that is read of a peer that has not proved its membership.
+pub const HELLO_BYTES_MAX: usize = MIB;
+/// Chunk ids in one report of damage.
+pub const DAMAGED_CHUNKS_MAX: usize = 1_024;
 /// Most lanes of one connection.
 pub const LANES_MAX: usize = 16;
 
@@ -103,4 +111,6 @@ const _: () = assert!(WHOLE_VALUE_BYTES_MAX <= CHUNK_BYTES_MIN);
 const _: () = assert!(CHUNK_BYTES_MEAN.is_power_of_two());
 const _: () = assert!(EVENT_BODY_BYTES_MAX + EVENT_LISTS_MAX * 64 + FRONTIER_AUTHORS_MAX * 48 < RECORD_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(3 * FRONTIER_AUTHORS_MAX * 48 + 4 * KIB < HELLO_BYTES_MAX && HELLO_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(INLINE_BYTES_MAX + KIB < MESSAGE_BYTES_MAX && EVENTS_MESSAGE_BYTES_TARGET < PENDING_EVENT_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < SEGMENT_BYTES_MAX as usize);

@@ -1,1 +1,462 @@
-//! (being written)
+//! One conversation of two replicas, as a pure state machine: no sockets, files, clocks or threads.
+//!
+//! ```text
+//!            messages                 ┌───────────┐  Action: load, admit, serve, store, commit
+//! peer ◄────────────────────────────► │  Session  │ ────────────────────────────────────────► driver ──► store, lanes
+//!            (control stream)         └───────────┘ ◄──────────────────────────────────────── Done
+//!                                          │ SessionEvent: progress, identical, ended
+//!                                          ▼
+//! ```
+//! Inputs are `handle_*`, outputs are `poll_*`; the driver drains all of them after every input. Draining late may be slow, never
+//! wrong. `now` is an argument. Chunks on lanes never come through here: the driver checks them against its [`Wants`] and reports counts.
+//!
+//! # Why this way
+//! - **Difference by frontier**: a log has no holes, so two frontiers say exactly which events are missing, in one round trip.
+//! - **Resume is a want**: a session keeps nothing. What was under way lies in the journal and is asked for again, from any peer.
+//! - **Nothing is acknowledged before it is durable**: `Applied` follows a commit, and only that frees the sender's window.
+//!
+//! # Parts
+//! [`phase`] says what may be said when; `sending` and `receiving` are the two halves, which know nothing of each other; `asking` picks
+//! what to want; [`message`] and [`hello`] are the bytes. The layouts and the table are in `docs/specs/mirror-protocol.md`.
+
+pub mod hello;
+pub mod message;
+pub mod phase;
+
+mod action;
+mod asking;
+mod config;
+mod outbox;
+mod receiving;
+mod report;
+mod sending;
+mod wants;
+
+#[cfg(test)]
+mod tests;
+
+pub use action::{Action, Admitted, Cursor, Done, LoadedEvent, Via};
+pub use config::{Config, Direction, Local, Side, Windows};
+pub use hello::{Hello, HelloKeys, NotAMember};
+pub use message::{ByeCode, Message};
+pub use report::{Outcome, SessionError, SessionEvent, Waiting};
+pub use wants::{Arrival, Landed, Wants};
+
+use crate::{
+    event::Frontier,
+    id::Root,
+    limits::{HANDSHAKE_MS, IDLE_MS},
+};
+use bytes::Bytes;
+use outbox::Outbox;
+use phase::{Input, Phase, Step};
+use receiving::Receiving;
+use sending::{Flow, Sending};
+use std::time::{Duration, Instant};
+
+const HANDSHAKE: Duration = Duration::from_millis(HANDSHAKE_MS);
+const HEARTBEAT: Duration = Duration::from_millis(IDLE_MS);
+const PATIENCE: Duration = Duration::from_millis(2 * IDLE_MS);
+
+/// One conversation with one peer. See the [module](self).
+#[derive(Debug)]
+pub struct Session {
+    config: Config,
+    phase: Phase,
+    out: Outbox,
+    sending: Sending,
+    receiving: Receiving,
+    peer_root: Option<Root>,
+    ending: Option<Ending>,
+    clocks: Clocks,
+}
+
+/// How the session will end once no commit runs.
+#[derive(Debug)]
+struct Ending {
+    outcome: Outcome,
+    bye: Option<Message>,
+}
+
+/// When things last happened.
+#[derive(Debug)]
+struct Clocks {
+    /// The session began.
+    began: Instant,
+    /// The peer said something, or the driver finished something.
+    stirred: Instant,
+    /// Chunks came nearer, or none were awaited.
+    fed: Instant,
+    /// We said something.
+    spoke: Instant,
+    /// Messages said by then.
+    said: u64,
+}
+
+impl Session {
+    /// A session that begins now. A dialer's Hello is ready to be sent.
+    pub fn new(config: Config, local: Local, now: Instant) -> Self {
+        let windows = config.windows.bounded();
+        let mut session = Self {
+            phase: Phase::Greeting,
+            out: Outbox::new(config.side),
+            sending: Sending::new(local.frontier.clone(), windows),
+            receiving: Receiving::new(local.frontier, local.root, local.pending, windows),
+            peer_root: None,
+            ending: None,
+            clocks: Clocks { began: now, stirred: now, fed: now, spoke: now, said: 0 },
+            config: Config { windows, ..config },
+        };
+        if session.config.side == Side::Dialer {
+            session.greet();
+        }
+        session
+    }
+
+    /// A message of the control stream came, whole. One that breaks the protocol ends the session.
+    pub fn handle_message(&mut self, now: Instant, message: Bytes) {
+        if matches!(self.phase, Phase::Closing | Phase::Ended) {
+            return;
+        }
+        self.stir(now);
+        let read = Message::decode(message).map_err(|error| SessionError::protocol(error.to_string()));
+        if let Err(error) = read.and_then(|message| self.hear(now, message)) {
+            self.fail(error);
+        }
+        self.go_on(now);
+    }
+
+    /// An action is done, or chunks came on the lanes.
+    pub fn handle_done(&mut self, now: Instant, done: Done) {
+        if self.phase == Phase::Ended {
+            return;
+        }
+        self.stir(now);
+        if let Err(error) = self.take(now, done) {
+            self.fail(error);
+        }
+        self.go_on(now);
+    }
+
+    /// The time of [`Session::poll_timeout`] has come. Earlier calls do nothing.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline().is_some_and(|(at, _)| now >= at) {
+            let what = self.deadline().map_or("answer", |(_, what)| what);
+            self.fail(SessionError::TimedOut { what });
+        } else if self.heartbeat().is_some_and(|at| now >= at) {
+            self.receiving.say_applied(&mut self.out);
+        }
+        self.go_on(now);
+    }
+
+    /// The user stops: a commit that runs is finished and acknowledged, then the session says goodbye.
+    pub fn handle_stop(&mut self, now: Instant) {
+        if let Step::To(next) = self.phase.step(Input::Stop) {
+            self.end(next, Outcome::Stopped, Some((ByeCode::Stopped, String::new())));
+        }
+        self.go_on(now);
+    }
+
+    /// The next message to send, in order.
+    pub fn poll_message(&mut self) -> Option<Bytes> {
+        self.out.next_message()
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.out.next_action()
+    }
+
+    /// The next thing to know.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.out.next_event()
+    }
+
+    /// When [`Session::handle_timeout`] is to be called, unless something else happens first.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let deadline = self.deadline().map(|(at, _)| at);
+        deadline.into_iter().chain(self.heartbeat()).min()
+    }
+
+    /// Nothing follows but what can be polled now. Answers to actions that still run are not needed; the actions should finish.
+    pub fn is_finished(&self) -> bool {
+        self.phase == Phase::Ended
+    }
+
+    /// Where the session stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn stir(&mut self, now: Instant) {
+        self.clocks.stirred = now;
+        if !self.receiving.awaits_chunks() {
+            self.clocks.fed = now;
+        }
+    }
+
+    fn greet(&mut self) {
+        let cached = self.config.cached_peer_frontier.take().filter(|_| self.config.side == Side::Dialer && self.config.direction.sends());
+        let early = cached.and_then(|cached| self.sending.begin_early(cached, &mut self.out));
+        let hello = Hello {
+            version: hello::VERSION,
+            features: 0,
+            vault: self.config.vault,
+            replica: self.config.replica,
+            direction: self.config.direction,
+            frontier: self.receiving.frontier().clone(),
+            pending: self.receiving.pending_frontier(),
+            root: self.receiving.root(),
+            inline_bytes_max: self.config.windows.inline_bytes_max,
+            early,
+            extensions: Vec::new(),
+        };
+        self.out.say(&Message::Hello(hello::seal(&self.config.hello_keys, self.config.side, &hello).into()));
+    }
+
+    fn hear(&mut self, now: Instant, message: Message) -> Result<(), SessionError> {
+        match message {
+            Message::Hello(sealed) => self.hear_hello(&sealed),
+            Message::Events { timing, promise, frames } => {
+                self.accept(Input::Offer)?;
+                self.receiving.events(timing, promise, frames, &mut self.out)
+            }
+            Message::Chunks { cause, list, frames } => {
+                self.accept(Input::Offer)?;
+                self.clocks.fed = now;
+                self.receiving.chunks(cause, list, frames, &mut self.out)
+            }
+            Message::Served { list, unavailable } => {
+                self.accept(Input::Offer)?;
+                self.clocks.fed = now;
+                self.receiving.peer_served(&list, &unavailable)
+            }
+            Message::Want { list, want } => {
+                self.accept(Input::Want)?;
+                self.sending.wanted(list, want)
+            }
+            Message::Applied { frontier, root, parked } => {
+                self.accept(Input::Report)?;
+                self.hear_applied(frontier, root, parked)
+            }
+            Message::Damaged(chunks) => {
+                self.accept(Input::Report)?;
+                self.out.tell(SessionEvent::DamagedHere { chunks });
+                Ok(())
+            }
+            Message::Finished => self.hear_finished(),
+            Message::Bye { code, reason } => {
+                if let Step::To(next) = self.phase.step(Input::PeerBye) {
+                    self.end(next, Outcome::PeerEnded { code, reason }, None);
+                    self.out.mute();
+                }
+                Ok(())
+            }
+            Message::Extension(_) => Ok(()),
+        }
+    }
+
+    /// Whether `input` may come now; for inputs that leave the phase as it is.
+    fn accept(&mut self, input: Input) -> Result<(), SessionError> {
+        match self.phase.step(input) {
+            Step::Stay | Step::Ignore => Ok(()),
+            Step::To(next) => {
+                self.phase = next;
+                Ok(())
+            }
+            Step::Refuse(what) => Err(SessionError::protocol(what)),
+        }
+    }
+
+    fn hear_hello(&mut self, sealed: &[u8]) -> Result<(), SessionError> {
+        if self.phase != Phase::Greeting {
+            return self.accept(Input::HelloDiffers);
+        }
+        let hello = hello::open(&self.config.hello_keys, self.config.side.other(), sealed)?;
+        if self.config.side == Side::Listener {
+            self.greet();
+        }
+        self.peer_root = Some(hello.root);
+        self.check_hello(&hello)?;
+        let (replica, frontier, root) = (hello.replica, hello.frontier.clone(), hello.root);
+        self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
+        if hello.root == self.receiving.root() {
+            if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
+                self.out.tell(SessionEvent::Identical { root });
+                self.end(next, Outcome::Complete, None);
+            }
+            return Ok(());
+        }
+        self.accept(Input::HelloDiffers)?;
+        let flow = |open| if open { Flow::Open } else { Flow::Shut };
+        let inline = self.config.windows.inline_bytes_max.min(hello.inline_bytes_max);
+        let (ours, theirs) = (self.config.direction, hello.direction);
+        self.sending.begin(&hello, inline, flow(ours.sends() && theirs.receives()));
+        self.receiving.begin(&hello, inline, flow(ours.receives() && theirs.sends()), &mut self.out);
+        Ok(())
+    }
+
+    fn check_hello(&self, hello: &Hello) -> Result<(), SessionError> {
+        if hello.version < hello::VERSION {
+            return Err(SessionError::Refused { what: "it speaks a version that is too old" });
+        }
+        if hello.vault != self.config.vault {
+            return Err(SessionError::protocol("the Hello names another vault"));
+        }
+        if hello.replica == self.config.replica {
+            return Err(SessionError::Refused { what: "it is this very replica" });
+        }
+        if hello.early.is_some() && self.config.side == Side::Dialer {
+            return Err(SessionError::protocol("a listener announced early events"));
+        }
+        Ok(())
+    }
+
+    fn hear_applied(&mut self, frontier: Frontier, root: Root, parked: Frontier) -> Result<(), SessionError> {
+        let news = frontier != *self.sending.peer_applied();
+        self.sending.applied(frontier.clone(), parked)?;
+        self.peer_root = Some(root);
+        if news {
+            self.out.tell(SessionEvent::PeerApplied { frontier, root });
+        }
+        Ok(())
+    }
+
+    fn hear_finished(&mut self) -> Result<(), SessionError> {
+        match self.phase.step(Input::PeerFinished) {
+            Step::Refuse(what) => return Err(SessionError::protocol(what)),
+            Step::Stay | Step::Ignore | Step::To(_) if !self.receiving.is_settled() => {
+                return Err(SessionError::protocol("Finished came before its events were acknowledged"));
+            }
+            Step::To(Phase::Closing) => self.complete(),
+            Step::To(next) => self.phase = next,
+            Step::Stay | Step::Ignore => {}
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, now: Instant, done: Done) -> Result<(), SessionError> {
+        match done {
+            Done::Events { events, next } => self.sending.events_loaded(events, next, &mut self.out),
+            Done::Served { list, unavailable, bytes } => self.sending.served(list, unavailable, bytes, &mut self.out),
+            Done::Inline { list, frames, unavailable } => return self.sending.inlined(list, frames, unavailable, &mut self.out),
+            Done::UnknownList { list } => return self.sending.unknown_list(&list),
+            Done::Admitted { events } => self.receiving.admitted(events, &mut self.out),
+            Done::Refused { reason } => return Err(SessionError::Protocol { what: reason }),
+            Done::Committed { frontier, root } => self.receiving.committed(frontier, root, &mut self.out),
+            Done::Stored { list } => {
+                self.clocks.fed = now;
+                self.receiving.stored(&list);
+            }
+            Done::Progress { list, chunks, bytes } => {
+                self.clocks.fed = now;
+                self.receiving.progress(&list, chunks, bytes, &mut self.out);
+            }
+            Done::ListComplete { list } => {
+                self.clocks.fed = now;
+                self.receiving.list_complete(&list);
+            }
+            Done::Damaged { list, chunks } => self.receiving.damaged(&list, chunks, &mut self.out),
+            Done::Failed { reason } => {
+                self.receiving.give_up();
+                return Err(SessionError::Here { reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// After every input: as far as the windows allow, and to the end if it has come.
+    fn go_on(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Exchanging | Phase::SentAll | Phase::HeardAll) {
+            self.receiving.pump(&mut self.out);
+            self.sending.pump(&mut self.out);
+            if self.sending.is_done() {
+                self.all_sent();
+            }
+        }
+        if self.phase == Phase::Closing && !self.receiving.is_committing() {
+            self.settle();
+        }
+        if self.out.said() != self.clocks.said {
+            (self.clocks.said, self.clocks.spoke) = (self.out.said(), now);
+        }
+    }
+
+    fn all_sent(&mut self) {
+        if let Step::To(next) = self.phase.step(Input::AllSent) {
+            self.out.say(&Message::Finished);
+            match next {
+                Phase::Closing => self.complete(),
+                Phase::Greeting | Phase::Exchanging | Phase::SentAll | Phase::HeardAll | Phase::Ended => self.phase = next,
+            }
+        }
+    }
+
+    /// Both have finished.
+    fn complete(&mut self) {
+        let (here, there) = (self.receiving.waiting(), self.sending.parked_events());
+        let ours = self.receiving.root();
+        let identical = self.peer_root == Some(ours);
+        if identical {
+            self.out.tell(SessionEvent::Identical { root: ours });
+        }
+        let outcome = if !here.is_empty() || there > 0 {
+            Outcome::Partial { here, there }
+        } else if !identical && self.sending.peer_applied() == self.receiving.frontier() {
+            Outcome::Diverged
+        } else {
+            Outcome::Complete
+        };
+        self.end(Phase::Closing, outcome, Some((ByeCode::Done, String::new())));
+    }
+
+    fn fail(&mut self, error: SessionError) {
+        let Step::To(next) = self.phase.step(Input::Fault) else { return };
+        // The peer is told its own faults. Our own troubles are for our own user: a reason may hold paths.
+        let reason = match &error {
+            SessionError::Here { .. } => String::new(),
+            error => error.to_string(),
+        };
+        self.end(next, Outcome::Failed(error.clone()), Some((error.bye_code(), reason)));
+    }
+
+    fn end(&mut self, next: Phase, outcome: Outcome, bye: Option<(ByeCode, String)>) {
+        // Whoever has not proved to be a member hears nothing, not even goodbye.
+        let heard = self.phase != Phase::Greeting || self.peer_root.is_some();
+        self.phase = next;
+        let bye = bye.filter(|_| heard).map(|(code, reason)| Message::Bye { code, reason });
+        self.ending = Some(Ending { outcome, bye });
+    }
+
+    fn settle(&mut self) {
+        if let (Step::To(next), Some(Ending { outcome, bye })) = (self.phase.step(Input::Settled), self.ending.take()) {
+            if let Some(bye) = bye {
+                self.out.say(&bye);
+            }
+            self.out.tell(SessionEvent::Ended(outcome));
+            self.phase = next;
+        }
+    }
+
+    /// When the peer has kept us waiting too long, and for what.
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        match self.phase {
+            Phase::Greeting => Some((self.clocks.began + HANDSHAKE, "say Hello")),
+            Phase::Closing | Phase::Ended => None,
+            Phase::Exchanging | Phase::SentAll | Phase::HeardAll if self.receiving.awaits_chunks() => {
+                Some((self.clocks.fed + PATIENCE, "send chunks"))
+            }
+            Phase::Exchanging | Phase::SentAll | Phase::HeardAll => {
+                let working = self.receiving.is_working() || self.sending.is_working();
+                (!working).then_some((self.clocks.stirred + PATIENCE, "answer"))
+            }
+        }
+    }
+
+    /// When to tell the peer that we are still at it, so that it waits for what it sent to be applied.
+    fn heartbeat(&self) -> Option<Instant> {
+        let active = matches!(self.phase, Phase::Exchanging | Phase::SentAll | Phase::HeardAll);
+        let busy = self.receiving.is_working() || self.receiving.awaits_chunks();
+        (active && busy).then_some(self.clocks.spoke + HEARTBEAT)
+    }
+}

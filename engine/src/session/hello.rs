@@ -1,0 +1,210 @@
+//! The Hello: who we are, what we hold, and the proof that we belong to the vault.
+//!
+//! There is no separate proof. A Hello is sealed under a key that only a member on *this* connection can have, so sealing it proves
+//! membership and opening it checks the proof; whoever cannot open it learns nothing, not even that the vault exists.
+//!
+//! ```text
+//! key    = derive_key("mirror 2026-11 v1 hello dialer" | "... hello listener", replication key || TLS exporter)
+//! siv    = keyed_hash(derive_key("mirror 2026-11 v1 hello siv", key), plaintext)                       32 bytes
+//! sealed = siv || AES-256-GCM(key = keyed_hash(derive_key("mirror 2026-11 v1 hello encryption", key), siv), nonce = 0, aad = siv)
+//! ```
+//! - The exporter (RFC 8446, 7.5) binds the proof to the connection: it can be neither replayed on another one nor relayed.
+//! - One key a side: a Hello sent back to its sender does not open.
+//! - The encryption key follows from the plaintext, as in the seal of chunks: two Hellos on one connection never share key and nonce.
+
+use super::{Direction, Side};
+use crate::{
+    codec::{self, CodecError},
+    event::Frontier,
+    id::{ReplicaId, Root, VaultId},
+    limits::HELLO_BYTES_MAX,
+};
+use minicbor::{Decode, Encode};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use std::fmt;
+use zeroize::Zeroizing;
+
+const SIV_BYTES: usize = 32;
+
+/// The version of the protocol that this program speaks.
+pub const VERSION: u16 = 1;
+
+/// What a side says of itself first. Numbered as in the encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// Newest version that the side speaks; both then speak the lower of the two.
+    #[n(0)]
+    pub version: u16,
+    /// Optional abilities, a bit each; unknown bits are ignored.
+    #[n(1)]
+    pub features: u64,
+    /// The vault.
+    #[n(2)]
+    pub vault: VaultId,
+    /// The replica that speaks.
+    #[n(3)]
+    pub replica: ReplicaId,
+    /// Which way it is willing to let events flow.
+    #[n(4)]
+    pub direction: Direction,
+    /// Events that it has applied.
+    #[n(5)]
+    pub frontier: Frontier,
+    /// Events in its journal, beyond `frontier`, that wait for chunks: they need not be sent again.
+    #[n(6)]
+    pub pending: Frontier,
+    /// Digest over its heads.
+    #[n(7)]
+    pub root: Root,
+    /// Lists up to this many bytes travel on the control stream; the lower of the two counts.
+    #[n(8)]
+    pub inline_bytes_max: u64,
+    /// Events that follow this Hello without waiting for the peer's begin after this frontier.
+    #[n(9)]
+    pub early: Option<Frontier>,
+    /// For later versions; ignored.
+    #[n(10)]
+    #[cbor(with = "minicbor::bytes")]
+    pub extensions: Vec<u8>,
+}
+
+/// Why a Hello did not open. Deliberately the same for every cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the peer did not prove that it belongs to this vault")]
+pub struct NotAMember;
+
+/// The two keys that seal the Hellos of one connection.
+#[derive(Clone)]
+pub struct HelloKeys {
+    dialer: Zeroizing<[u8; 32]>,
+    listener: Zeroizing<[u8; 32]>,
+}
+
+impl fmt::Debug for HelloKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HelloKeys(..)")
+    }
+}
+
+impl HelloKeys {
+    /// Keys for the connection whose TLS exporter value is `exporter`, in the vault with this replication key.
+    pub fn derive(replication_key: &[u8; 32], exporter: &[u8; 32]) -> Self {
+        let mut material = Zeroizing::new([0; 64]);
+        material[..32].copy_from_slice(replication_key);
+        material[32..].copy_from_slice(exporter);
+        Self {
+            dialer: Zeroizing::new(blake3::derive_key("mirror 2026-11 v1 hello dialer", &*material)),
+            listener: Zeroizing::new(blake3::derive_key("mirror 2026-11 v1 hello listener", &*material)),
+        }
+    }
+
+    fn of(&self, side: Side) -> &[u8; 32] {
+        match side {
+            Side::Dialer => &self.dialer,
+            Side::Listener => &self.listener,
+        }
+    }
+}
+
+/// Seals what `side` says.
+pub fn seal(keys: &HelloKeys, side: Side, hello: &Hello) -> Vec<u8> {
+    let plaintext = codec::encode(hello);
+    let siv = siv(keys.of(side), &plaintext);
+    let mut sealed = Vec::with_capacity(SIV_BYTES + plaintext.len() + AES_256_GCM.tag_len());
+    sealed.extend_from_slice(&siv);
+    let mut body = plaintext;
+    if cipher(keys.of(side), &siv).seal_in_place_append_tag(zero_nonce(), Aad::from(&siv), &mut body).is_err() {
+        unreachable!("a Hello is far shorter than what AES-GCM can seal");
+    }
+    sealed.extend_from_slice(&body);
+    sealed
+}
+
+/// Opens what `side` said. A listener that serves several vaults tries the keys of each.
+///
+/// # Errors
+/// [`NotAMember`] on anything that [`seal`] did not make with the same keys for the same side.
+pub fn open(keys: &HelloKeys, side: Side, sealed: &[u8]) -> Result<Hello, NotAMember> {
+    if sealed.len() > HELLO_BYTES_MAX {
+        return Err(NotAMember);
+    }
+    let (claimed, body) = sealed.split_first_chunk::<SIV_BYTES>().ok_or(NotAMember)?;
+    let mut body = body.to_vec();
+    let plaintext = cipher(keys.of(side), claimed).open_in_place(zero_nonce(), Aad::from(claimed), &mut body).map_err(|_| NotAMember)?;
+    if blake3::Hash::from_bytes(siv(keys.of(side), plaintext)) != blake3::Hash::from_bytes(*claimed) {
+        return Err(NotAMember);
+    }
+    codec::decode("hello", plaintext).map_err(|_: CodecError| NotAMember)
+}
+
+fn siv(key: &[u8; 32], plaintext: &[u8]) -> [u8; SIV_BYTES] {
+    let key = Zeroizing::new(blake3::derive_key("mirror 2026-11 v1 hello siv", key));
+    *blake3::keyed_hash(&key, plaintext).as_bytes()
+}
+
+fn cipher(key: &[u8; 32], siv: &[u8; SIV_BYTES]) -> LessSafeKey {
+    let key = Zeroizing::new(blake3::derive_key("mirror 2026-11 v1 hello encryption", key));
+    let key = Zeroizing::new(*blake3::keyed_hash(&key, siv).as_bytes());
+    match UnboundKey::new(&AES_256_GCM, &*key) {
+        Ok(key) => LessSafeKey::new(key),
+        Err(_) => unreachable!("an AES-256 key is 32 bytes"),
+    }
+}
+
+fn zero_nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            version: VERSION,
+            features: 1 << 63,
+            vault: VaultId::from_bytes([1; 32]),
+            replica: ReplicaId::from_bytes([2; 32]),
+            direction: Direction::Both,
+            frontier: Frontier::new(),
+            pending: Frontier::new(),
+            root: Root::from_bytes([3; 32]),
+            inline_bytes_max: 7,
+            early: None,
+            extensions: vec![1, 2, 3],
+        }
+    }
+
+    #[test]
+    fn only_the_same_vault_connection_and_side_open_a_hello() {
+        let keys = HelloKeys::derive(&[1; 32], &[2; 32]);
+        let sealed = seal(&keys, Side::Dialer, &hello());
+        assert_eq!(open(&keys, Side::Dialer, &sealed), Ok(hello()));
+        assert_eq!(open(&keys, Side::Listener, &sealed), Err(NotAMember), "reflected");
+        assert_eq!(open(&HelloKeys::derive(&[9; 32], &[2; 32]), Side::Dialer, &sealed), Err(NotAMember), "another vault");
+        assert_eq!(open(&HelloKeys::derive(&[1; 32], &[9; 32]), Side::Dialer, &sealed), Err(NotAMember), "another connection");
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_found() {
+        let keys = HelloKeys::derive(&[1; 32], &[2; 32]);
+        let sealed = seal(&keys, Side::Dialer, &hello());
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(open(&keys, Side::Dialer, &damaged), Err(NotAMember), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert_eq!(open(&keys, Side::Dialer, &sealed[..length]), Err(NotAMember), "cut to {length}");
+        }
+    }
+
+    #[test]
+    fn two_hellos_on_one_connection_share_no_key_stream() {
+        let keys = HelloKeys::derive(&[1; 32], &[2; 32]);
+        let (first, second) = (hello(), Hello { features: 5, ..hello() });
+        let (a, b) = (seal(&keys, Side::Dialer, &first), seal(&keys, Side::Dialer, &second));
+        assert_ne!(a[..SIV_BYTES], b[..SIV_BYTES]);
+        assert_ne!(a[a.len() - 40..a.len() - 16], b[b.len() - 40..b.len() - 16], "equal plaintext at the end, other ciphertext");
+    }
+}

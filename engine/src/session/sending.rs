@@ -1,0 +1,388 @@
+//! The sending half: events beyond the peer's frontier, and the chunks that it asks for.
+//!
+//! ```text
+//! log ──LoadEvents──► loaded ──window──► Events ──► in flight ──Applied──► gone
+//!                                  └─ small lists: promised ─┐
+//! Want ────────────────────────────────────────────► queue ──Serve──► lanes, or Chunks · Served
+//! ```
+//! Invariants: what is in flight stays within the windows, but for one event that always goes; a page is loaded only when the one
+//! before has been sent, so nothing piles up here; done means that everything sent is applied or parked by the peer.
+
+use super::{
+    Action, Cursor, LoadedEvent, SessionError, SessionEvent, Via, Windows,
+    hello::Hello,
+    message::{Cause, Message, Promise, Timing},
+    outbox::Outbox,
+};
+use crate::{
+    bitmap::Bitmap,
+    event::{Dot, Frontier, ListRef},
+    id::ListId,
+    limits::{EVENTS_MESSAGE_BYTES_TARGET, INLINE_BYTES_MAX, LANES_MAX, WANTS_MAX},
+};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// Wants that the driver serves at once: enough to keep every lane busy.
+const SERVES_MAX: usize = LANES_MAX;
+
+/// Whether events flow in a direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// The peer's Hello will tell.
+    Unknown,
+    /// Both sides want it.
+    Open,
+    /// One side does not.
+    Shut,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loading {
+    Idle,
+    Running,
+    /// Asked for from a frontier that proved wrong: the answer is dropped.
+    Stale,
+    Exhausted,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    dot: Dot,
+    bytes: usize,
+    promised: u64,
+}
+
+#[derive(Debug)]
+struct Service {
+    list: ListRef,
+    want: Bitmap,
+    via: Via,
+    cause: Cause,
+}
+
+#[derive(Debug)]
+pub(super) struct Sending {
+    flow: Flow,
+    windows: Windows,
+    /// What this replica had applied when the session began.
+    own: Frontier,
+    /// What the early events began from.
+    assumed: Option<Frontier>,
+    /// What need not be sent: the peer has it, applied or in its journal.
+    beyond: Frontier,
+    cursor: Option<Cursor>,
+    loading: Loading,
+    loaded: VecDeque<LoadedEvent>,
+    in_flight: VecDeque<InFlight>,
+    /// Events in the peer's journal whose chunks it can get from us.
+    owed: Frontier,
+    peer_applied: Frontier,
+    parked: Frontier,
+    /// Everything that the peer applied or parked.
+    acknowledged: Frontier,
+    queue: VecDeque<Service>,
+    running: Vec<Service>,
+}
+
+impl Sending {
+    pub(super) fn new(own: Frontier, windows: Windows) -> Self {
+        Self {
+            flow: Flow::Unknown,
+            windows,
+            own,
+            assumed: None,
+            beyond: Frontier::new(),
+            cursor: None,
+            loading: Loading::Idle,
+            loaded: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            owed: Frontier::new(),
+            peer_applied: Frontier::new(),
+            parked: Frontier::new(),
+            acknowledged: Frontier::new(),
+            queue: VecDeque::new(),
+            running: Vec::new(),
+        }
+    }
+
+    /// Begins before the peer's Hello is here, from the frontier that it had when last heard of. Returns that frontier if there is
+    /// anything to send.
+    pub(super) fn begin_early(&mut self, cached: Frontier, out: &mut Outbox) -> Option<Frontier> {
+        if self.own.events_beyond(&cached) == 0 {
+            return None;
+        }
+        self.beyond = cached.clone();
+        self.assumed = Some(cached.clone());
+        self.load(out);
+        Some(cached)
+    }
+
+    /// The peer's Hello is here: from now on we know what it has.
+    pub(super) fn begin(&mut self, hello: &Hello, inline_bytes_max: u64, flow: Flow) {
+        self.flow = flow;
+        self.windows.inline_bytes_max = inline_bytes_max;
+        let mut has = hello.frontier.clone();
+        has.join(&hello.pending);
+        if !self.assumed.take().is_none_or(|assumed| has.covers(&assumed)) {
+            self.forget_early();
+        }
+        self.owed = self.beyond_frontier(&hello.pending, &hello.frontier);
+        self.beyond = has;
+        self.peer_applied = hello.frontier.clone();
+        self.acknowledge(&hello.frontier);
+        if self.loading == Loading::Idle && self.own.events_beyond(&self.beyond) == 0 {
+            self.loading = Loading::Exhausted;
+        }
+        if flow == Flow::Shut {
+            self.loaded.clear();
+            self.queue.clear();
+        }
+    }
+
+    /// The peer drops what it got early, so all of it goes again.
+    fn forget_early(&mut self) {
+        self.in_flight.clear();
+        self.loaded.clear();
+        self.cursor = None;
+        self.loading = if self.loading == Loading::Running { Loading::Stale } else { Loading::Idle };
+    }
+
+    /// What of the peer's `pending` lies beyond its `frontier` and is applied here.
+    fn beyond_frontier(&self, pending: &Frontier, frontier: &Frontier) -> Frontier {
+        let held = pending.iter().map(|(author, sequence)| Dot { author: *author, sequence: sequence.min(self.own.sequence_of(author)) });
+        held.filter(|dot| !frontier.contains(dot)).collect()
+    }
+
+    /// Goes on as far as the windows allow.
+    pub(super) fn pump(&mut self, out: &mut Outbox) {
+        if self.flow != Flow::Open {
+            return;
+        }
+        if self.parked.events_beyond(&self.peer_applied) >= self.windows.pending_events_max as u64 {
+            // The peer can't apply what it has: more would only fill its journal.
+            self.loading = if self.loading == Loading::Running { Loading::Stale } else { Loading::Exhausted };
+            self.loaded.clear();
+        }
+        self.send_loaded(Timing::Known, out);
+        if self.loading == Loading::Idle && self.loaded.is_empty() && self.fits(0) {
+            self.load(out);
+        }
+        self.serve(out);
+    }
+
+    /// Everything that was to be sent is acknowledged, every want is served.
+    pub(super) fn is_done(&self) -> bool {
+        let sent = self.loading == Loading::Exhausted && self.loaded.is_empty() && self.in_flight.is_empty();
+        let served = self.queue.is_empty() && self.running.is_empty();
+        self.flow == Flow::Shut || (sent && served && self.acknowledged.covers(&self.owed))
+    }
+
+    /// The driver owes an answer.
+    pub(super) fn is_working(&self) -> bool {
+        matches!(self.loading, Loading::Running | Loading::Stale) || !self.running.is_empty()
+    }
+
+    /// Events that the peer keeps without applying them.
+    pub(super) fn parked_events(&self) -> u64 {
+        self.parked.events_beyond(&self.peer_applied)
+    }
+
+    /// What the peer has applied, as far as we know.
+    pub(super) fn peer_applied(&self) -> &Frontier {
+        &self.peer_applied
+    }
+
+    pub(super) fn events_loaded(&mut self, events: Vec<LoadedEvent>, next: Option<Cursor>, out: &mut Outbox) {
+        if self.loading == Loading::Stale {
+            self.loading = Loading::Idle;
+            return;
+        }
+        self.cursor = next;
+        self.loading = if next.is_none() { Loading::Exhausted } else { Loading::Idle };
+        if self.flow != Flow::Shut {
+            self.loaded.extend(events);
+        }
+        if self.flow == Flow::Unknown {
+            self.send_loaded(Timing::Early, out);
+            self.serve(out);
+        }
+    }
+
+    pub(super) fn wanted(&mut self, list: ListRef, want: Bitmap) -> Result<(), SessionError> {
+        if self.flow != Flow::Open {
+            return Err(SessionError::protocol("a want went to a side that does not send"));
+        }
+        let asked = self.queue.iter().chain(&self.running).filter(|service| service.cause == Cause::Asked).count();
+        if asked >= WANTS_MAX {
+            return Err(SessionError::protocol("too many wants at once"));
+        }
+        let via = if list.bytes <= self.windows.inline_bytes_max { Via::Inline } else { Via::Lanes };
+        self.queue.push_back(Service { list, want, via, cause: Cause::Asked });
+        Ok(())
+    }
+
+    pub(super) fn applied(&mut self, frontier: Frontier, parked: Frontier) -> Result<(), SessionError> {
+        if !frontier.covers(&self.peer_applied) {
+            return Err(SessionError::protocol("an applied frontier went backwards"));
+        }
+        self.acknowledge(&frontier);
+        self.acknowledge(&parked);
+        self.peer_applied = frontier;
+        self.parked = parked;
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, frontier: &Frontier) {
+        self.acknowledged.join(frontier);
+        let acknowledged = &self.acknowledged;
+        self.in_flight.retain(|event| !acknowledged.contains(&event.dot));
+    }
+
+    pub(super) fn served(&mut self, list: ListId, unavailable: Bitmap, bytes: u64, out: &mut Outbox) {
+        if self.take_running(&list, Via::Lanes).is_some() {
+            out.tell(SessionEvent::Served { bytes });
+            out.say(&Message::Served { list, unavailable });
+        }
+    }
+
+    pub(super) fn inlined(&mut self, list: ListId, frames: Bytes, unavailable: Bitmap, out: &mut Outbox) -> Result<(), SessionError> {
+        let Some(service) = self.take_running(&list, Via::Inline) else { return Ok(()) };
+        if frames.len() > INLINE_BYTES_MAX {
+            return Err(SessionError::Here { reason: format!("chunk list {} is longer than its event says", list.short()) });
+        }
+        out.tell(SessionEvent::Served { bytes: frames.len() as u64 });
+        out.say(&Message::Chunks { cause: service.cause, list, frames });
+        if service.cause == Cause::Asked {
+            out.say(&Message::Served { list, unavailable });
+        }
+        Ok(())
+    }
+
+    pub(super) fn unknown_list(&mut self, list: &ListId) -> Result<(), SessionError> {
+        match self.take_running(list, Via::Inline).or_else(|| self.take_running(list, Via::Lanes)) {
+            Some(Service { cause: Cause::Asked, .. }) => Err(SessionError::protocol("a want names an unknown list")),
+            Some(Service { cause: Cause::Promised, .. }) => {
+                Err(SessionError::Here { reason: format!("chunk list {} of an event is not in the store", list.short()) })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn take_running(&mut self, list: &ListId, via: Via) -> Option<Service> {
+        let position = self.running.iter().position(|service| service.list.id == *list && service.via == via)?;
+        Some(self.running.remove(position))
+    }
+
+    fn load(&mut self, out: &mut Outbox) {
+        self.loading = Loading::Running;
+        let in_flight = self.in_flight_bytes();
+        out.ask(Action::LoadEvents {
+            beyond: self.beyond.clone(),
+            after: self.cursor,
+            bytes_max: EVENTS_MESSAGE_BYTES_TARGET.min(self.windows.pending_event_bytes_max.saturating_sub(in_flight)).max(1),
+            events_max: self.windows.pending_events_max.saturating_sub(self.unapplied()).max(1),
+        });
+    }
+
+    fn in_flight_bytes(&self) -> usize {
+        self.in_flight.iter().map(|event| event.bytes).sum()
+    }
+
+    fn unapplied(&self) -> usize {
+        self.in_flight.len().saturating_add(usize::try_from(self.owed.events_beyond(&self.acknowledged)).unwrap_or(usize::MAX))
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
+        self.in_flight.is_empty()
+            || (self.unapplied() < self.windows.pending_events_max
+                && self.in_flight_bytes() + bytes <= self.windows.pending_event_bytes_max)
+    }
+
+    fn send_loaded(&mut self, timing: Timing, out: &mut Outbox) {
+        let mut run = Run::new(timing);
+        while let Some(event) = self.loaded.pop_front() {
+            if self.beyond.contains(&event.dot) || self.acknowledged.contains(&event.dot) {
+                continue;
+            }
+            if !self.fits(event.bytes()) {
+                self.loaded.push_front(event);
+                break;
+            }
+            let promised = self.promise_for(&event);
+            self.in_flight.push_back(InFlight { dot: event.dot, bytes: event.bytes(), promised: promised.unwrap_or(0) });
+            self.queue.extend(run.push(event, promised, out));
+        }
+        self.queue.extend(run.flush(out));
+    }
+
+    /// Bytes of the event's chunks if they are few enough to go without being asked for. None if it has none: it fits any run.
+    fn promise_for(&self, event: &LoadedEvent) -> Option<u64> {
+        if event.lists.is_empty() {
+            return None;
+        }
+        let under_way: u64 = self.in_flight.iter().map(|event| event.promised).sum();
+        let bytes = event.lists.iter().fold(0, |sum: u64, list| sum.saturating_add(list.bytes));
+        Some(if under_way.saturating_add(bytes) <= self.windows.inline_bytes_max { bytes } else { 0 })
+    }
+
+    fn serve(&mut self, out: &mut Outbox) {
+        while self.running.len() < SERVES_MAX {
+            let Some(service) = self.queue.pop_front() else { return };
+            if service.via == Via::Lanes {
+                out.need_lanes();
+            }
+            out.ask(Action::Serve { list: service.list, want: service.want.clone(), via: service.via });
+            self.running.push(service);
+        }
+    }
+}
+
+/// Events that go in one message: all with their chunks promised, or none.
+struct Run {
+    timing: Timing,
+    promise: Option<Promise>,
+    frames: BytesMut,
+    events: u64,
+    lists: Vec<ListRef>,
+}
+
+impl Run {
+    fn new(timing: Timing) -> Self {
+        Self { timing, promise: None, frames: BytesMut::new(), events: 0, lists: Vec::new() }
+    }
+
+    /// Adds an event; returns what is to be served behind the messages that had to go before. A long event is cut between frames.
+    fn push(&mut self, event: LoadedEvent, promised: Option<u64>, out: &mut Outbox) -> Vec<Service> {
+        let promise = promised.map(|bytes| if bytes > 0 { Promise::Chunks } else { Promise::None });
+        let mut services = Vec::new();
+        if self.promise.is_some() && promise.is_some() && self.promise != promise {
+            services.extend(self.flush(out));
+        }
+        for frame in &event.frames {
+            if !self.frames.is_empty() && self.frames.len() + frame.len() > EVENTS_MESSAGE_BYTES_TARGET {
+                services.extend(self.flush(out));
+            }
+            self.promise = self.promise.or(promise);
+            self.frames.extend_from_slice(frame);
+        }
+        self.events += 1;
+        if promise == Some(Promise::Chunks) {
+            self.lists.extend(event.lists);
+        }
+        services
+    }
+
+    fn flush(&mut self, out: &mut Outbox) -> Vec<Service> {
+        if self.frames.is_empty() {
+            return Vec::new();
+        }
+        let promise = self.promise.take().unwrap_or(Promise::None);
+        out.say(&Message::Events { timing: self.timing, promise, frames: self.frames.split().freeze() });
+        if self.events > 0 {
+            out.tell(SessionEvent::EventsSent { events: std::mem::take(&mut self.events) });
+        }
+        let promised = |list: ListRef| Service { list, want: Bitmap::full(list.entries), via: Via::Inline, cause: Cause::Promised };
+        self.lists.drain(..).map(promised).collect()
+    }
+}
