@@ -12,6 +12,7 @@
 //! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
 #![warn(missing_docs)]
 
+pub mod bitmap;
 pub mod chunk;
 pub mod clock;
 pub mod codec;
