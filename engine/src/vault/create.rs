@@ -3,12 +3,12 @@
 //! A new vault is built in a hidden directory beside its place and renamed, so that an interrupted `init` leaves no half vault.
 
 use super::{
-    Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError, replica_of,
+    Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError,
     view::View,
 };
 use crate::{
     chunk::Cutter,
-    home::{Home, VaultHome},
+    home::{Continuity, Home, VaultHome},
     id::{ReplicaId, VaultId},
     io::durable,
     keys::{DeviceKey, MasterKey, Secrets, slots},
@@ -69,7 +69,7 @@ pub fn create_replica(dir: &Path, home: &Home, origin: Origin) -> Result<Vault, 
     let id = origin.config.vault_id().map_err(|error| VaultError::Damaged(error.to_string()))?;
     let device = home.device()?;
     build(dir, &origin.config, &id, |keys| {
-        slots::import_portable(keys, &origin.slots)?;
+        slots::import_portable(keys, &id, &origin.slots)?;
         slots::write_device(keys, &id, &origin.secrets, &device)?;
         Ok(())
     })?;
@@ -79,7 +79,7 @@ pub fn create_replica(dir: &Path, home: &Home, origin: Origin) -> Result<Vault, 
 
 fn new_vault_id() -> Result<VaultId, VaultError> {
     // The same source and self-check as for keys.
-    Ok(VaultId::from_bytes(*crate::keys::random_bytes::<32>()?))
+    Ok(VaultId::from_bytes(crate::keys::random_bytes()?))
 }
 
 fn build(
@@ -168,20 +168,18 @@ fn assemble(
 ) -> Result<(Vault, Vec<Repair>), VaultError> {
     let (store, mut repairs) = Store::open(dir, &id)?;
     let store = Arc::new(store);
-    let heads = store.heads();
-    let found = home.incarnation(dir, &device.id(), &|author| heads.0.get(author).copied())?;
-    if let Some(why) = found.renewed() {
-        repairs.push(Repair { file: PathBuf::from("."), what: why, loss: false });
+    let own = home.incarnation(dir, &device.id(), |author| store.heads().0.get(author).copied())?;
+    if let Continuity::Renewed(why) = own.continuity() {
+        let what = format!("{why}; this replica writes on as a new author");
+        repairs.push(Repair { file: PathBuf::from("."), what, loss: false });
     }
-    let incarnation = found.incarnation();
     let replication = secrets.replication_key(&id);
     let sealing = match secrets {
         Secrets::Keyless(_) => None,
-        Secrets::Member(master) => Some(sealing(master, &id, &replica_of(&device, &incarnation), &home, dir, slot)?),
+        Secrets::Member(master) => Some(sealing(master, &id, &own.id(), &home, dir, slot)?),
     };
-    let replica = replica_of(&device, &incarnation);
     let dir = dir.to_owned();
-    Ok((Vault { dir, config, id, store, home, device, replica, incarnation, replication, sealing }, repairs))
+    Ok((Vault { dir, config, id, store, home, device, own, replication, sealing }, repairs))
 }
 
 fn sealing(

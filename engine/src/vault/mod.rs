@@ -8,6 +8,7 @@ mod check;
 mod config;
 mod content;
 mod create;
+mod errors;
 mod history;
 mod ingest;
 mod restore;
@@ -23,9 +24,9 @@ pub use types::*;
 use crate::{
     chunk::Cutter,
     clock,
-    event::{ChunkList, ChunkRef, Event, EventHeader, Incarnation, Key, Operation, author, body_context, encode_operations},
-    home::{Home, VaultHome},
-    id::{EventId, PlaintextId, ReplicaId, VaultId},
+    event::{ChunkList, ChunkRef, Event, EventHeader, Key, Operation, body_context, encode_operations},
+    home::{Home, OwnReplica, VaultHome},
+    id::{EventId, PlaintextId, VaultId},
     merge::OpenedEvent,
     keys::{DeviceKey, ReplicationKey, Secrets},
     limits::EVENT_BODY_BYTES_MAX,
@@ -52,8 +53,7 @@ pub struct Vault {
     store: Arc<Store>,
     home: VaultHome,
     device: DeviceKey,
-    replica: ReplicaId,
-    incarnation: Incarnation,
+    own: OwnReplica,
     replication: ReplicationKey,
     /// None on a keyless replica.
     sealing: Option<Sealing>,
@@ -102,7 +102,7 @@ impl Vault {
         VaultInfo {
             id: self.id,
             name: self.config.name.clone(),
-            replica: self.replica,
+            replica: self.own.id(),
             device: self.device.id(),
             keyless: self.sealing.is_none(),
         }
@@ -278,13 +278,13 @@ impl Vault {
     fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<EventId, VaultError> {
         let plaintext = encode_operations(operations).map_err(VaultError::internal)?;
         let keys = self.seal_keys()?;
-        let event = self.store.append_own(&self.replica, &mut |slot: Slot| {
-            let body = keys.seal_body(&plaintext, &body_context(&self.replica, slot.sequence));
+        let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| {
+            let body = keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence));
             let event = self.sign(slot, &lists, &body)?;
             Ok((event, lists.clone()))
         })?;
         let head = crate::event::Head { sequence: event.header().sequence, event: event.id() };
-        self.home.record_head(&self.dir, &self.replica, head)?;
+        self.own.record_head(&head)?;
         Ok(event.id())
     }
 
@@ -292,7 +292,7 @@ impl Vault {
         let header = EventHeader {
             vault: self.id,
             device: self.device.id(),
-            incarnation: self.incarnation,
+            incarnation: self.own.incarnation(),
             sequence: slot.sequence,
             lamport: slot.lamport,
             previous: slot.previous,
@@ -347,9 +347,4 @@ impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Vault").field("dir", &self.dir).field("id", &self.id).finish_non_exhaustive()
     }
-}
-
-/// The author that this device is in this incarnation of the directory.
-fn replica_of(device: &DeviceKey, incarnation: &Incarnation) -> ReplicaId {
-    author(&device.id(), incarnation)
 }

@@ -253,6 +253,12 @@ pub enum VaultError {
     /// The passphrase or phrase opens no slot.
     #[error("wrong passphrase")]
     WrongPassphrase,
+    /// Nothing of that kind opens the vault.
+    #[error("the vault has no {0} slot")]
+    NoSlot(&'static str),
+    /// A log was forked or rolled back.
+    #[error("{0}")]
+    Fork(String),
     /// The operation needs the vault's key and this replica is keyless.
     #[error("this replica is keyless: it holds no key to read or write values")]
     Keyless,
@@ -295,19 +301,4 @@ pub enum VaultError {
         /// The system's error.
         source: std::io::Error,
     },
-}
-
-impl VaultError {
-    /// The system refused `what`; running out of space is told apart.
-    pub(crate) fn io(what: impl Into<String>, source: std::io::Error) -> Self {
-        match crate::io::durable::no_space(&source) {
-            Some(kind) => Self::NoSpace(format!("{}: {kind}", what.into())),
-            None => Self::Io { what: what.into(), source },
-        }
-    }
-
-    /// Something that only a mistake of ours can cause.
-    pub(crate) fn internal(error: impl std::fmt::Display) -> Self {
-        Self::Damaged(format!("internal: {error}"))
-    }
 }
