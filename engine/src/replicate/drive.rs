@@ -21,7 +21,7 @@ use crate::{
     event::Frontier,
     id::{ReplicaId, Root},
     keys::ReplicationKey,
-    session::{Action, ByeCode, Config, Direction, Done, HelloKeys, Local, Outcome, Session, SessionError, SessionEvent, Side, Windows},
+    session::{Action, ByeCode, Config, Done, HelloKeys, Local, Outcome, Session, SessionError, SessionEvent, Side, Windows},
     store::Store,
     transport::{CloseReason, Connection, TransportError, TransportKind},
 };
@@ -78,7 +78,7 @@ pub(super) async fn drive(
     let config = Config {
         side,
         direction: party.options.direction,
-        vault: party.store.vault(),
+        vault: *party.store.vault(),
         replica: party.replica,
         hello_keys: HelloKeys::derive(party.replication.as_bytes(), &exporter),
         cached_peer_frontier: party.remembered,
@@ -87,7 +87,7 @@ pub(super) async fn drive(
     let local = Local { frontier: party.store.frontier(), root: party.store.root(), pending };
     let root = local.root;
     let crank = Crank {
-        session: Session::new(config, local, Duration::ZERO),
+        session: Session::new(config, local, began),
         began,
         side,
         connection,
@@ -231,19 +231,19 @@ impl Crank<'_> {
             if self.session.is_finished() {
                 return Ok(());
             }
-            let timeout = self.session.poll_timeout().map(|at| self.began + at);
+            let timeout = self.session.poll_timeout();
             tokio::select! {
                 message = control.recv() => match message {
-                    Ok(Some(message)) => self.session.handle_message(self.began.elapsed(), message),
+                    Ok(Some(message)) => self.session.handle_message(clock::now(), message),
                     Ok(None) => return self.closed(),
                     Err(error) => return self.broken(error),
                 },
-                Some(done) = done.recv() => self.session.handle_done(self.began.elapsed(), done),
+                Some(done) = done.recv() => self.session.handle_done(clock::now(), done),
                 Some(lane) = outlets.lanes.join_next() => lane_ended(lane)?,
-                () = sleep_until(timeout) => self.session.handle_timeout(self.began.elapsed()),
+                () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
                 _ = cancel.tick(), if !stopping => if self.observer.cancelled() {
                     stopping = true;
-                    self.session.handle_stop(self.began.elapsed());
+                    self.session.handle_stop(clock::now());
                 },
             }
         }
@@ -296,24 +296,22 @@ impl Crank<'_> {
             Action::Expect { list, want } => keep(outlets, keeper::Job::Expect { list, want }).await,
             Action::StoreInline { list, frames } => keep(outlets, keeper::Job::Inline { list, frames }).await,
             Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
-            Action::OpenLanes | Action::AcceptLanes => self.start_lanes(outlets),
+            Action::OpenLanes => self.open_lanes(outlets),
+            Action::AcceptLanes => self.accept_lanes(outlets),
         }
     }
 
-    /// Lanes of both directions; the transport connects a lane only once someone waits for it on the other side.
-    fn start_lanes(&self, outlets: &mut Outlets) {
-        let direction = self.session.flow();
+    fn open_lanes(&self, outlets: &mut Outlets) {
         for _ in 0..self.lane_count {
-            if matches!(direction, Direction::Push | Direction::Both) {
-                let (connection, spans, pace) = (self.connection.clone(), outlets.spans.clone(), self.pace_out.clone());
-                outlets.lanes.spawn(async move { lanes::send(connection.open_lane().await?, spans, pace).await });
-            }
-            if matches!(direction, Direction::Pull | Direction::Both) {
-                let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
-                outlets
-                    .lanes
-                    .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace).await });
-            }
+            let (connection, spans, pace) = (self.connection.clone(), outlets.spans.clone(), self.pace_out.clone());
+            outlets.lanes.spawn(async move { lanes::send(connection.open_lane().await?, spans, pace).await });
+        }
+    }
+
+    fn accept_lanes(&self, outlets: &mut Outlets) {
+        for _ in 0..self.lane_count {
+            let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
+            outlets.lanes.spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace).await });
         }
     }
 

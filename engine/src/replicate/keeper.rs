@@ -12,7 +12,7 @@ use crate::{
     id::{ChunkId, ListId},
     limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX},
     session::{Admitted, Arrival, Done, Wants},
-    store::{PackWriter, Store, StoreError},
+    store::{PackWriter, Pending, Standing, Store, StoreError},
 };
 use bytes::Bytes;
 use std::{
@@ -61,6 +61,8 @@ pub(super) struct Keeper {
     unsynced: u64,
     wants: Wants,
     staged: HashMap<Dot, Staged>,
+    /// What the next event may follow, beside the log: all that was staged in this session.
+    pending: Pending,
     /// Lists of staged events, and those that came before their event.
     lists: HashMap<ListId, ChunkList>,
     kept: Kept,
@@ -80,6 +82,7 @@ impl Keeper {
             unsynced: 0,
             wants: Wants::new(),
             staged: HashMap::new(),
+            pending: Pending::new(),
             lists: HashMap::new(),
             kept: Kept::default(),
             store,
@@ -158,7 +161,7 @@ impl Keeper {
                 Ok(None)
             }
             Kind::Event => {
-                let event = Event::check(frame.record().to_vec(), &self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?;
+                let event = Event::check(frame.record().to_vec(), self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?;
                 self.admit_event(event)
             }
         }
@@ -168,8 +171,7 @@ impl Keeper {
         if self.staged.contains_key(&event.dot()) {
             return Ok(None);
         }
-        let pending = |dot: &Dot| self.staged.get(dot).map(|staged| &staged.event);
-        if !self.store.check_event(&event, &pending)?.is_new() {
+        if self.store.check_event(&event, &self.pending)? == Standing::Held {
             return Ok(None);
         }
         let lists = event.header().lists.iter().map(|reference| self.list_of(reference)).collect::<Result<Vec<_>, _>>()?;
@@ -201,6 +203,7 @@ impl Keeper {
         }
         let dot = event.dot();
         let deps = event.header().deps.clone();
+        self.pending.add(&event);
         self.staged.insert(dot, Staged { event, lists });
         Ok(Admitted { dot, deps, bytes, lists: missing })
     }
@@ -211,11 +214,11 @@ impl Keeper {
             return Err(StoreError::internal("a list is expected that was never admitted"));
         };
         let missing = self.store.missing(list)?;
-        let mut lacking = Bitmap::new(want.capacity());
+        let mut lacking = Bitmap::empty(want.entries());
         let (mut chunks, mut bytes) = (0, 0);
         for position in want.iter() {
             if missing.contains(position) {
-                lacking.set(position);
+                lacking.insert(position);
             } else if let Some(entry) = list.entries().get(position as usize) {
                 chunks += 1;
                 bytes += entry.frame_bytes();
@@ -272,7 +275,7 @@ impl Keeper {
     fn append(&mut self, frame: Verified<'_>) -> Result<(), StoreError> {
         let writer = match &mut self.writer {
             Some(writer) => writer,
-            none => none.insert(self.store.writer()?),
+            none => none.insert(self.store.writer()),
         };
         writer.append(frame)?;
         self.unsynced += frame.bytes().len() as u64;
@@ -313,6 +316,9 @@ impl From<FrameError> for Refusal {
 
 impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
-        if error.is_peers_fault() { Self::Peer(error.to_string()) } else { Self::Here(error) }
+        match error {
+            StoreError::InvalidEvent { .. } | StoreError::MissingDependency(_) | StoreError::WrongVault(_) => Self::Peer(error.to_string()),
+            here => Self::Here(here),
+        }
     }
 }

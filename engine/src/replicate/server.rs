@@ -76,9 +76,21 @@ impl Server {
 
     fn load(&self, beyond: &Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize) -> Result<Done, StoreError> {
         let start = after.map_or(LogPosition::START, |Cursor(segment, offset)| LogPosition { segment: segment as u32, offset });
-        let batch = self.store.events_beyond(beyond, start, bytes_max, events_max)?;
-        let next = (!batch.done).then_some(Cursor(u64::from(batch.next.segment), batch.next.offset));
-        Ok(Done::Events { events: batch.events.into_iter().map(loaded).collect(), next })
+        let (mut events, mut bytes, mut position) = (Vec::new(), 0, start);
+        loop {
+            // One event at a time, so that both bounds hold and the position after the last is known.
+            let batch = self.store.events_beyond(beyond, position, 1)?;
+            position = batch.next;
+            let page: Vec<LoadedEvent> = batch.events.into_iter().map(loaded).collect();
+            bytes += page.iter().map(LoadedEvent::bytes).sum::<usize>();
+            events.extend(page);
+            if batch.done {
+                return Ok(Done::Events { events, next: None });
+            }
+            if bytes >= bytes_max || events.len() >= events_max {
+                return Ok(Done::Events { events, next: Some(Cursor(u64::from(position.segment), position.offset)) });
+            }
+        }
     }
 
     fn serve(&self, reference: &ListRef, want: &Bitmap, via: Via, served: &mut Served) -> Result<Done, StoreError> {
@@ -87,7 +99,7 @@ impl Server {
         };
         let mut inline = BytesMut::new();
         let mut total = 0;
-        let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX);
+        let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX)?;
         loop {
             let began = Instant::now();
             let Some(span) = spans.next().transpose()? else { break };
@@ -109,7 +121,7 @@ impl Server {
             served.bytes += bytes;
             (self.on_sent)(chunks, bytes);
         }
-        let unavailable = spans.unavailable();
+        let unavailable = spans.unavailable().clone();
         Ok(match via {
             Via::Lanes => Done::Served { list: reference.id, unavailable, bytes: total },
             Via::Inline => Done::Inline { list: reference.id, frames: inline.freeze(), unavailable },

@@ -79,9 +79,9 @@ pub enum Action {
         /// In causal order.
         events: Vec<Dot>,
     },
-    /// Bulk data is about to flow: connect lanes (the dialer's part). At most once a session. No answer.
+    /// Chunks are about to leave on lanes. At most once a session. No answer.
     OpenLanes,
-    /// Bulk data is about to flow: take lanes that the peer connects (the listener's part). At most once a session. No answer.
+    /// Chunks are about to come on lanes. At most once a session. No answer.
     AcceptLanes,
 }
 

@@ -160,13 +160,13 @@ impl Asking {
         self.expect(&id, out);
         let Some(open) = self.lists.get_mut(&id) else { return };
         if open.reference.bytes > self.windows.inline_bytes_max {
-            out.need_lanes();
+            out.need_incoming_lanes();
         }
-        let mut want = Bitmap::new(open.reference.entries);
+        let mut want = Bitmap::empty(open.reference.entries as usize);
         let positions: Vec<u32> = open.rest.iter().take(chunks).collect();
         for position in positions {
             open.rest.remove(position);
-            want.set(position);
+            want.insert(position);
         }
         open.flying += want.len() as u32;
         self.flying_chunks += want.len() as u64;
@@ -243,7 +243,7 @@ impl Asking {
         }
         self.wants -= 1;
         match self.lists.get(list) {
-            Some(open) if open.reference.entries != unavailable.capacity() => {
+            Some(open) if open.reference.entries as usize != unavailable.entries() => {
                 return Err(SessionError::protocol("a bitmap does not fit its list"));
             }
             Some(_) | None => self.lack(list, unavailable.len() as u32),

@@ -185,7 +185,7 @@ impl Message {
             Self::Events { timing, promise, frames } => raw(EVENTS, &[&[flags(*timing, *promise)], frames]),
             Self::Want { list, want } => body(WANT, &WantBody { list: *list, bitmap: want.encode() }),
             Self::Served { list, unavailable } => {
-                body(SERVED, &ServedBody { list: *list, entries: unavailable.capacity(), bitmap: unavailable.encode() })
+                body(SERVED, &ServedBody { list: *list, entries: unavailable.entries() as u32, bitmap: unavailable.encode() })
             }
             Self::Chunks { cause, list, frames } => raw(CHUNKS, &[&[*cause as u8], list.as_bytes(), frames]),
             Self::Applied { frontier, root, parked } => {
@@ -281,7 +281,7 @@ fn decode_bitmap(bitmap: &[u8], entries: u32) -> Result<Bitmap, CodecError> {
     if entries == 0 || entries as usize > LIST_ENTRIES_MAX {
         return Err(error("a list's length is impossible"));
     }
-    Bitmap::decode(bitmap, entries)
+    Bitmap::decode(bitmap, entries as usize)
 }
 
 fn decode_chunks(rest: &Bytes) -> Result<Message, CodecError> {

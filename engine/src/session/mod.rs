@@ -99,7 +99,7 @@ impl Session {
         let windows = config.windows.bounded();
         let mut session = Self {
             phase: Phase::Greeting,
-            out: Outbox::new(config.side),
+            out: Outbox::new(),
             sending: Sending::new(local.frontier.clone(), windows),
             receiving: Receiving::new(local.frontier, local.root, local.pending, windows),
             peer_root: None,

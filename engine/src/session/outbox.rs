@@ -1,6 +1,6 @@
 //! What the halves of a session say, want done and report, until the driver collects it.
 
-use super::{Action, Message, SessionEvent, Side};
+use super::{Action, Message, SessionEvent};
 use bytes::Bytes;
 use std::collections::VecDeque;
 
@@ -19,20 +19,20 @@ enum Lanes {
 
 #[derive(Debug)]
 pub(super) struct Outbox {
-    side: Side,
     messages: VecDeque<Bytes>,
     actions: VecDeque<Action>,
     events: VecDeque<SessionEvent>,
     voice: Voice,
-    lanes: Lanes,
+    outgoing: Lanes,
+    incoming: Lanes,
     /// Messages said so far.
     said: u64,
 }
 
 impl Outbox {
-    pub(super) fn new(side: Side) -> Self {
+    pub(super) fn new() -> Self {
         let (messages, actions, events) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { side, messages, actions, events, voice: Voice::Heard, lanes: Lanes::NotNeeded, said: 0 }
+        Self { messages, actions, events, voice: Voice::Heard, outgoing: Lanes::NotNeeded, incoming: Lanes::NotNeeded, said: 0 }
     }
 
     pub(super) fn say(&mut self, message: &Message) {
@@ -51,13 +51,17 @@ impl Outbox {
         self.actions.push_back(action);
     }
 
-    /// Lanes are asked for the first time that bulk data is about to flow, so that a session without any never connects them.
-    pub(super) fn need_lanes(&mut self) {
-        if std::mem::replace(&mut self.lanes, Lanes::Asked) == Lanes::NotNeeded {
-            self.ask(match self.side {
-                Side::Dialer => Action::OpenLanes,
-                Side::Listener => Action::AcceptLanes,
-            });
+    /// Lanes that carry chunks to the peer: asked for before the first chunk, so that a session without any never connects them.
+    pub(super) fn need_outgoing_lanes(&mut self) {
+        if std::mem::replace(&mut self.outgoing, Lanes::Asked) == Lanes::NotNeeded {
+            self.ask(Action::OpenLanes);
+        }
+    }
+
+    /// Lanes that carry chunks from the peer, likewise.
+    pub(super) fn need_incoming_lanes(&mut self) {
+        if std::mem::replace(&mut self.incoming, Lanes::Asked) == Lanes::NotNeeded {
+            self.ask(Action::AcceptLanes);
         }
     }
 

@@ -330,7 +330,7 @@ impl Sending {
         while self.running.len() < SERVES_MAX {
             let Some(service) = self.queue.pop_front() else { return };
             if service.via == Via::Lanes {
-                out.need_lanes();
+                out.need_outgoing_lanes();
             }
             out.ask(Action::Serve { list: service.list, want: service.want.clone(), via: service.via });
             self.running.push(service);
@@ -382,7 +382,7 @@ impl Run {
         if self.events > 0 {
             out.tell(SessionEvent::EventsSent { events: std::mem::take(&mut self.events) });
         }
-        let promised = |list: ListRef| Service { list, want: Bitmap::full(list.entries), via: Via::Inline, cause: Cause::Promised };
+        let promised = |list: ListRef| Service { list, want: Bitmap::full(list.entries as usize), via: Via::Inline, cause: Cause::Promised };
         self.lists.drain(..).map(promised).collect()
     }
 }

@@ -90,9 +90,9 @@ impl Wants {
         }
     }
 
-    /// Whether a chunk is expected, before its bytes are read.
-    pub fn is_wanted(&self, chunk: &ChunkId) -> bool {
-        self.chunks.contains_key(chunk)
+    /// The list that expects a chunk, one of them if there are several.
+    pub fn list_of(&self, chunk: &ChunkId) -> Option<ListId> {
+        self.chunks.get(chunk).map(|slot| slot.list)
     }
 
     /// A chunk with a record of `length` bytes has been checked and stored.
@@ -193,7 +193,7 @@ mod tests {
         let (mut wants, chunks) = (Wants::new(), list(&[1]));
         wants.expect(chunks.id(), &chunks, &Bitmap::full(1));
         assert_eq!(wants.arrived(&entry(1).id, 7), Arrival::WrongLength { list: chunks.id() });
-        assert!(wants.is_wanted(&entry(1).id));
+        assert_eq!(wants.list_of(&entry(1).id), Some(chunks.id()));
     }
 
     proptest! {
@@ -208,7 +208,7 @@ mod tests {
             let mut model: BTreeMap<ListId, BTreeSet<u8>> = BTreeMap::new();
             for chunks in &lists {
                 let chunk_list = list(&chunks.iter().copied().collect::<Vec<_>>());
-                wants.expect(chunk_list.id(), &chunk_list, &Bitmap::full(chunks.len() as u32));
+                wants.expect(chunk_list.id(), &chunk_list, &Bitmap::full(chunks.len()));
                 model.insert(chunk_list.id(), chunks.clone());
             }
             if let Some(id) = dropped.and_then(|n| model.keys().nth(n).copied()) {

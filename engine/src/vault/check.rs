@@ -15,7 +15,7 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
         Err(VaultError::Keyless) => Default::default(),
         Err(error) => return Err(error),
     };
-    let counts = vault.store().counts();
+    let counts = vault.store().counts()?;
     Ok(Status {
         info: vault.info(),
         root: vault.store().root(),
@@ -29,7 +29,7 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
 
 pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {
     let depth = if read_data { Depth::Data } else { Depth::Structure };
-    let counts = vault.store().counts();
+    let counts = vault.store().counts()?;
     watch.total(counts.chunks, counts.bytes);
     let found = vault.store().verify(depth, &|chunks, bytes| {
         watch.advance(chunks, bytes);

@@ -78,11 +78,10 @@ impl Vault {
         self.store().refresh()?;
         let mut position = LogPosition::START;
         loop {
-            let (next, events) = self.store().events_from(position, PAGE_BYTES)?;
-            if events.is_empty() {
-                return Ok(());
-            }
-            for event in &events {
+            let events = self.store().events_from(position, PAGE_BYTES)?;
+            let Some((next, _)) = events.last() else { return Ok(()) };
+            position = *next;
+            for (_, event) in &events {
                 for operation in self.operations_of(event)? {
                     if key.is_some_and(|key| key != operation.key()) {
                         continue;
@@ -92,7 +91,6 @@ impl Vault {
                     }
                 }
             }
-            position = next;
         }
     }
 

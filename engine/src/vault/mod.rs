@@ -259,13 +259,12 @@ impl Vault {
         let mut view = self.view()?;
         loop {
             let start = view.position()?;
-            let (next, events) = self.store.events_from(LogPosition { segment: start.0, offset: start.1 }, EVENT_BODY_BYTES_MAX)?;
-            if events.is_empty() {
-                return Ok(());
-            }
+            let events = self.store.events_from(LogPosition { segment: start.0, offset: start.1 }, EVENT_BODY_BYTES_MAX)?;
+            let Some((next, _)) = events.last() else { return Ok(()) };
+            let next = *next;
             let opened = events
                 .iter()
-                .map(|event| Ok(OpenedEvent::new(event, self.operations_of(event)?)))
+                .map(|(_, event)| Ok(OpenedEvent::new(event, self.operations_of(event)?)))
                 .collect::<Result<Vec<_>, VaultError>>()?;
             match view.apply(&opened, start..(next.segment, next.offset))? {
                 // Another process was faster: ask again where the view stands.
@@ -278,9 +277,9 @@ impl Vault {
     fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<EventId, VaultError> {
         let plaintext = encode_operations(operations).map_err(VaultError::internal)?;
         let keys = self.seal_keys()?;
-        let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| {
+        let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| -> Result<_, VaultError> {
             let body = keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence));
-            let event = self.sign(slot, &lists, &body)?;
+            let event = self.sign(slot, &lists, &body).map_err(VaultError::internal)?;
             Ok((event, lists.clone()))
         })?;
         let head = crate::event::Head { sequence: event.header().sequence, event: event.id() };

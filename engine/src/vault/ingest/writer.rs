@@ -58,7 +58,7 @@ impl<'a> Writer<'a> {
             round,
             gate,
             watch,
-            pack: vault.store().writer()?,
+            pack: vault.store().writer(),
             batch: Batch::default(),
             open: HashMap::new(),
             ended: HashMap::new(),
