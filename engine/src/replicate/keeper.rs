@@ -211,7 +211,7 @@ impl Keeper {
     /// Chunks that came in the meantime, for another list or from another peer, are reported as if they had just arrived.
     fn expect(&mut self, reference: &ListRef, want: &Bitmap) -> Result<(), StoreError> {
         let Some(list) = self.lists.get(&reference.id) else {
-            return Err(StoreError::internal("a list is expected that was never admitted"));
+            return Err(StoreError::Damaged("a list is expected that was never admitted".into()));
         };
         let missing = self.store.missing(list)?;
         let mut lacking = Bitmap::empty(want.entries());

@@ -20,7 +20,7 @@ pub use types::{Observer, Options, Progress, ReplicateError, Stage, Summary, Tar
 use crate::{
     home::{Home, Ticket},
     session::Side,
-    transport::{Cause, Dialer, Protocol, TransportError, TransportKind, Tuning},
+    transport::{CloseReason, Dialer, Protocol, TransportError, Tuning},
     vault::Vault,
 };
 use drive::{Party, drive};
@@ -74,7 +74,7 @@ pub async fn pair(
     let addresses = resolve(&ticket.addresses)?;
     let connection = dialer.dial_auto(&addresses, ticket.device, Protocol::Pairing, options.choice).await.map_err(|error| {
         // Without an open ticket a stranger is refused in the handshake already.
-        if error.is_refusal() { ReplicateError::Ticket("its issuer has no open ticket".into()) } else { error.into() }
+        if is_refusal(&error) { ReplicateError::Ticket("its issuer has no open ticket".into()) } else { error.into() }
     })?;
     pairing::ask(&connection, ticket, dir, home, own_name).await
 }
@@ -82,19 +82,20 @@ pub async fn pair(
 /// Looks addresses up; those that cannot be are left out unless none is left.
 ///
 /// # Errors
-/// [`TransportError::Unreachable`] naming each name that was not found.
-pub fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, TransportError> {
+/// [`ReplicateError::NoAddress`] saying what was wrong with each.
+pub fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, ReplicateError> {
     let mut found = Vec::new();
     let mut causes = Vec::new();
     for address in addresses {
         match address.to_socket_addrs() {
             Ok(addresses) => found.extend(addresses),
-            Err(error) => causes.push(Cause {
-                kind: TransportKind::Tcp,
-                addr: SocketAddr::from(([0, 0, 0, 0], 0)),
-                what: format!("{address}: {error}"),
-            }),
+            Err(error) => causes.push(format!("{address}: {error}")),
         }
     }
-    if found.is_empty() { Err(TransportError::Unreachable { causes }) } else { Ok(found) }
+    if found.is_empty() { Err(ReplicateError::NoAddress(causes.join("; "))) } else { Ok(found) }
+}
+
+/// The peer answered and does not want this device.
+fn is_refusal(error: &TransportError) -> bool {
+    matches!(error, TransportError::Refused | TransportError::Closed(CloseReason::Refused))
 }

@@ -200,7 +200,7 @@ async fn request(connection: &Connection, ticket: &Ticket, own_name: &str) -> Re
     match receiver.recv().await {
         Ok(Some(answer)) => open(&channel.grant, "grant", &answer).map_err(|_| refused()),
         Ok(None) => Err(refused()),
-        Err(error) if error.is_refusal() => Err(refused()),
+        Err(error) if super::is_refusal(&error) => Err(refused()),
         Err(error) => Err(error.into()),
     }
 }

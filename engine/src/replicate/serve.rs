@@ -69,7 +69,7 @@ impl Server {
     /// When an address cannot be bound.
     pub async fn bind(vault: Arc<Vault>, addresses: &[SocketAddr], name: &str) -> Result<Self, ReplicateError> {
         let admission = Arc::new(KnownPeers(vault.home().clone()));
-        let listener = Listener::bind(addresses, vault.device(), admission, Tuning::default()).await?;
+        let listener = Listener::bind(addresses, vault.device(), admission, Tuning::default())?;
         Ok(Self { vault, listener, name: name.to_owned() })
     }
 

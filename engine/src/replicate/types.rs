@@ -196,6 +196,9 @@ pub enum ReplicateError {
     /// The ticket is malformed, expired, used, or the peer's no more.
     #[error("the ticket cannot be used: {0}")]
     Ticket(String),
+    /// None of the peer's addresses can be looked up.
+    #[error("no address of the peer was found: {0}")]
+    NoAddress(String),
     /// The user stopped it.
     #[error("interrupted")]
     Cancelled,

@@ -31,7 +31,7 @@ pub enum Via {
 }
 
 /// Something that the driver shall do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Read events from the log, oldest first. Answer: [`Done::Events`].
     LoadEvents {
@@ -86,7 +86,7 @@ pub enum Action {
 }
 
 /// An event read from the log, as it travels.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LoadedEvent {
     /// Its place.
     pub dot: Dot,
@@ -104,7 +104,7 @@ impl LoadedEvent {
 }
 
 /// An event in the journal that waits to be applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admitted {
     /// Its place.
     pub dot: Dot,
@@ -117,7 +117,7 @@ pub struct Admitted {
 }
 
 /// What the driver has done, or has seen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Done {
     /// Answers `LoadEvents`.
     Events {

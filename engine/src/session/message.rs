@@ -79,7 +79,7 @@ pub enum ByeCode {
 }
 
 /// A message of the control stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// A sealed [`Hello`](super::hello::Hello).
     Hello(Bytes),

@@ -4,7 +4,7 @@ use super::{Config, Repair, Status, Vault, VaultError, VerifyReport, Watch};
 use crate::{
     event::Key,
     id::ChunkId,
-    store::{Depth, DryRun, Store},
+    store::{self, Depth, DryRun},
 };
 use std::{collections::HashSet, ops::ControlFlow, path::Path};
 
@@ -79,5 +79,5 @@ fn keys_affected(vault: &Vault, report: &VerifyReport) -> Result<Vec<Key>, Vault
 pub(super) fn recover(dir: &Path, dry_run: bool, _watch: &dyn Watch) -> Result<Vec<Repair>, VaultError> {
     let config = Config::read(dir)?;
     let id = config.vault_id().map_err(|error| VaultError::Damaged(error.to_string()))?;
-    Ok(Store::recover(dir, &id, if dry_run { DryRun::Yes } else { DryRun::No })?)
+    Ok(store::recover(dir, &id, if dry_run { DryRun::Yes } else { DryRun::No })?)
 }

@@ -108,8 +108,8 @@ fn build(
 }
 
 fn refuse_non_empty(dir: &Path) -> Result<(), VaultError> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) if entries.next().is_none() => Ok(()),
+    match fs::read_dir(dir).map(Iterator::count) {
+        Ok(0) => Ok(()),
         Ok(_) => Err(VaultError::NotEmpty(dir.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(VaultError::NotEmpty(dir.to_owned())),

@@ -58,16 +58,15 @@ enum Clobber {
 enum Failure {
     /// Only this key.
     One(String),
+    /// The system refused to write: only this key, unless there is no space.
+    System(io::Error),
     /// Everything stops: no space, or the user.
     All(VaultError),
 }
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        match durable::no_space(&error) {
-            Some(what) => Self::All(VaultError::NoSpace(what.to_owned())),
-            None => Self::One(error.to_string()),
-        }
+        Self::System(error)
     }
 }
 
@@ -76,6 +75,25 @@ impl From<VaultError> for Failure {
         match error {
             VaultError::Damaged(_) => Self::One(error.to_string()),
             other => Self::All(other),
+        }
+    }
+}
+
+/// What a failure means for the rest.
+enum Judged {
+    One(String),
+    All(VaultError),
+}
+
+impl Failure {
+    fn judged(self, root: &Path) -> Judged {
+        match self {
+            Self::One(reason) => Judged::One(reason),
+            Self::All(error) => Judged::All(error),
+            Self::System(error) => match VaultError::at("writing below", root, error) {
+                VaultError::Io { source, .. } => Judged::One(source.to_string()),
+                all => Judged::All(all),
+            },
         }
     }
 }
@@ -187,6 +205,7 @@ impl Restore<'_> {
         if self.watch.cancelled() {
             return Err(VaultError::Cancelled);
         }
+        let result = result.map_err(|failure| failure.judged(self.target.root()));
         let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(Outcome::Written) => {
@@ -194,8 +213,8 @@ impl Restore<'_> {
                 report.bytes += value.content.bytes;
             }
             Ok(Outcome::Unchanged) => report.unchanged += 1,
-            Err(Failure::One(reason)) => report.failed.push((key.clone(), reason)),
-            Err(Failure::All(error)) => return Err(error),
+            Err(Judged::One(reason)) => report.failed.push((key.clone(), reason)),
+            Err(Judged::All(error)) => return Err(error),
         }
         drop(report);
         self.watch.advance(1, value.content.bytes);

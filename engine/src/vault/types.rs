@@ -4,6 +4,7 @@ use crate::{
     event::{Key, ValueKind},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
 };
+pub use crate::store::Repair;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 
@@ -170,17 +171,6 @@ pub struct Status {
     pub bytes: u64,
     /// Keys with more than one maximal version.
     pub conflicts: u64,
-}
-
-/// One thing that recovery or opening mended, or would mend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Repair {
-    /// File, relative to the vault.
-    pub file: PathBuf,
-    /// What was wrong and what was done about it, as a sentence.
-    pub what: String,
-    /// Whether acknowledged data may be missing because of it.
-    pub loss: bool,
 }
 
 /// What `verify` found.

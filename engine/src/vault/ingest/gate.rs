@@ -29,9 +29,9 @@ pub(super) struct Gate {
 pub(super) struct Permit(usize);
 
 impl Permit {
-    /// Takes the rights of `other` over.
-    pub(super) fn absorb(&mut self, other: Self) {
-        self.0 += other.0;
+    /// The right to nothing: another piece of the same group holds the group's.
+    pub(super) fn none() -> Self {
+        Self(0)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     limits::{DIRECT_REFERENCES_MAX, EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, LIST_ENTRIES_MAX, NODE_REFERENCES_MAX},
     seal::{ChunkType, Compression},
     store::{Appended, PackWriter},
-    vault::{AddReport, Vault, VaultError, Watch, view::FileState, walk::Found},
+    vault::{AddReport, Vault, VaultError, Watch, walk::Found},
 };
 use crossbeam_channel::Receiver;
 use std::collections::{HashMap, HashSet};
