@@ -1,0 +1,256 @@
+//! One connection, whatever carries it: dispatch by enum, no trait objects, no generics above this layer.
+
+use super::{
+    CloseReason, Protocol, TransportError, TransportKind,
+    memory::{MemoryConnection, MemoryControlReceiver, MemoryControlSender, MemoryLaneReceiver, MemoryLaneSender},
+    quic::{QuicConnection, QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender},
+    tcp::{TcpConnection, TcpControlReceiver, TcpControlSender, TcpLaneReceiver, TcpLaneSender},
+};
+use crate::{
+    id::DeviceId,
+    limits::{KIB, MESSAGE_BYTES_MAX},
+};
+use bytes::{Bytes, BytesMut};
+use std::{net::SocketAddr, time::Duration};
+
+/// Room that a read makes when its buffer has none.
+const READ_BYTES: usize = 64 * KIB;
+
+macro_rules! dispatch {
+    ($on:expr, $to:ident => $call:expr) => {
+        match $on {
+            Inner::Quic($to) => $call,
+            Inner::Tcp($to) => $call,
+            Inner::Memory($to) => $call,
+        }
+    };
+}
+
+/// What a connection is, once for each carrier.
+#[derive(Clone)]
+pub(super) enum Inner<Q, T, M> {
+    Quic(Q),
+    Tcp(T),
+    Memory(M),
+}
+
+/// A connection to a device that has proved its key. Cheap to clone; all clones are the same connection.
+///
+/// When the last clone, control half and lane are gone, the peer is told [`CloseReason::Abandoned`].
+#[derive(Clone)]
+pub struct Connection(pub(super) Inner<QuicConnection, TcpConnection, MemoryConnection>);
+
+/// Counters of a connection. What a carrier cannot know is `None`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// Bytes sent. QUIC: UDP payloads; TCP: TLS bytes of control and lanes; both with the handshake and without IP, UDP and TCP
+    /// headers. Memory: messages and lane bytes.
+    pub bytes_sent: u64,
+    /// Bytes received, counted alike.
+    pub bytes_received: u64,
+    /// The path's round-trip time, smoothed (QUIC).
+    pub rtt: Option<Duration>,
+    /// Packets that were lost and sent again (QUIC).
+    pub packets_lost: Option<u64>,
+    /// Bytes that congestion control lets be in flight (QUIC).
+    pub congestion_window: Option<u64>,
+}
+
+impl Connection {
+    /// The device at the other end.
+    pub fn peer(&self) -> DeviceId {
+        dispatch!(&self.0, inner => inner.peer())
+    }
+
+    /// What carries it.
+    pub fn kind(&self) -> TransportKind {
+        match &self.0 {
+            Inner::Quic(_) => TransportKind::Quic,
+            Inner::Tcp(_) => TransportKind::Tcp,
+            Inner::Memory(_) => TransportKind::Memory,
+        }
+    }
+
+    /// What it is for.
+    pub fn protocol(&self) -> Protocol {
+        dispatch!(&self.0, inner => inner.protocol())
+    }
+
+    /// Where the other end is now (QUIC may migrate); none in memory.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Inner::Quic(inner) => Some(inner.remote_addr()),
+            Inner::Tcp(inner) => Some(inner.remote_addr()),
+            Inner::Memory(_) => None,
+        }
+    }
+
+    /// 32 bytes that only the two ends of this very connection know, equal on both (TLS exporter, RFC 8446, section 7.5).
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when TLS cannot give them.
+    pub fn exporter(&self, label: &[u8], context: &[u8]) -> Result<[u8; 32], TransportError> {
+        dispatch!(&self.0, inner => inner.exporter(label, context))
+    }
+
+    /// The two halves of the control stream: once, to whoever asks first.
+    pub fn take_control(&self) -> Option<(ControlSender, ControlReceiver)> {
+        let (sender, receiver) = match &self.0 {
+            Inner::Quic(inner) => inner.take_control().map(|(s, r)| (Inner::Quic(s), Inner::Quic(r)))?,
+            Inner::Tcp(inner) => inner.take_control().map(|(s, r)| (Inner::Tcp(s), Inner::Tcp(r)))?,
+            Inner::Memory(inner) => inner.take_control().map(|(s, r)| (Inner::Memory(s), Inner::Memory(r)))?,
+        };
+        Some((ControlSender { inner: sender, last: LastSend::Whole }, ControlReceiver(receiver)))
+    }
+
+    /// Opens a lane to the peer. Waits while [`crate::limits::LANES_MAX`] are open; on TCP it dials, or waits for the peer to dial.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the connection ended, or why the lane could not be dialled.
+    pub async fn open_lane(&self) -> Result<LaneSender, TransportError> {
+        let inner = match &self.0 {
+            Inner::Quic(inner) => Inner::Quic(inner.open_lane().await?),
+            Inner::Tcp(inner) => Inner::Tcp(inner.open_lane().await?),
+            Inner::Memory(inner) => Inner::Memory(inner.open_lane().await?),
+        };
+        Ok(LaneSender { inner, last: LastSend::Whole })
+    }
+
+    /// Waits for a lane that the peer opens. It may show only once it carries bytes. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the connection ended, or why the lane could not be dialled.
+    pub async fn accept_lane(&self) -> Result<LaneReceiver, TransportError> {
+        Ok(LaneReceiver(match &self.0 {
+            Inner::Quic(inner) => Inner::Quic(inner.accept_lane().await?),
+            Inner::Tcp(inner) => Inner::Tcp(inner.accept_lane().await?),
+            Inner::Memory(inner) => Inner::Memory(inner.accept_lane().await?),
+        }))
+    }
+
+    /// Its counters so far.
+    pub fn stats(&self) -> Stats {
+        dispatch!(&self.0, inner => inner.stats())
+    }
+
+    /// Ends the connection at once, for a reason that the peer gets to know. The first reason counts.
+    ///
+    /// What the peer has not acknowledged in its own messages may be lost: say goodbye in the protocol first, then close.
+    pub fn close(&self, reason: CloseReason) {
+        dispatch!(&self.0, inner => inner.close(reason));
+    }
+
+    /// Waits until the connection has ended, and says why.
+    pub async fn closed(&self) -> TransportError {
+        dispatch!(&self.0, inner => inner.closed().await)
+    }
+
+    /// After [`Connection::close`]: waits until the goodbye is on its way, at most a second. For a process about to exit.
+    pub async fn flushed(&self) {
+        dispatch!(&self.0, inner => inner.flushed().await);
+    }
+}
+
+/// The sending half of the control stream.
+pub struct ControlSender {
+    inner: Inner<QuicControlSender, TcpControlSender, MemoryControlSender>,
+    last: LastSend,
+}
+
+/// What became of the last send on a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastSend {
+    Whole,
+    /// It was dropped half-way: nobody knows what has gone out.
+    Torn,
+}
+
+impl LastSend {
+    fn begin(&mut self) -> Result<(), TransportError> {
+        match std::mem::replace(self, Self::Torn) {
+            Self::Whole => Ok(()),
+            Self::Torn => Err(TransportError::Cancelled),
+        }
+    }
+}
+
+impl ControlSender {
+    /// Sends one message. Returns when it is handed to the transport, which is before it arrives.
+    ///
+    /// Not cancel-safe: a send that is dropped half-way leaves the stream unusable, and later sends say so.
+    ///
+    /// # Errors
+    /// [`TransportError::MessageTooLong`], or why the connection ended.
+    pub async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
+        if message.len() > MESSAGE_BYTES_MAX {
+            return Err(TransportError::MessageTooLong(message.len()));
+        }
+        self.last.begin()?;
+        let sent = dispatch!(&mut self.inner, inner => inner.send(message).await);
+        self.last = LastSend::Whole;
+        sent
+    }
+}
+
+/// The receiving half of the control stream.
+pub struct ControlReceiver(Inner<QuicControlReceiver, TcpControlReceiver, MemoryControlReceiver>);
+
+impl ControlReceiver {
+    /// The next message, or `None` when the connection was closed with [`CloseReason::Done`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the connection ended otherwise. A dialer learns only here, or from any later call, that it was
+    /// [`TransportError::Refused`]: in TLS 1.3 the dialer is done before the listener has seen its key.
+    pub async fn recv(&mut self) -> Result<Option<Bytes>, TransportError> {
+        dispatch!(&mut self.0, inner => inner.recv().await)
+    }
+}
+
+/// The sending end of a lane. Dropped without [`LaneSender::finish`], the reader gets an error instead of an end.
+pub struct LaneSender {
+    inner: Inner<QuicLaneSender, TcpLaneSender, MemoryLaneSender>,
+    last: LastSend,
+}
+
+impl LaneSender {
+    /// Sends bytes, after all that went before. QUIC holds on to them until they are acknowledged, without a copy.
+    ///
+    /// Not cancel-safe: it is unknown how much of a dropped send has gone out, and later sends say so.
+    ///
+    /// # Errors
+    /// [`TransportError::LaneReset`] when the reader is gone, or why the connection ended.
+    pub async fn send(&mut self, bytes: Bytes) -> Result<(), TransportError> {
+        self.last.begin()?;
+        let sent = dispatch!(&mut self.inner, inner => inner.send(bytes).await);
+        self.last = LastSend::Whole;
+        sent
+    }
+
+    /// Marks the end. Does not wait for the reader: the session's own acknowledgements say what has arrived.
+    ///
+    /// # Errors
+    /// Like [`LaneSender::send`].
+    pub async fn finish(mut self) -> Result<(), TransportError> {
+        self.last.begin()?;
+        dispatch!(self.inner, inner => inner.finish().await)
+    }
+}
+
+/// The receiving end of a lane. Dropping it tells the sender to stop.
+pub struct LaneReceiver(Inner<QuicLaneReceiver, TcpLaneReceiver, MemoryLaneReceiver>);
+
+impl LaneReceiver {
+    /// Appends what has arrived to `buffer`, up to its spare capacity (64 KiB are made when there is none), waiting for at
+    /// least one byte. Returns how many; 0 is the end. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`TransportError::LaneReset`] when the lane was dropped unfinished, or why the connection ended.
+    pub async fn read(&mut self, buffer: &mut BytesMut) -> Result<usize, TransportError> {
+        if buffer.capacity() == buffer.len() {
+            buffer.reserve(READ_BYTES);
+        }
+        let room = buffer.capacity() - buffer.len();
+        dispatch!(&mut self.0, inner => inner.read(buffer, room).await)
+    }
+}

@@ -1,0 +1,241 @@
+//! QUIC (RFC 9000) by quinn: one bidirectional stream is the control stream, unidirectional streams are lanes.
+
+mod endpoint;
+mod streams;
+
+pub(super) use endpoint::{Role, endpoint, server_config, transport_config};
+pub(super) use streams::{QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender};
+
+use super::{Admission, CloseReason, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
+use crate::id::DeviceId;
+use quinn::{ClientConfig, ConnectionError, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use rustls::{AlertDescription, pki_types::CertificateDer};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+use tokio::net::UdpSocket;
+
+/// How long a goodbye may take to leave.
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is asked whether it has left: quinn has no event for it.
+const FLUSH_POLL: Duration = Duration::from_millis(1);
+
+/// What a dialer needs besides the address.
+pub(super) struct Dial<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) identity: &'a tls::Identity,
+    pub(super) tuning: &'a super::Tuning,
+    pub(super) expected: DeviceId,
+    pub(super) protocol: Protocol,
+}
+
+/// Dials. Returns after one round trip, before the listener has seen our key.
+pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnection, TransportError> {
+    let (client, pinned) = dial.identity.client(dial.expected, dial.protocol.alpn())?;
+    let crypto = QuicClientConfig::try_from(client).map_err(|error| TransportError::Protocol(error.to_string()))?;
+    let mut config = ClientConfig::new(Arc::new(crypto));
+    config.transport_config(transport_config(Role::Dialer, dial.tuning));
+    let unreachable = |what: &dyn std::fmt::Display| TransportError::unreachable(super::TransportKind::Quic, addr, what);
+    // The name goes nowhere (no SNI); an address always parses.
+    let connecting = dial.endpoint.connect_with(config, addr, &addr.ip().to_string()).map_err(|error| unreachable(&error))?;
+    let connection = tokio::select! {
+        connected = connecting => connected.map_err(|error| match pinned.explain(ended(error)) {
+            TransportError::Timeout => unreachable(&"no answer"),
+            other => other,
+        })?,
+        refused = refusal(addr) => return Err(unreachable(&refused)),
+    };
+    let (mut send, receive) = connection.open_bi().await.map_err(ended)?;
+    send.write_all(&control::keep_alive()).await.map_err(|error| streams::write_failure(&connection, error))?;
+    let peer = peer(&connection)?;
+    Ok(QuicConnection::new(connection, peer, dial.protocol, (send, receive)))
+}
+
+/// Finishes a handshake that came in and holds the peer to what it may speak.
+pub(super) async fn accept(incoming: quinn::Incoming, admission: &dyn Admission) -> Result<QuicConnection, TransportError> {
+    let connection = incoming.await.map_err(ended)?;
+    let peer = peer(&connection)?;
+    let protocol = protocol(&connection).ok_or(TransportError::Version)?;
+    if !admitted(admission, &peer, protocol) {
+        connection.close(VarInt::from_u32(CloseReason::Refused.code().into()), b"");
+        return Err(TransportError::Refused);
+    }
+    let control = connection.accept_bi().await.map_err(ended)?;
+    Ok(QuicConnection::new(connection, peer, protocol, control))
+}
+
+/// Ends only when `addr` is known not to answer. QUIC's own socket is not connected, so it never hears that a port is closed or
+/// a network is gone; a connected socket that sends one byte of nothing does.
+async fn refusal(addr: SocketAddr) -> io::Error {
+    async fn probe(addr: SocketAddr) -> io::Result<usize> {
+        let socket = UdpSocket::bind(socket::unspecified(addr)).await?;
+        socket.connect(addr).await?;
+        socket.send(&[0]).await?;
+        socket.recv(&mut [0]).await
+    }
+    match probe(addr).await {
+        Err(error) => error,
+        Ok(_) => std::future::pending().await,
+    }
+}
+
+fn peer(connection: &quinn::Connection) -> Result<DeviceId, TransportError> {
+    let identity = connection.peer_identity().and_then(|identity| identity.downcast::<Vec<CertificateDer<'static>>>().ok());
+    tls::peer_of(identity.as_ref().map(|chain| chain.as_slice()))
+}
+
+fn protocol(connection: &quinn::Connection) -> Option<Protocol> {
+    let data = connection.handshake_data()?.downcast::<quinn::crypto::rustls::HandshakeData>().ok()?;
+    Protocol::from_alpn(&data.protocol?)
+}
+
+/// Why a QUIC connection ended, in our words.
+pub(super) fn ended(error: ConnectionError) -> TransportError {
+    match error {
+        ConnectionError::VersionMismatch => TransportError::Version,
+        ConnectionError::ApplicationClosed(close) => TransportError::closed(CloseReason::from_code(close.error_code.into_inner())),
+        ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
+            Some(alert) => tls::alert_received(alert),
+            None => TransportError::Protocol(close.to_string()),
+        },
+        ConnectionError::TransportError(error) => match alert(error.code) {
+            Some(AlertDescription::NoApplicationProtocol) => TransportError::Version,
+            _ => TransportError::Protocol(error.to_string()),
+        },
+        ConnectionError::TimedOut => TransportError::Timeout,
+        ConnectionError::Reset => TransportError::io("QUIC")(io::ErrorKind::ConnectionReset.into()),
+        ConnectionError::LocallyClosed => TransportError::Closed(CloseReason::Abandoned),
+        ConnectionError::CidsExhausted => TransportError::io("QUIC")(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// The TLS alert in a QUIC error code (RFC 9001, section 4.8).
+fn alert(code: quinn::TransportErrorCode) -> Option<AlertDescription> {
+    let alert = u64::from(code).checked_sub(0x100)?;
+    u8::try_from(alert).ok().map(AlertDescription::from)
+}
+
+/// A QUIC connection and its control stream, until somebody takes it.
+#[derive(Clone)]
+pub(super) struct QuicConnection(Arc<Handle>);
+
+struct Handle {
+    connection: quinn::Connection,
+    peer: DeviceId,
+    protocol: Protocol,
+    control: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
+    /// Why we closed it: quinn tells only that we did.
+    closed_for: OnceLock<CloseReason>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.close(CloseReason::Abandoned);
+    }
+}
+
+impl Handle {
+    fn close(&self, reason: CloseReason) {
+        if self.closed_for.set(reason).is_ok() {
+            self.connection.close(VarInt::from_u32(reason.code().into()), b"");
+        }
+    }
+}
+
+impl QuicConnection {
+    fn new(connection: quinn::Connection, peer: DeviceId, protocol: Protocol, control: (quinn::SendStream, quinn::RecvStream)) -> Self {
+        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new() }))
+    }
+
+    pub(super) fn peer(&self) -> DeviceId {
+        self.0.peer
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.0.protocol
+    }
+
+    pub(super) fn remote_addr(&self) -> SocketAddr {
+        canonical(self.0.connection.remote_address())
+    }
+
+    pub(super) fn exporter(&self, label: &[u8], context: &[u8]) -> Result<[u8; 32], TransportError> {
+        let mut output = [0; 32];
+        let exported = self.0.connection.export_keying_material(&mut output, label, context);
+        exported.map(|()| output).map_err(|error| TransportError::Protocol(format!("{error:?}")))
+    }
+
+    pub(super) fn take_control(&self) -> Option<(QuicControlSender, QuicControlReceiver)> {
+        let (send, receive) = self.0.control.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some((QuicControlSender::new(self.clone(), send), QuicControlReceiver::new(self.clone(), receive)))
+    }
+
+    pub(super) async fn open_lane(&self) -> Result<QuicLaneSender, TransportError> {
+        let stream = self.0.connection.open_uni().await.map_err(|error| self.why(error))?;
+        Ok(QuicLaneSender::new(self.clone(), stream))
+    }
+
+    pub(super) async fn accept_lane(&self) -> Result<QuicLaneReceiver, TransportError> {
+        let stream = self.0.connection.accept_uni().await.map_err(|error| self.why(error))?;
+        Ok(QuicLaneReceiver::new(self.clone(), stream))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let stats = self.0.connection.stats();
+        Stats {
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+            rtt: Some(stats.path.rtt),
+            packets_lost: Some(stats.path.lost_packets),
+            congestion_window: Some(stats.path.cwnd),
+        }
+    }
+
+    pub(super) fn close(&self, reason: CloseReason) {
+        self.0.close(reason);
+    }
+
+    pub(super) async fn closed(&self) -> TransportError {
+        self.why(self.0.connection.closed().await)
+    }
+
+    pub(super) async fn flushed(&self) {
+        let sent = async {
+            while self.0.connection.stats().frame_tx.connection_close == 0 {
+                tokio::time::sleep(FLUSH_POLL).await;
+            }
+        };
+        if self.0.closed_for.get().is_some() && tokio::time::timeout(FLUSH_LIMIT, sent).await.is_err() {
+            tracing::debug!("the goodbye did not leave in time");
+        }
+    }
+
+    /// Why the connection ended; our own reason when it was us.
+    fn why(&self, error: ConnectionError) -> TransportError {
+        match (error, self.0.closed_for.get()) {
+            (ConnectionError::LocallyClosed, Some(reason)) => TransportError::closed(*reason),
+            (other, _) => ended(other),
+        }
+    }
+
+    /// The error of a stream that failed: the connection's, or the stream's own.
+    fn lane_error(&self) -> TransportError {
+        self.0.connection.close_reason().map_or(TransportError::LaneReset, |error| self.why(error))
+    }
+}
+
+/// An IPv4 address as such, also when it came in over a dual-stack socket.
+pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// One failed attempt, for the report of all of them.
+pub(super) fn causes(kind: super::TransportKind, addr: SocketAddr, error: &TransportError) -> Vec<Cause> {
+    match error {
+        TransportError::Unreachable { causes } => causes.clone(),
+        other => vec![Cause { kind, addr, what: other.to_string() }],
+    }
+}

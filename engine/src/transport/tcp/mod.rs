@@ -1,0 +1,365 @@
+//! TCP: a control connection and one connection for each lane, each with its own TLS and the same mutual keys.
+//!
+//! ```text
+//! dialer                                          listener
+//!   ── TLS, ALPN mirror/1 ────────────────────────►  control: frames of `control`, both ways
+//!   ── TLS, ALPN mirror-lane/1 ── 0 token ── bytes ►  a lane to the listener
+//!   ── TLS, ALPN mirror-lane/1 ── 1 token ────────►  parked, until the listener wants to send:
+//!   ◄───────────────────────────── 1 ── bytes ──────  a lane to the dialer
+//! ```
+//! Only the dialer dials: the listener may be unable to (NAT). The token is an exporter of the control connection, so a lane
+//! belongs to exactly one connection, and another known device cannot slip one in. The dialer keeps one lane parked while it waits in
+//! `accept_lane`, which returns when the listener claims it, as on QUIC.
+//!
+//! # Liveness
+//! A keep-alive frame leaves every third of [`IDLE_MS`]; a control connection that stays silent for all of it is dead. When the
+//! control connection ends, everything on it ends.
+
+mod lanes;
+mod record;
+mod stream;
+
+pub(super) use lanes::{Registry, TcpLaneReceiver, TcpLaneSender};
+
+use self::{
+    lanes::{LaneDialer, LaneQueues, Lanes},
+    record::{Records, Use},
+    stream::TlsStream,
+};
+use super::{
+    Admission, CloseReason, Protocol, Stats, TransportError, TransportKind, Tuning, admitted,
+    control::{self, Frame, Frames},
+    quic::canonical,
+    socket, tls,
+};
+use crate::{id::DeviceId, limits::IDLE_MS};
+use bytes::Bytes;
+use rustls::{ServerConfig, pki_types::ServerName};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Mutex as AsyncMutex, mpsc, watch},
+    time::{sleep, timeout},
+};
+
+/// ALPN of a lane.
+const LANE_ALPN: &[u8] = b"mirror-lane/1";
+/// Messages that wait for a receiver: one, and one more is being read.
+const MESSAGES_WAITING: usize = 1;
+/// How long a goodbye may take, the wait for the other side to hang up included.
+const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a listener answers to on TCP.
+pub(super) const ALPN: [&[u8]; 3] = [Protocol::Session.alpn(), Protocol::Pairing.alpn(), LANE_ALPN];
+
+/// Where and how to dial, for the control connection and for every lane after it.
+#[derive(Clone)]
+pub(super) struct Dial {
+    pub(super) addr: SocketAddr,
+    pub(super) identity: tls::Identity,
+    pub(super) expected: DeviceId,
+    pub(super) tuning: Tuning,
+}
+
+impl Dial {
+    async fn connect(&self, alpn: &[u8], what: Use) -> Result<TlsStream, TransportError> {
+        let unreachable = |error: std::io::Error| TransportError::unreachable(TransportKind::Tcp, self.addr, error);
+        let tcp = TcpStream::connect(self.addr).await.map_err(unreachable)?;
+        socket::prepare(&tcp, &self.tuning)?;
+        let (config, pinned) = self.identity.client(self.expected, alpn)?;
+        let records = Records::client(config, ServerName::from(self.addr.ip()), what)?;
+        let stream = TlsStream::new(tcp, records);
+        stream.handshake().await.map_err(|error| pinned.explain(error))?;
+        Ok(stream)
+    }
+}
+
+/// Dials. Returns after two round trips, before the listener has seen our key.
+pub(super) async fn dial(dial: Dial, protocol: Protocol) -> Result<TcpConnection, TransportError> {
+    let stream = dial.connect(protocol.alpn(), Use::Control).await?;
+    let remote = dial.addr;
+    let token = lanes::token(&stream)?;
+    Ok(TcpConnection::start(stream, dial.expected, protocol, remote, Lanes::Dialer(LaneDialer::new(dial, token))))
+}
+
+/// What accepted sockets are held against.
+#[derive(Clone)]
+pub(super) struct Accept {
+    pub(super) config: Arc<ServerConfig>,
+    pub(super) admission: Arc<dyn Admission>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) tuning: Tuning,
+}
+
+/// Finishes a handshake that came in. A lane goes to its connection, and there is nothing to return.
+pub(super) async fn accept(accept: Accept, tcp: TcpStream, remote: SocketAddr) -> Result<Option<TcpConnection>, TransportError> {
+    socket::prepare(&tcp, &accept.tuning)?;
+    let (stream, what) = TlsStream::accept(tcp, accept.config.clone()).await?;
+    stream.handshake().await?;
+    let peer = stream.peer()?;
+    if what == Use::Lane {
+        return accept.registry.attach(stream, peer).await.map(|()| None);
+    }
+    let protocol = stream.records().common().alpn_protocol().and_then(Protocol::from_alpn).ok_or(TransportError::Version)?;
+    if !admitted(&*accept.admission, &peer, protocol) {
+        stream.write(&control::close(CloseReason::Refused)).await?;
+        stream.say_goodbye().await;
+        return Err(TransportError::Refused);
+    }
+    let token = lanes::token(&stream)?;
+    let connection = TcpConnection::start(stream, peer, protocol, remote, Lanes::Listener(LaneQueues::new()));
+    accept.registry.register(token, &connection.0.shared);
+    Ok(Some(connection))
+}
+
+/// A connection over TCP. Clones share it; the last one to go ends it.
+#[derive(Clone)]
+pub(super) struct TcpConnection(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.end(TransportError::closed(CloseReason::Abandoned));
+    }
+}
+
+/// What handles and background tasks share.
+struct Shared {
+    peer: DeviceId,
+    protocol: Protocol,
+    remote: SocketAddr,
+    stream: TlsStream,
+    /// Held while a frame is being written, so that frames do not mix.
+    writing: AsyncMutex<LastFrame>,
+    messages: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    lanes: Lanes,
+    end: watch::Sender<Option<TransportError>>,
+    /// Whether the goodbye is over, heard or not.
+    gone: watch::Sender<bool>,
+}
+
+/// What the last frame that was begun has come to.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum LastFrame {
+    #[default]
+    Whole,
+    /// Its send was given up: nothing that follows would be understood.
+    Torn,
+}
+
+impl Shared {
+    /// Ends the connection; the first reason counts.
+    fn end(&self, error: TransportError) {
+        self.end.send_if_modified(|end| {
+            let first = end.is_none();
+            end.get_or_insert(error);
+            first
+        });
+    }
+
+    async fn ended(&self) -> TransportError {
+        let mut end = self.end.subscribe();
+        let seen = end.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        seen.unwrap_or(TransportError::Closed(CloseReason::Abandoned))
+    }
+
+    /// Why the connection ended, if it has.
+    fn end_so_far(&self) -> Option<TransportError> {
+        self.end.borrow().clone()
+    }
+
+    /// Reads frames for as long as the connection lives.
+    async fn read(self: Arc<Self>, messages: mpsc::Sender<Bytes>) {
+        let error = tokio::select! {
+            error = self.read_frames(messages) => error,
+            error = self.ended() => error,
+        };
+        self.end(error);
+    }
+
+    async fn read_frames(&self, messages: mpsc::Sender<Bytes>) -> TransportError {
+        let mut frames = Frames::default();
+        loop {
+            match frames.next() {
+                Ok(Some(Frame::KeepAlive)) => {}
+                Ok(Some(Frame::Close(reason))) => return TransportError::closed(reason),
+                // Nobody may be interested in messages; the end of the connection still matters.
+                Ok(Some(Frame::Message(message))) => drop(messages.send(message).await),
+                Ok(None) => match timeout(Duration::from_millis(IDLE_MS), self.stream.read(frames.buffer(), Frames::room())).await {
+                    Ok(Ok(0)) => return TransportError::Protocol("the control connection ended without a reason".to_owned()),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return error,
+                    Err(_) => return TransportError::Timeout,
+                },
+                Err(error) => return error,
+            }
+        }
+    }
+
+    /// Says that we are alive until the connection ends, then says goodbye.
+    async fn keep(self: Arc<Self>) {
+        let error = tokio::select! {
+            error = self.ended() => error,
+            error = self.keep_alive() => error,
+        };
+        self.end(error);
+        if timeout(GOODBYE_LIMIT, self.say_goodbye()).await.is_err() {
+            tracing::debug!(peer = %self.peer.short(), "the goodbye did not arrive in time");
+        }
+        self.gone.send_replace(true);
+    }
+
+    async fn keep_alive(&self) -> TransportError {
+        loop {
+            sleep(Duration::from_millis(IDLE_MS / 3)).await;
+            // Whoever holds the lock is sending, which says as much.
+            let Ok(mut last) = self.writing.try_lock() else { continue };
+            if let Err(error) = self.write_frame(&mut last, &control::keep_alive(), &Bytes::new()).await {
+                return error;
+            }
+        }
+    }
+
+    /// Writes a frame after a whole one; `last` tells what became of it even if this is dropped on the way.
+    async fn write_frame(&self, last: &mut LastFrame, header: &[u8], body: &Bytes) -> Result<(), TransportError> {
+        if *last == LastFrame::Torn {
+            return Err(TransportError::Cancelled);
+        }
+        *last = LastFrame::Torn;
+        self.stream.write(header).await?;
+        self.stream.write(body).await?;
+        *last = LastFrame::Whole;
+        Ok(())
+    }
+
+    async fn say_goodbye(&self) {
+        let mut last = self.writing.lock().await;
+        if let Some(reason) = self.end_so_far().and_then(|end| goodbye(&end)) {
+            if let Err(error) = self.write_frame(&mut last, &control::close(reason), &Bytes::new()).await {
+                tracing::debug!(%error, "the peer does not hear the goodbye");
+            }
+        }
+        self.stream.say_goodbye().await;
+    }
+}
+
+/// What to tell the peer about this end. Its own goodbye is answered, so that both hang up in order.
+fn goodbye(end: &TransportError) -> Option<CloseReason> {
+    match end {
+        TransportError::Closed(reason) => Some(*reason),
+        TransportError::Refused => Some(CloseReason::Refused),
+        TransportError::Protocol(_) => Some(CloseReason::ProtocolError),
+        _ => None,
+    }
+}
+
+impl TcpConnection {
+    fn start(stream: TlsStream, peer: DeviceId, protocol: Protocol, remote: SocketAddr, lanes: Lanes) -> Self {
+        let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
+        let shared = Arc::new(Shared {
+            peer,
+            protocol,
+            remote,
+            stream,
+            writing: AsyncMutex::default(),
+            messages: Mutex::new(Some(messages)),
+            lanes,
+            end: watch::Sender::new(None),
+            gone: watch::Sender::new(false),
+        });
+        tokio::spawn(shared.clone().read(sender));
+        tokio::spawn(shared.clone().keep());
+        Self(Arc::new(Handle { shared }))
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.0.shared
+    }
+
+    pub(super) fn peer(&self) -> DeviceId {
+        self.shared().peer
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.shared().protocol
+    }
+
+    pub(super) fn remote_addr(&self) -> SocketAddr {
+        canonical(self.shared().remote)
+    }
+
+    pub(super) fn exporter(&self, label: &[u8], context: &[u8]) -> Result<[u8; 32], TransportError> {
+        self.shared().stream.records().exporter(label, context)
+    }
+
+    pub(super) fn take_control(&self) -> Option<(TcpControlSender, TcpControlReceiver)> {
+        let messages = self.shared().messages.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        Some((TcpControlSender { connection: self.clone() }, TcpControlReceiver { connection: self.clone(), messages }))
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.shared().stream.meter().stats()
+    }
+
+    pub(super) fn close(&self, reason: CloseReason) {
+        self.shared().end(TransportError::closed(reason));
+    }
+
+    pub(super) async fn closed(&self) -> TransportError {
+        self.shared().ended().await
+    }
+
+    pub(super) async fn flushed(&self) {
+        let mut gone = self.shared().gone.subscribe();
+        if timeout(GOODBYE_LIMIT, gone.wait_for(|gone| *gone)).await.is_err() {
+            tracing::debug!("the goodbye did not leave in time");
+        }
+    }
+}
+
+pub(super) struct TcpControlSender {
+    connection: TcpConnection,
+}
+
+impl TcpControlSender {
+    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
+        let header = control::message_header(&message)?;
+        let shared = self.connection.shared();
+        let mut last = shared.writing.lock().await;
+        let sent = tokio::select! {
+            biased;
+            error = shared.ended() => Err(error),
+            sent = shared.write_frame(&mut last, &header, &message) => sent,
+        };
+        drop(last);
+        // The reader knows better why the connection broke: a refusal comes as an alert, then the socket is closed.
+        match sent {
+            Err(TransportError::Io { .. }) => Err(shared.ended().await),
+            other => other,
+        }
+    }
+}
+
+pub(super) struct TcpControlReceiver {
+    connection: TcpConnection,
+    messages: mpsc::Receiver<Bytes>,
+}
+
+impl TcpControlReceiver {
+    pub(super) async fn recv(&mut self) -> Result<Option<Bytes>, TransportError> {
+        if let Some(message) = self.messages.recv().await {
+            return Ok(Some(message));
+        }
+        match self.connection.closed().await {
+            error if error.is_done() => Ok(None),
+            error => Err(error),
+        }
+    }
+}
