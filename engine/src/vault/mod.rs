@@ -23,14 +23,20 @@ impl Vault {
         Err(VaultError::NotYet)
     }
     pub fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Self, Vec<Repair>), VaultError> {
+        if !dir.join("vault.toml").is_file() {
+            return Err(VaultError::NoVault(dir.to_owned()));
+        }
         Err(VaultError::NotYet)
     }
     /// The vault directory at or above `start`, as git finds its repository.
     pub fn find(start: &Path) -> Option<PathBuf> {
-        None
+        start.ancestors().find(|dir| dir.join("vault.toml").is_file()).map(Path::to_owned)
     }
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+    pub fn home(&self) -> &crate::home::VaultHome {
+        unreachable!()
     }
     pub fn info(&self) -> VaultInfo {
         unreachable!()
