@@ -255,6 +255,9 @@ pub enum VaultError {
     /// No such key.
     #[error("no such key: {0}")]
     NoSuchKey(String),
+    /// `restore` would overwrite something.
+    #[error("would overwrite what is in {0}")]
+    WouldClobber(String),
     /// Written by a newer version.
     #[error("{what} has format {found}, this program reads up to {known}")]
     TooNew {

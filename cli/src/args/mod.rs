@@ -1,0 +1,148 @@
+//! What was typed: the commands and flags of `mirror`, and nothing about what they mean.
+//!
+//! Meaning comes later and elsewhere: [`crate::config`] puts flags, environment and the configuration file together, and
+//! each file of [`crate::commands`] turns its arguments into one call of the engine. Values that have a form of their own
+//! (sizes, rates, durations) are parsed here, so that a wrong one is a usage error before anything has been touched.
+
+mod global;
+mod nearest;
+mod quantity;
+mod replica;
+mod vault;
+
+pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
+pub(crate) use nearest::nearest;
+pub(crate) use quantity::{BandwidthLimit, Size, Span};
+pub(crate) use replica::{
+    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, RoleChoice, ServeArgs, SyncArgs, TransferArgs,
+    TransportChoice,
+};
+pub(crate) use vault::{
+    AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, UndeleteArgs, VerifyArgs,
+};
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  mirror init photos                     make a vault
+  cd photos && mirror add ~/Pictures     put a tree into it
+  mirror serve & mirror invite           let a second machine in; prints a ticket
+  mirror clone TICKET photos             (there) make the second replica
+  mirror sync laptop                     make both the same, both ways
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 5 retry later, 6 refused, 8 too new, 9 rollback or fork, 10 no vault,
+11 locked, 12 wrong passphrase, 13 damage, 14 no space, 15 safety fuse, 16 peer unreachable, 130 interrupted.";
+
+/// Keeps replicas of an encrypted vault the same, peer to peer
+///
+/// A vault holds values under keys (files under their paths), sealed, in chunks. Every machine that clones it has a whole
+/// replica; `push`, `pull` and `sync` make two replicas the same, over QUIC or TCP, and continue where they were
+/// interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "mirror", version, disable_version_flag = true, arg_required_else_help = true, max_term_width = 100, after_long_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    /// Print the version
+    #[arg(long, action = ArgAction::Version)]
+    version: (),
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// One variant a command, in the order of `--help`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a new vault
+    Init(InitArgs),
+    /// Put files and trees into the vault
+    Add(AddArgs),
+    /// Store one value under a key
+    Put(PutArgs),
+    /// Read one value
+    Get(GetArgs),
+    /// List current keys
+    Ls(ListArgs),
+    /// Show the history of the vault or of a key
+    Log(LogArgs),
+    /// Delete keys; every version stays and `undelete` brings them back
+    Rm(RemoveArgs),
+    /// Bring deleted keys back
+    Undelete(UndeleteArgs),
+    /// Write values back to files
+    Restore(RestoreArgs),
+    /// Check that everything is there and intact
+    Verify(VerifyArgs),
+    /// Rebuild what damage or a crash has left; needs no key
+    Recover(RecoverArgs),
+    /// Show root, counts and peers
+    Status,
+    /// Serve this vault to its peers, in the foreground
+    Serve(ServeArgs),
+    /// Print a one-time ticket that lets another device clone this vault
+    Invite(InviteArgs),
+    /// Make a replica of a peer's vault
+    Clone(CloneArgs),
+    /// Add, list or remove known peers
+    Peer(PeerArgs),
+    /// Send a peer what it lacks
+    Push(TransferArgs),
+    /// Fetch from a peer what is missing here
+    Pull(TransferArgs),
+    /// Make this replica and a peer's the same, both ways
+    Sync(SyncArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Write manual pages to a directory
+    Man(ManArgs),
+}
+
+/// `completions`
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `man`
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Directory for the pages; made if it is not there
+    pub(crate) dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        let command = Cli::command();
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+            for arg in sub.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", sub.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn clone_takes_a_ticket_or_a_file_with_one() {
+        let parse = |line: &[&str]| match Cli::try_parse_from(line).map(|cli| cli.command) {
+            Ok(Command::Clone(args)) => Some((args.ticket, args.ticket_file, args.dir)),
+            _ => None,
+        };
+        assert_eq!(parse(&["mirror", "clone", "T", "d"]), Some((Some("T".into()), None, "d".into())));
+        assert_eq!(parse(&["mirror", "clone", "--ticket-file", "f", "d"]), Some((None, Some("f".into()), "d".into())));
+        assert_eq!(parse(&["mirror", "clone", "d"]), None);
+        assert_eq!(parse(&["mirror", "clone", "--ticket-file", "f", "T", "d"]), None);
+    }
+}

@@ -1,0 +1,178 @@
+//! Arguments of the commands that have to do with other replicas.
+
+use super::{BandwidthLimit, Span};
+use clap::{Args, Subcommand, ValueEnum};
+use mirror_engine::id::DeviceId;
+use std::{net::SocketAddr, path::PathBuf};
+
+/// `serve`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror serve                                all interfaces, UDP and TCP port 7740
+  mirror serve --listen 192.168.1.5:7740      one interface
+  mirror --json serve --listen 127.0.0.1:0    any free port; the line `listening` says which
+Only paired devices can connect; `mirror invite` lets a new one in.")]
+pub(crate) struct ServeArgs {
+    /// Address to listen on, UDP and TCP (default: port 7740 on all interfaces); may be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<SocketAddr>,
+}
+
+/// `invite`
+#[derive(Debug, Args)]
+pub(crate) struct InviteArgs {
+    /// What the new device may do
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) role: RoleChoice,
+    /// HOST:PORT at which this device can be reached; may be repeated
+    #[arg(long = "addr", value_name = "ADDR")]
+    pub(crate) addresses: Vec<String>,
+    /// How long the ticket is good for, as in 10m
+    #[arg(long, value_name = "TIME", default_value = "10m")]
+    pub(crate) expires: Span,
+}
+
+/// `invite --role`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleChoice {
+    /// Reads and writes
+    #[default]
+    Member,
+    /// Stores, checks and serves, but gets no key and cannot read
+    Keyless,
+}
+
+/// `clone`
+#[derive(Debug, Args)]
+#[command(
+    allow_missing_positional = true,
+    after_long_help = "\
+Examples:
+  mirror clone TICKET photos                 the ticket that `mirror invite` printed on the other device
+  ssh nas mirror -V photos invite | mirror clone - photos
+      the ticket from stdin, so that it is in no shell history
+The other device must be serving: `mirror serve`. An interrupted clone continues with `mirror pull`."
+)]
+pub(crate) struct CloneArgs {
+    /// The ticket; - reads it from stdin
+    #[arg(required_unless_present = "ticket_file", conflicts_with = "ticket_file")]
+    pub(crate) ticket: Option<String>,
+    /// Directory of the new replica; must not exist or be empty
+    #[arg(required = true)]
+    pub(crate) dir: PathBuf,
+    /// Read the ticket from this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ticket_file: Option<PathBuf>,
+}
+
+/// `peer`
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    #[command(subcommand)]
+    pub(crate) command: PeerCommand,
+}
+
+/// `peer add|list|remove`
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Remember a peer under a name
+    Add {
+        /// Name to use in push, pull and sync
+        name: String,
+        /// HOST:PORT
+        #[arg(value_name = "ADDR")]
+        address: String,
+        /// Its device, as its `mirror serve` prints it
+        #[arg(long, value_name = "ID")]
+        device: DeviceId,
+    },
+    /// List known peers
+    List,
+    /// Forget a peer: it may not connect any more
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `push` and `pull`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror push nas                                 a peer from `mirror peer list`
+  mirror push 10.0.0.7:7740 --device 3f9c...      an address, and who must answer there
+  mirror push nas --transport tcp --bwlimit 100Mbit
+  mirror push nas -n                              only say what would be sent
+Interrupted? The same command continues where it stopped.")]
+pub(crate) struct TransferArgs {
+    #[command(flatten)]
+    pub(crate) options: PeerOptions,
+}
+
+/// `sync`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror sync nas            both ways
+  mirror sync nas --pull     only fetch
+Interrupted? The same command continues where it stopped.")]
+pub(crate) struct SyncArgs {
+    #[command(flatten)]
+    pub(crate) options: PeerOptions,
+    /// Only send
+    #[arg(long, conflicts_with = "pull")]
+    pub(crate) push: bool,
+    /// Only fetch
+    #[arg(long)]
+    pub(crate) pull: bool,
+}
+
+/// With whom, and how.
+#[derive(Debug, Args)]
+pub(crate) struct PeerOptions {
+    /// Name of a peer, or HOST:PORT with --device
+    pub(crate) peer: String,
+    /// The device that must answer at HOST:PORT
+    #[arg(long, value_name = "ID")]
+    pub(crate) device: Option<DeviceId>,
+    /// Only say what would be transferred
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// How to connect; auto takes what works and changes to what is faster [env: MIRROR_FORCE_TCP=1 means tcp]
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) transport: Option<TransportChoice>,
+    /// Congestion control
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) congestion: Option<CongestionChoice>,
+    /// Streams or connections that carry data at once, 1 to 16
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=mirror_engine::limits::LANES_MAX as i64))]
+    pub(crate) lanes: Option<u8>,
+    /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
+    #[arg(long, value_name = "RATE[:RATE]")]
+    pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// Refuse when the peer has deleted more keys than this
+    #[arg(long, value_name = "N")]
+    pub(crate) max_delete: Option<u64>,
+}
+
+/// `--transport`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TransportChoice {
+    /// What works, then what is faster
+    #[default]
+    Auto,
+    /// QUIC over UDP
+    Quic,
+    /// TLS over TCP
+    Tcp,
+}
+
+/// `--congestion`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CongestionChoice {
+    /// BBR
+    Bbr,
+    /// CUBIC
+    Cubic,
+}

@@ -1,0 +1,151 @@
+//! Arguments of the commands that work on the vault of this machine.
+
+use clap::Args;
+use std::{ffi::OsString, path::PathBuf};
+
+/// `init`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror init photos
+      asks for a passphrase twice and prints a recovery phrase once: write it down
+  mirror init photos --passphrase-file pw --recovery-file phrase.txt
+      asks nothing; the phrase goes to a new file that only you can read
+  mirror init scratch --no-passphrase --no-recovery-kit
+      only this device can ever open it")]
+pub(crate) struct InitArgs {
+    /// Directory of the new vault; must not exist or be empty
+    pub(crate) dir: PathBuf,
+    /// Name of the vault (default: the directory's)
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Do without a passphrase
+    #[arg(long, conflicts_with_all = ["passphrase_file", "passphrase_command"])]
+    pub(crate) no_passphrase: bool,
+    /// Write the recovery phrase to this new file instead of printing it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recovery_file: Option<PathBuf>,
+    /// Make no recovery phrase
+    #[arg(long, conflicts_with = "recovery_file")]
+    pub(crate) no_recovery_kit: bool,
+    /// Ask for the passphrase on this device every time
+    #[arg(long)]
+    pub(crate) no_device_slot: bool,
+}
+
+/// `add`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror add ~/Pictures                     keys begin with Pictures/
+  mirror add . --exclude '*.tmp'            what is in this directory, without its name
+  mirror add report.pdf --prefix 2026/q3/   the key is 2026/q3/report.pdf
+Files whose size and times have not changed since the last add are not read again.")]
+pub(crate) struct AddArgs {
+    /// Files and trees
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Put this before every key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) prefix: Option<String>,
+    /// Leave out what matches (*, ?, **; a leading / anchors); may be repeated
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// Only say what would be added
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `put`
+#[derive(Debug, Args)]
+pub(crate) struct PutArgs {
+    /// The key
+    pub(crate) key: OsString,
+    /// Where the value is; - is stdin
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+}
+
+/// `get`
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// The key
+    pub(crate) key: OsString,
+    /// Write to this file, which appears whole or not at all (default: stdout)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// `ls`
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Only keys that begin with this
+    pub(crate) prefix: Option<OsString>,
+    /// Show size, time and author
+    #[arg(short, long)]
+    pub(crate) long: bool,
+    /// Show deleted keys too
+    #[arg(long)]
+    pub(crate) deleted: bool,
+}
+
+/// `log`
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// Only changes of this key
+    pub(crate) key: Option<OsString>,
+}
+
+/// `rm`
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Keys; a directory's key means everything below it
+    #[arg(required = true, value_name = "KEY")]
+    pub(crate) keys: Vec<OsString>,
+    /// Why, for the history
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+}
+
+/// `undelete`
+#[derive(Debug, Args)]
+pub(crate) struct UndeleteArgs {
+    /// Keys
+    #[arg(required = true, value_name = "KEY")]
+    pub(crate) keys: Vec<OsString>,
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror restore /tmp/all                         everything
+  mirror restore /tmp/some Pictures/2025          one tree
+  mirror restore / home/me/notes --overwrite      over files that have changed since
+Nothing is written outside DEST, and a file appears whole or not at all.")]
+pub(crate) struct RestoreArgs {
+    /// Directory to write to
+    pub(crate) dest: PathBuf,
+    /// Only keys at or below these
+    #[arg(value_name = "PREFIX")]
+    pub(crate) prefixes: Vec<OsString>,
+    /// Replace files that are there and differ
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+/// `verify`
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Read and check every byte, not only that everything is there
+    #[arg(long)]
+    pub(crate) read_data: bool,
+}
+
+/// `recover`
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}

@@ -1,0 +1,43 @@
+//! `status`, `verify`, `recover`: how the vault is, and mending it.
+
+use super::Session;
+use crate::{
+    args::{RecoverArgs, VerifyArgs},
+    failure::{Code, Failure},
+    render::{self, Extent},
+};
+use mirror_engine::vault::Vault;
+
+pub(super) fn status(session: &Session) -> Result<Code, Failure> {
+    let vault = session.open()?;
+    let (status, peers) = (vault.status()?, vault.home().peers()?);
+    session.output.show(|| render::status_record(&status, &peers), || render::status_text(&status, &peers))?;
+    Ok(Code::Ok)
+}
+
+pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Code, Failure> {
+    let vault = session.open()?;
+    let progress = session.progress("verify");
+    let report = vault.verify(args.read_data, progress.meter())?;
+    drop(progress);
+    session.output.show(|| render::verify_record(&report), || render::verify_text(&report))?;
+    if report.is_clean() {
+        return Ok(Code::Ok);
+    }
+    session.talk.note("hint: mirror recover rebuilds what can be rebuilt; pull from a replica that is whole fetches the rest");
+    Ok(Code::Damaged)
+}
+
+/// Does not open the vault first: it may not open.
+pub(super) fn recover(session: &Session, args: &RecoverArgs) -> Result<Code, Failure> {
+    let (dir, extent) = (session.vault_dir()?, Extent::of(args.dry_run));
+    let progress = session.progress("recover");
+    let repairs = Vault::recover(&dir, args.dry_run, progress.meter())?;
+    drop(progress);
+    for repair in &repairs {
+        session.output.show(|| render::repair_record(repair), || render::repair_text(repair))?;
+    }
+    let done = if repairs.is_empty() { "nothing to mend".to_owned() } else { render::count_text(repairs.len() as u64, "repair") };
+    session.report(|| render::recover_record(extent, &repairs), || done)?;
+    Ok(if repairs.iter().any(|repair| repair.loss) { Code::Damaged } else { Code::Ok })
+}

@@ -1,0 +1,244 @@
+//! What flags, environment and configuration file mean together.
+//!
+//! Precedence: flag, environment, `config.toml` in this device's directory, default. That directory is `MIRROR_HOME`, else
+//! `mirror` below the platform's directory for configuration. Only this file and [`crate::secrets`] read the environment.
+
+use crate::{
+    args::{ColorChoice, GlobalArgs, IoChoice, Size, nearest},
+    failure::Failure,
+    render::{Format, Style},
+    secrets::SecretSources,
+};
+use etcetera::BaseStrategy;
+use serde::Deserialize;
+use std::{
+    env, fs,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+};
+
+const FILE: &str = "config.toml";
+/// A configuration file that is longer than this is none.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
+/// Less would not hold a handful of the largest chunks on each side.
+const MEMORY_BYTES_MIN: u64 = 64 << 20;
+
+/// `config.toml`. Every field has a flag of the same name that wins over it.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    /// Vault to use when none is named.
+    vault: Option<PathBuf>,
+    /// When to use colour.
+    color: Option<ColorChoice>,
+    /// Whether to show progress; yes by default.
+    progress: Option<bool>,
+    /// Where to write a log.
+    log_file: Option<PathBuf>,
+    /// Memory to use at most, as text with a unit.
+    memory: Option<Size>,
+    /// How to read and write files.
+    io: Option<IoChoice>,
+    /// File with the passphrase.
+    passphrase_file: Option<PathBuf>,
+    /// Shell command that prints the passphrase.
+    passphrase_command: Option<String>,
+}
+
+/// Must be all names in [`ConfigFile`].
+const KEYS: [&str; 8] = ["vault", "color", "progress", "log_file", "memory", "io", "passphrase_file", "passphrase_command"];
+
+/// How talkative stderr and the log are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verbosity {
+    Quiet,
+    Normal,
+    /// With so many `-v`.
+    Verbose(u8),
+}
+
+/// Everything that is the same for all commands.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The vault that was named, if one was.
+    pub(crate) vault: Option<PathBuf>,
+    /// This device's directory.
+    pub(crate) home: PathBuf,
+    pub(crate) format: Format,
+    pub(crate) verbosity: Verbosity,
+    pub(crate) stderr_style: Style,
+    /// Whether a bar on stderr would be seen.
+    pub(crate) progress: ProgressPlace,
+    pub(crate) log_file: Option<PathBuf>,
+    /// Budget for buffers and caches.
+    pub(crate) memory_bytes: u64,
+    pub(crate) secrets: SecretSources,
+}
+
+/// Where progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProgressPlace {
+    /// A bar on stderr.
+    Terminal,
+    /// JSON lines on stdout.
+    JsonLines,
+    Nowhere,
+}
+
+impl Settings {
+    /// Puts the sources together.
+    ///
+    /// # Errors
+    /// A configuration file that cannot be read, or a choice that this build does not have.
+    pub(crate) fn resolve(args: GlobalArgs) -> Result<Self, Failure> {
+        let home = home_dir()?;
+        let file = read_file(&home.join(FILE))?;
+        check_io(args.io.or(file.io).unwrap_or_default())?;
+        let style = style(args.color.or(file.color).unwrap_or_default(), io::stderr().is_terminal());
+        let format = if args.json { Format::Json } else { Format::Text };
+        Ok(Self {
+            vault: args.vault.or(file.vault),
+            home,
+            format,
+            verbosity: verbosity(args.quiet, args.verbose),
+            stderr_style: style,
+            progress: progress_place(format, args.quiet || args.no_progress || file.progress == Some(false)),
+            log_file: args.log_file.or(file.log_file),
+            memory_bytes: memory_bytes(args.memory.or(file.memory))?,
+            secrets: SecretSources::resolve(
+                args.passphrase_file,
+                args.passphrase_command,
+                args.recovery_phrase_file,
+                (file.passphrase_file, file.passphrase_command),
+                format,
+            ),
+        })
+    }
+}
+
+/// The value of an environment variable; an empty one counts as not set.
+pub(crate) fn environment(name: &str) -> Option<std::ffi::OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Colour before anything has been resolved, for errors in the command line itself.
+pub(crate) fn early_style() -> Style {
+    style(ColorChoice::Auto, io::stderr().is_terminal())
+}
+
+fn home_dir() -> Result<PathBuf, Failure> {
+    if let Some(dir) = environment("MIRROR_HOME") {
+        return Ok(dir.into());
+    }
+    let strategy = etcetera::choose_base_strategy().map_err(|error| {
+        Failure::new(crate::failure::Code::Failed, "there is no home directory").cause(error.to_string()).hint("set MIRROR_HOME")
+    })?;
+    Ok(strategy.config_dir().join("mirror"))
+}
+
+fn read_file(path: &Path) -> Result<ConfigFile, Failure> {
+    let too_long = |length: u64| Failure::usage(format!("{} is too long: {length} bytes", path.display()));
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > FILE_BYTES_MAX => return Err(too_long(metadata.len())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(ConfigFile::default()),
+        _ => {}
+    }
+    let text = fs::read_to_string(path).map_err(|error| Failure::reading(path, &error))?;
+    parse(&text).map_err(|failure| failure.cause(format!("in {}", path.display())))
+}
+
+fn parse(text: &str) -> Result<ConfigFile, Failure> {
+    toml::from_str(text).map_err(|error| {
+        let message = error.message();
+        let unknown = message.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next());
+        let hint = match unknown.and_then(|key| nearest(key, &KEYS)) {
+            Some(meant) => format!("did you mean {meant}?"),
+            None => format!("known settings are {}", KEYS.join(", ")),
+        };
+        let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        Failure::usage(format!("the configuration file is wrong in line {line}: {}", message.lines().next().unwrap_or(message))).hint(hint)
+    })
+}
+
+/// An explicit choice never falls back to another.
+fn check_io(choice: IoChoice) -> Result<(), Failure> {
+    match choice {
+        IoChoice::Auto | IoChoice::Portable => Ok(()),
+        IoChoice::Uring => Err(Failure::usage("--io uring is not in this build yet").hint("use --io auto or --io portable")),
+    }
+}
+
+fn memory_bytes(size: Option<Size>) -> Result<u64, Failure> {
+    match size {
+        None => Ok(MEMORY_BYTES_DEFAULT),
+        Some(size) if size.bytes < MEMORY_BYTES_MIN => Err(Failure::usage("--memory is too small").hint("give at least 64MiB")),
+        Some(size) => Ok(size.bytes),
+    }
+}
+
+fn verbosity(quiet: bool, verbose: u8) -> Verbosity {
+    match (quiet, verbose) {
+        (true, _) => Verbosity::Quiet,
+        (false, 0) => Verbosity::Normal,
+        (false, times) => Verbosity::Verbose(times),
+    }
+}
+
+fn style(choice: ColorChoice, terminal: bool) -> Style {
+    let wanted = || environment("NO_COLOR").is_none() && environment("TERM").is_none_or(|term| term != "dumb");
+    match choice {
+        ColorChoice::Always => Style::Colored,
+        ColorChoice::Auto if terminal && wanted() => Style::Colored,
+        ColorChoice::Auto | ColorChoice::Never => Style::Plain,
+    }
+}
+
+fn progress_place(format: Format, unwanted: bool) -> ProgressPlace {
+    match format {
+        _ if unwanted => ProgressPlace::Nowhere,
+        Format::Json => ProgressPlace::JsonLines,
+        Format::Text if io::stderr().is_terminal() => ProgressPlace::Terminal,
+        Format::Text => ProgressPlace::Nowhere,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_file_is_read() {
+        let file = parse("memory = \"1GiB\"\ncolor = \"never\"\nprogress = false\n").unwrap();
+        assert_eq!(file.memory, Some(Size { bytes: 1 << 30 }));
+        assert_eq!((file.color, file.progress), (Some(ColorChoice::Never), Some(false)));
+    }
+
+    #[test]
+    fn an_unknown_setting_is_refused_with_the_nearest_known_one() {
+        let failure = parse("# mine\ncolour = \"never\"\n").unwrap_err();
+        assert_eq!(failure.code, crate::failure::Code::Usage);
+        assert!(failure.message.contains("line 2"), "{}", failure.message);
+        assert_eq!(failure.hint.as_deref(), Some("did you mean color?"));
+    }
+
+    #[test]
+    fn every_setting_is_known_by_its_name() {
+        let error = toml::from_str::<ConfigFile>("nothing-like-it = 1").unwrap_err();
+        for key in KEYS {
+            assert!(error.message().contains(&format!("`{key}`")), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_size_without_a_unit_is_refused() {
+        assert!(parse("memory = \"512\"").unwrap_err().message.contains("has no unit"));
+        assert!(memory_bytes(Some(Size { bytes: 1 })).is_err());
+    }
+
+    #[test]
+    fn a_backend_that_is_not_there_is_never_replaced_by_another() {
+        assert!(check_io(IoChoice::Uring).is_err());
+        assert!(check_io(IoChoice::Portable).is_ok());
+    }
+}

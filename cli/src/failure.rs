@@ -1,0 +1,375 @@
+//! The one place that turns an error into what a user sees: message, causes, hint, exit code, as text and as JSON.
+//!
+//! The engine's errors say which operation failed and who is at fault. Here each becomes a remedy: the hint is the next
+//! command to type. Exit codes are a contract that scripts rely on; [`Code`] is its only table.
+
+use crate::render::{self, Record};
+use mirror_engine::{home::HomeError, replicate::ReplicateError, transport::TransportError, vault::VaultError};
+use serde::Serialize;
+use std::{error::Error, io, path::Path};
+
+/// How a command ended, as an exit code. Unknown codes mean failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    Ok = 0,
+    Failed = 1,
+    Usage = 2,
+    /// Some objects are not done.
+    Partial = 3,
+    /// The same command may work later.
+    Temporary = 5,
+    /// Not paired, or not allowed.
+    Refused = 6,
+    /// Format or protocol.
+    TooNew = 8,
+    /// Rollback or fork found.
+    Forked = 9,
+    NoVault = 10,
+    Locked = 11,
+    /// Wrong passphrase or key.
+    WrongKey = 12,
+    Damaged = 13,
+    NoSpace = 14,
+    /// A safety fuse tripped.
+    Fuse = 15,
+    Unreachable = 16,
+    Interrupted = 130,
+}
+
+impl Code {
+    /// What the process returns.
+    pub(crate) fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+/// An error, ready to be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+    /// What led to it, nearest first.
+    pub(crate) causes: Vec<String>,
+    /// What to do next.
+    pub(crate) hint: Option<String>,
+    /// Whether there is anybody to tell: not when stdout has been closed by its reader.
+    silent: bool,
+}
+
+#[derive(Serialize)]
+struct ErrorRecord<'a> {
+    code: u8,
+    message: &'a str,
+    causes: &'a [String],
+    hint: Option<&'a str>,
+}
+
+impl Record for ErrorRecord<'_> {
+    const TYPE: &'static str = "error";
+}
+
+impl Failure {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), causes: Vec::new(), hint: None, silent: false }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Code::Usage, message)
+    }
+
+    pub(crate) fn interrupted() -> Self {
+        Self::new(Code::Interrupted, "interrupted").hint("what was committed stays; the same command continues from there")
+    }
+
+    /// The reader of stdout has gone (as in `mirror ls | head`): the end, but no failure.
+    pub(crate) fn output_closed() -> Self {
+        Self { silent: true, ..Self::new(Code::Ok, "stdout is closed") }
+    }
+
+    /// `what` says what was being done to which file.
+    pub(crate) fn io(what: impl Into<String>, error: &io::Error) -> Self {
+        let failure = Self::new(code_of_io(error), what).cause(error.to_string());
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => failure.hint("check the permissions and the owner of that path"),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.hint("free some space, then run the same command again"),
+            _ => failure,
+        }
+    }
+
+    pub(crate) fn reading(path: &Path, error: &io::Error) -> Self {
+        Self::io(format!("cannot read {}", render::path_text(path)), error)
+    }
+
+    pub(crate) fn writing(path: &Path, error: &io::Error) -> Self {
+        Self::io(format!("cannot write {}", render::path_text(path)), error)
+    }
+
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn cause(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// An error of the engine: its message, and its sources as causes unless the message already says them.
+    fn of(code: Code, error: &dyn Error) -> Self {
+        let mut failure = Self::new(code, error.to_string());
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            if !failure.message.contains(&text) && !failure.causes.contains(&text) {
+                failure.causes.push(text);
+            }
+            source = cause.source();
+        }
+        failure
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
+    /// Several lines for stderr. Control characters in names that came with the error are escaped.
+    pub(crate) fn to_text(&self, style: render::Style) -> String {
+        let mut text = format!("{} {}", style.error("error:"), render::escape_lines(&self.message));
+        for cause in &self.causes {
+            text.push_str(&format!("\n  because: {}", render::escape_lines(cause)));
+        }
+        if let Some(hint) = &self.hint {
+            text.push_str(&format!("\n{} {}", style.bold("hint:"), render::escape_lines(hint)));
+        }
+        text
+    }
+
+    /// One line for stdout.
+    pub(crate) fn to_json(&self) -> String {
+        render::json_line(&ErrorRecord {
+            code: self.code.number(),
+            message: &self.message,
+            causes: &self.causes,
+            hint: self.hint.as_deref(),
+        })
+    }
+}
+
+impl From<clap::Error> for Failure {
+    /// Clap's paragraphs become message (the first), and hint (the tips; else where help is).
+    fn from(error: clap::Error) -> Self {
+        let text = error.to_string();
+        let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").replace("\n  ", " ");
+        let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
+        let values = text.lines().find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
+        let hint = match (tips.is_empty(), values) {
+            (false, _) => tips.join("; "),
+            (true, Some(values)) if !message.contains(values) => values.to_owned(),
+            (true, _) => "--help explains every flag".to_owned(),
+        };
+        Self::usage(message.trim()).hint(hint)
+    }
+}
+
+impl From<VaultError> for Failure {
+    fn from(error: VaultError) -> Self {
+        use VaultError as E;
+        match &error {
+            E::NoVault(_) => {
+                Self::of(Code::NoVault, &error).hint("name the vault with -V DIR or MIRROR_VAULT, or make one: mirror init DIR")
+            }
+            E::NotEmpty(_) => Self::of(Code::Usage, &error).hint("name a directory that is empty or does not exist yet"),
+            E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep the vault and the files that go into it apart"),
+            E::Locked => Self::of(Code::Locked, &error)
+                .hint("give --passphrase-file or --passphrase-command, or --recovery-phrase-file; on a terminal you are asked"),
+            E::WrongPassphrase => Self::of(Code::WrongKey, &error)
+                .hint("nothing was changed; try again, or unlock with the recovery phrase: --recovery-phrase-file FILE"),
+            E::Keyless => Self::of(Code::Refused, &error)
+                .hint("run this on a replica with the key; here: status, verify, recover, serve, push, pull, sync"),
+            E::NoSuchKey(_) => Self::of(Code::Failed, &error).hint("mirror ls --deleted lists the keys there are and were"),
+            E::WouldClobber(_) => Self::of(Code::Failed, &error)
+                .hint("nothing was written; replace what is there with --overwrite, or name another directory"),
+            E::TooNew { .. } => Self::of(Code::TooNew, &error).hint("nothing was changed; update mirror on this device"),
+            E::Damaged(_) => Self::of(Code::Damaged, &error)
+                .hint("mirror verify --read-data lists what is affected; mirror recover rebuilds what can be rebuilt"),
+            E::NoSpace(_) => {
+                Self::of(Code::NoSpace, &error).hint("free some space, then run the same command again: it continues where it stopped")
+            }
+            E::Busy(_) => {
+                Self::of(Code::Temporary, &error).hint("wait for the other process to end, or end it, then run the same command again")
+            }
+            E::Usage(_) => Self::of(Code::Usage, &error).hint("--help explains every flag"),
+            E::Cancelled => Self::interrupted(),
+            E::Io { what, source } => Self::io(what.clone(), source),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        let code = system_error(&error).map_or(Code::Failed, code_of_io);
+        Self::of(code, &error).hint("MIRROR_HOME names the directory that holds this device's key and peers")
+    }
+}
+
+impl From<ReplicateError> for Failure {
+    fn from(error: ReplicateError) -> Self {
+        use ReplicateError as E;
+        match error {
+            E::Vault(error) => error.into(),
+            E::Home(error) => error.into(),
+            E::Transport(error) => error.into(),
+            E::Ticket(_) => Self::of(Code::Refused, &error)
+                .hint("a ticket is good once and for a short time; make a new one on the other device: mirror invite"),
+            E::Forked(_) => Self::of(Code::Forked, &error)
+                .hint("both branches are kept; do not copy a vault directory, clone it: mirror invite, mirror clone"),
+            E::Fuse { deleted, .. } => {
+                Self::of(Code::Fuse, &error).hint(format!("nothing was applied; if that is meant, allow it: --max-delete {deleted}"))
+            }
+            E::Cancelled => Self::interrupted(),
+            _ => Self::of(Code::Failed, &error),
+        }
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        use TransportError as E;
+        match &error {
+            E::Unreachable { causes } => {
+                let failure = Self::new(Code::Unreachable, "the peer cannot be reached")
+                    .hint("is mirror serve running there, and may this device reach its port?");
+                let failure = if causes.is_empty() { failure.cause("no address is known") } else { failure };
+                causes.iter().fold(failure, |failure, cause| failure.cause(cause.to_string()))
+            }
+            E::Refused => Self::of(Code::Refused, &error)
+                .hint("pair with it: mirror invite there, mirror clone TICKET DIR here; or mirror peer add there"),
+            E::WrongPeer { .. } => Self::of(Code::Refused, &error)
+                .hint("if that device was set up anew, forget it and pair again: mirror peer remove NAME; nothing is accepted by itself"),
+            E::Version => Self::of(Code::TooNew, &error).hint("update mirror on the device that has the older one"),
+            E::Timeout => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            E::Closed(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            _ => Self::of(system_error(&error).map_or(Code::Failed, code_of_io), &error),
+        }
+    }
+}
+
+/// The system's error behind another, if there is one.
+fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn code_of_io(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::NoSpace,
+        _ => Code::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mirror_engine::{
+        id::DeviceId,
+        transport::{Cause, CloseReason, TransportKind},
+    };
+    use std::path::PathBuf;
+
+    fn code(error: impl Into<Failure>) -> u8 {
+        error.into().code.number()
+    }
+
+    fn vault_errors() -> Vec<(VaultError, u8)> {
+        use VaultError as E;
+        let path = PathBuf::from("v");
+        let io = |kind: io::ErrorKind| E::Io { what: "writing v".into(), source: kind.into() };
+        vec![
+            (E::NoVault(path.clone()), 10),
+            (E::NotEmpty(path.clone()), 2),
+            (E::Nested { inner: path.clone(), outer: path }, 2),
+            (E::Locked, 11),
+            (E::WrongPassphrase, 12),
+            (E::Keyless, 6),
+            (E::NoSuchKey("k".into()), 1),
+            (E::WouldClobber("d".into()), 1),
+            (E::TooNew { what: "vault.toml".into(), found: 9, known: 1 }, 8),
+            (E::Damaged("chunk".into()), 13),
+            (E::NoSpace("packs".into()), 14),
+            (E::Busy("pid 7".into()), 5),
+            (E::Usage("no".into()), 2),
+            (E::Cancelled, 130),
+            (io(io::ErrorKind::StorageFull), 14),
+            (io(io::ErrorKind::PermissionDenied), 1),
+        ]
+    }
+
+    #[test]
+    fn every_error_of_a_vault_has_its_exit_code_and_a_hint() {
+        for (error, expected) in vault_errors() {
+            let name = format!("{error:?}");
+            let failure = Failure::from(error);
+            assert_eq!(failure.code.number(), expected, "{name}");
+            assert!(failure.hint.is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_error_of_a_transfer_has_its_exit_code() {
+        use {ReplicateError as R, TransportError as T};
+        let device = DeviceId::from_bytes([1; 32]);
+        let transport = |error: T| code(R::Transport(error));
+        assert_eq!(transport(T::Unreachable { causes: Vec::new() }), 16);
+        assert_eq!(transport(T::Refused), 6);
+        assert_eq!(transport(T::WrongPeer { expected: device, found: device }), 6);
+        assert_eq!(transport(T::Version), 8);
+        assert_eq!(transport(T::Timeout), 5);
+        assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);
+        assert_eq!(code(R::Ticket("expired".into())), 6);
+        assert_eq!(code(R::Forked("two events".into())), 9);
+        assert_eq!(code(R::Fuse { deleted: 9, allowed: 3 }), 15);
+        assert_eq!(code(R::Cancelled), 130);
+        assert_eq!(code(R::Vault(VaultError::Keyless)), 6);
+        assert_eq!(code(HomeError::Io { what: "home".into(), source: io::ErrorKind::StorageFull.into() }), 14);
+    }
+
+    #[test]
+    fn each_way_that_was_tried_is_a_cause() {
+        let cause = |kind| Cause { kind, addr: "127.0.0.1:7740".parse().unwrap(), what: "refused".into() };
+        let failure = Failure::from(TransportError::Unreachable { causes: vec![cause(TransportKind::Quic), cause(TransportKind::Tcp)] });
+        assert_eq!(failure.causes, ["quic 127.0.0.1:7740: refused", "tcp 127.0.0.1:7740: refused"]);
+    }
+
+    #[test]
+    fn text_names_causes_and_hint_and_is_safe_to_print() {
+        let failure = Failure::new(Code::Failed, "bad \x1b[2J name").cause("one").hint("do this");
+        assert_eq!(failure.to_text(render::Style::Plain), "error: bad \\x1b[2J name\n  because: one\nhint: do this");
+        assert!(failure.to_text(render::Style::Colored).starts_with("\x1b[1;31merror:\x1b[0m"));
+    }
+
+    #[test]
+    fn json_has_the_fields_of_the_contract_in_order() {
+        let failure = Failure::new(Code::WrongKey, "no").cause("c").hint("h");
+        assert_eq!(failure.to_json(), r#"{"type":"error","code":12,"message":"no","causes":["c"],"hint":"h"}"#);
+    }
+
+    #[test]
+    fn a_source_that_the_message_already_says_is_no_cause() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("reading the log: {source}")]
+        struct Outer {
+            source: io::Error,
+        }
+        let failure = Failure::of(Code::Failed, &Outer { source: io::Error::other("bad sector") });
+        assert_eq!((failure.message.as_str(), failure.causes.len()), ("reading the log: bad sector", 0));
+    }
+}

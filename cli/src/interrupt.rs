@@ -1,0 +1,77 @@
+//! Ctrl-C and SIGTERM: the first asks the command to stop at its next commit point, the second ends the process at once.
+//!
+//! One small thread waits for signals. Ending at once is safe at any time: what is not committed is dropped at the next
+//! open, as after a crash.
+
+use crate::failure::{Code, Failure};
+use std::{
+    io, process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Whether the user wants the command to stop. Cheap to clone and to ask.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Starts to listen; signals that come after this has returned are seen.
+    ///
+    /// # Errors
+    /// When the system gives no thread or no signal handler.
+    pub(crate) fn install() -> Result<Self, Failure> {
+        let interrupt = Self::default();
+        let (ready, is_ready) = mpsc::channel();
+        let flag = interrupt.clone();
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || flag.wait_for_signals(&ready))
+            .and_then(|_| is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the signal thread ended"))))
+            .map_err(|error| Failure::io("cannot listen for signals", &error))?;
+        Ok(interrupt)
+    }
+
+    /// Whether a signal has come.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// As if a signal had come.
+    #[cfg(test)]
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn wait_for_signals(&self, ready: &mpsc::Sender<io::Result<()>>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        runtime.block_on(async {
+            match signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?))) {
+                Ok((interrupt, terminate)) => {
+                    drop(ready.send(Ok(())));
+                    self.count(interrupt, terminate).await;
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        });
+    }
+
+    async fn count(&self, mut interrupt: Signal, mut terminate: Signal) {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if self.0.swap(true, Ordering::Relaxed) {
+                process::exit(Code::Interrupted.number().into());
+            }
+        }
+    }
+}

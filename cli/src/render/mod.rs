@@ -1,0 +1,24 @@
+//! How results look: text for people, JSON lines for programs.
+//!
+//! stdout is data and stderr is talk. Names come from other machines, so nothing that could steer a terminal is ever
+//! printed as it is: [`escape`] is on every path from a key to a text.
+
+mod entry;
+mod output;
+mod report;
+mod style;
+mod talk;
+mod text;
+mod time;
+mod transfer;
+mod units;
+
+pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
+pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
+pub(crate) use report::*;
+pub(crate) use style::Style;
+pub(crate) use talk::{Talk, Volume};
+pub(crate) use text::{escape, escape_lines, key_text, path_text};
+pub(crate) use time::{rfc3339, span_text};
+pub(crate) use transfer::*;
+pub(crate) use units::{bytes_text, count_text, rate_text};

@@ -1,0 +1,390 @@
+//! What commands on this machine's vault did: one `summary` record each, or a sentence.
+
+use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_text};
+use mirror_engine::{
+    event::Key,
+    home::Peer,
+    vault::{AddReport, Initialised, KeysReport, Repair, RestoreReport, Status, VerifyReport},
+};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// Something that was not done, and why.
+#[derive(Serialize)]
+pub(crate) struct NotDone {
+    path: String,
+    reason: String,
+}
+
+impl NotDone {
+    fn path((path, reason): &(PathBuf, String)) -> Self {
+        Self { path: path.to_string_lossy().into_owned(), reason: reason.clone() }
+    }
+}
+
+/// As in `notes.txt: permission denied`.
+pub(crate) fn not_done_line(what: &str, reason: &str) -> String {
+    format!("{what}: {}", escape(reason.as_bytes()))
+}
+
+#[derive(Serialize)]
+pub(crate) struct InitRecord {
+    vault: String,
+    name: String,
+    dir: String,
+    replica: String,
+    device: String,
+    recovery_phrase: Option<String>,
+    recovery_file: Option<String>,
+}
+
+impl Record for InitRecord {
+    const TYPE: &'static str = "initialised";
+}
+
+/// A new vault in JSON; the phrase only when it was not written to a file.
+pub(crate) fn init_record(made: &Initialised, phrase: Option<&str>, file: Option<&Path>) -> InitRecord {
+    let info = made.vault.info();
+    InitRecord {
+        vault: info.id.to_string(),
+        name: info.name,
+        dir: made.vault.dir().to_string_lossy().into_owned(),
+        replica: info.replica.to_string(),
+        device: info.device.to_string(),
+        recovery_phrase: phrase.map(str::to_owned),
+        recovery_file: file.map(|file| file.to_string_lossy().into_owned()),
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct AddRecord {
+    operation: &'static str,
+    dry_run: bool,
+    seen: u64,
+    added: u64,
+    changed: u64,
+    unchanged: u64,
+    bytes_read: u64,
+    bytes_stored: u64,
+    chunks_stored: u64,
+    skipped: Vec<NotDone>,
+}
+
+impl Record for AddRecord {
+    const TYPE: &'static str = "summary";
+}
+
+/// Whether something was done or only looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Done,
+    DryRun,
+}
+
+impl Extent {
+    /// Of a command with `-n`.
+    pub(crate) fn of(dry_run: bool) -> Self {
+        if dry_run { Self::DryRun } else { Self::Done }
+    }
+}
+
+pub(crate) fn add_record(operation: &'static str, extent: Extent, report: &AddReport) -> AddRecord {
+    AddRecord {
+        operation,
+        dry_run: extent == Extent::DryRun,
+        seen: report.seen,
+        added: report.added,
+        changed: report.changed,
+        unchanged: report.unchanged,
+        bytes_read: report.bytes_read,
+        bytes_stored: report.bytes_stored,
+        chunks_stored: report.chunks_stored,
+        skipped: report.skipped.iter().map(NotDone::path).collect(),
+    }
+}
+
+pub(crate) fn add_text(extent: Extent, report: &AddReport) -> String {
+    let would = if extent == Extent::DryRun { "would be " } else { "" };
+    let (chunks, stored) = (count_text(report.chunks_stored, "new chunk"), bytes_text(report.bytes_stored));
+    format!("{would}{} added, {} changed, {} unchanged; {chunks}, {stored}", report.added, report.changed, report.unchanged)
+}
+
+#[derive(Serialize)]
+pub(crate) struct KeysRecord {
+    operation: &'static str,
+    done: u64,
+    missing: Vec<KeyField>,
+}
+
+impl Record for KeysRecord {
+    const TYPE: &'static str = "summary";
+}
+
+pub(crate) fn keys_record(operation: &'static str, report: &KeysReport) -> KeysRecord {
+    KeysRecord { operation, done: report.done, missing: report.missing.iter().map(KeyField::from).collect() }
+}
+
+#[derive(Serialize)]
+struct KeyNotDone {
+    #[serde(flatten)]
+    key: KeyField,
+    reason: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct RestoreRecord {
+    operation: &'static str,
+    restored: u64,
+    unchanged: u64,
+    bytes: u64,
+    failed: Vec<KeyNotDone>,
+}
+
+impl Record for RestoreRecord {
+    const TYPE: &'static str = "summary";
+}
+
+pub(crate) fn restore_record(report: &RestoreReport) -> RestoreRecord {
+    let not_done = |(key, reason): &(Key, String)| KeyNotDone { key: key.into(), reason: reason.clone() };
+    RestoreRecord {
+        operation: "restore",
+        restored: report.restored,
+        unchanged: report.unchanged,
+        bytes: report.bytes,
+        failed: report.failed.iter().map(not_done).collect(),
+    }
+}
+
+pub(crate) fn restore_text(report: &RestoreReport) -> String {
+    format!("{} restored ({}), {} unchanged", report.restored, bytes_text(report.bytes), report.unchanged)
+}
+
+/// A peer as `status` shows it. What only a running session knows is null.
+#[derive(Serialize)]
+struct PeerState {
+    name: String,
+    device: String,
+    addresses: Vec<String>,
+    connected: bool,
+    transport: Option<String>,
+    lag_events: Option<u64>,
+    lag_bytes: Option<u64>,
+    identical: Option<bool>,
+    last_contact_ms: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct StatusRecord {
+    vault: String,
+    name: String,
+    replica: String,
+    device: String,
+    keyless: bool,
+    root: String,
+    keys: u64,
+    events: u64,
+    chunks: u64,
+    bytes: u64,
+    conflicts: u64,
+    peers: Vec<PeerState>,
+}
+
+impl Record for StatusRecord {
+    const TYPE: &'static str = "status";
+}
+
+pub(crate) fn status_record(status: &Status, peers: &[Peer]) -> StatusRecord {
+    StatusRecord {
+        vault: status.info.id.to_string(),
+        name: status.info.name.clone(),
+        replica: status.info.replica.to_string(),
+        device: status.info.device.to_string(),
+        keyless: status.info.keyless,
+        root: status.root.to_string(),
+        keys: status.keys,
+        events: status.events,
+        chunks: status.chunks,
+        bytes: status.bytes,
+        conflicts: status.conflicts,
+        peers: peers.iter().map(peer_state).collect(),
+    }
+}
+
+fn peer_state(peer: &Peer) -> PeerState {
+    PeerState {
+        name: peer.name.clone(),
+        device: peer.device.to_string(),
+        addresses: peer.addresses.clone(),
+        connected: false,
+        transport: None,
+        lag_events: None,
+        lag_bytes: None,
+        identical: None,
+        last_contact_ms: None,
+    }
+}
+
+pub(crate) fn status_text(status: &Status, peers: &[Peer]) -> String {
+    let keyless = if status.info.keyless { " (keyless: cannot read)" } else { "" };
+    let mut lines = vec![
+        format!("vault      {}  {}{keyless}", escape(status.info.name.as_bytes()), status.info.id.short()),
+        format!("device     {}", status.info.device),
+        format!("replica    {}", status.info.replica),
+        format!("root       {}", status.root),
+        format!("keys       {}", status.keys),
+        format!("events     {}", status.events),
+        format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
+        format!("conflicts  {}", status.conflicts),
+    ];
+    lines.extend(peers.iter().map(|peer| format!("peer       {}", peer_text(peer))));
+    lines.join("\n")
+}
+
+#[derive(Serialize)]
+pub(crate) struct PeerRecord {
+    name: String,
+    device: String,
+    addresses: Vec<String>,
+}
+
+impl Record for PeerRecord {
+    const TYPE: &'static str = "peer";
+}
+
+pub(crate) fn peer_record(peer: &Peer) -> PeerRecord {
+    PeerRecord { name: peer.name.clone(), device: peer.device.to_string(), addresses: peer.addresses.clone() }
+}
+
+/// Name, device and addresses; these come from another device.
+pub(crate) fn peer_text(peer: &Peer) -> String {
+    let addresses = if peer.addresses.is_empty() { "no address".to_owned() } else { escape(peer.addresses.join(", ").as_bytes()) };
+    format!("{}  {}  {addresses}", escape(peer.name.as_bytes()), peer.device)
+}
+
+#[derive(Serialize)]
+struct DamagedChunk {
+    chunk: String,
+    place: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct VerifyRecord {
+    operation: &'static str,
+    chunks: u64,
+    bytes: u64,
+    damaged: Vec<DamagedChunk>,
+    missing: Vec<String>,
+    files: Vec<NotDone>,
+    keys_affected: Vec<KeyField>,
+    ok: bool,
+}
+
+impl Record for VerifyRecord {
+    const TYPE: &'static str = "summary";
+}
+
+pub(crate) fn verify_record(report: &VerifyReport) -> VerifyRecord {
+    VerifyRecord {
+        operation: "verify",
+        chunks: report.chunks,
+        bytes: report.bytes,
+        damaged: report.damaged.iter().map(|(chunk, place)| DamagedChunk { chunk: chunk.to_string(), place: place.clone() }).collect(),
+        missing: report.missing.iter().map(ToString::to_string).collect(),
+        files: report.files.iter().map(NotDone::path).collect(),
+        keys_affected: report.keys_affected.iter().map(KeyField::from).collect(),
+        ok: report.is_clean(),
+    }
+}
+
+pub(crate) fn verify_text(report: &VerifyReport) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(report.files.iter().map(|(path, what)| format!("file {}", not_done_line(&path_text(path), what))));
+    lines.extend(report.damaged.iter().map(|(chunk, place)| format!("damaged chunk {chunk} in {}", escape(place.as_bytes()))));
+    lines.extend(report.missing.iter().map(|chunk| format!("missing chunk {chunk}")));
+    lines.extend(report.keys_affected.iter().map(|key| format!("affected key {}", key_text(key))));
+    let result = if report.is_clean() { "no damage" } else { "damage found" };
+    lines.push(format!("{} checked ({}): {result}", count_text(report.chunks, "chunk"), bytes_text(report.bytes)));
+    lines.join("\n")
+}
+
+#[derive(Serialize)]
+pub(crate) struct RepairRecord {
+    file: String,
+    what: String,
+    loss: bool,
+}
+
+impl Record for RepairRecord {
+    const TYPE: &'static str = "repair";
+}
+
+pub(crate) fn repair_record(repair: &Repair) -> RepairRecord {
+    RepairRecord { file: repair.file.to_string_lossy().into_owned(), what: repair.what.clone(), loss: repair.loss }
+}
+
+pub(crate) fn repair_text(repair: &Repair) -> String {
+    let loss = if repair.loss { " (acknowledged data may be missing)" } else { "" };
+    format!("{}{loss}", not_done_line(&path_text(&repair.file), &repair.what))
+}
+
+#[derive(Serialize)]
+pub(crate) struct RecoverRecord {
+    operation: &'static str,
+    dry_run: bool,
+    repairs: usize,
+    ok: bool,
+}
+
+impl Record for RecoverRecord {
+    const TYPE: &'static str = "summary";
+}
+
+pub(crate) fn recover_record(extent: Extent, repairs: &[Repair]) -> RecoverRecord {
+    RecoverRecord {
+        operation: "recover",
+        dry_run: extent == Extent::DryRun,
+        repairs: repairs.len(),
+        ok: !repairs.iter().any(|repair| repair.loss),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::json_line;
+    use mirror_engine::id::ChunkId;
+
+    #[test]
+    fn verify_ends_with_the_record_of_the_contract() {
+        let clean = VerifyReport { chunks: 3, bytes: 9, ..VerifyReport::default() };
+        let json = json_line(&verify_record(&clean));
+        assert!(json.starts_with(r#"{"type":"summary","operation":"verify","chunks":3,"bytes":9,"damaged":[],"missing":[]"#), "{json}");
+        assert!(json.ends_with(r#""ok":true}"#));
+    }
+
+    #[test]
+    fn verify_names_what_is_damaged_and_which_keys_that_means() {
+        let report = VerifyReport {
+            damaged: vec![(ChunkId::from_bytes([7; 32]), "packs/1.pack at 48".into())],
+            keys_affected: vec![Key::new(*b"a\nb").unwrap()],
+            ..VerifyReport::default()
+        };
+        let text = verify_text(&report);
+        assert!(text.contains("in packs/1.pack at 48"));
+        assert!(text.contains("affected key a\\nb"));
+        assert!(text.ends_with("damage found"));
+    }
+
+    #[test]
+    fn add_says_what_it_did_or_would_do() {
+        let report = AddReport { added: 2, chunks_stored: 1, bytes_stored: 1024, ..AddReport::default() };
+        assert_eq!(add_text(Extent::Done, &report), "2 added, 0 changed, 0 unchanged; 1 new chunk, 1.0 KiB");
+        assert!(add_text(Extent::DryRun, &report).starts_with("would be 2 added"));
+    }
+
+    #[test]
+    fn a_key_that_was_not_restored_is_named_with_its_reason() {
+        let report = RestoreReport { failed: vec![(Key::new(*b"k").unwrap(), "exists".into())], ..RestoreReport::default() };
+        assert!(json_line(&restore_record(&report)).contains(r#""failed":[{"key":"k","reason":"exists"}]"#));
+    }
+}

@@ -1,0 +1,159 @@
+//! What a transfer between two replicas did, and what `serve` and `invite` say.
+
+use super::{Extent, Record, bytes_text, count_text, rate_text, span_text};
+use mirror_engine::replicate::{Listening, Summary};
+use serde::Serialize;
+
+/// The record of the contract, with what was added to it at the end.
+#[derive(Serialize)]
+pub(crate) struct TransferRecord<'a> {
+    operation: &'a str,
+    peer: String,
+    transport: String,
+    resumed: bool,
+    events_sent: u64,
+    events_received: u64,
+    chunks_sent: u64,
+    chunks_received: u64,
+    chunks_present: u64,
+    bytes_sent: u64,
+    bytes_received: u64,
+    elapsed_ms: u64,
+    goodput_bits_per_s: u64,
+    limiting_stage: String,
+    root: String,
+    peer_root: String,
+    identical: bool,
+    dry_run: bool,
+    wire_bytes_sent: u64,
+    wire_bytes_received: u64,
+    round_trips: u32,
+}
+
+impl Record for TransferRecord<'_> {
+    const TYPE: &'static str = "summary";
+}
+
+/// A finished transfer with `peer`, as the user named it.
+pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent, summary: &Summary) -> TransferRecord<'a> {
+    TransferRecord {
+        operation,
+        peer: peer.to_owned(),
+        transport: summary.transport.to_string(),
+        resumed: summary.resumed,
+        events_sent: summary.events_sent,
+        events_received: summary.events_received,
+        chunks_sent: summary.chunks_sent,
+        chunks_received: summary.chunks_received,
+        chunks_present: summary.chunks_present,
+        bytes_sent: summary.bytes_sent,
+        bytes_received: summary.bytes_received,
+        elapsed_ms: summary.elapsed.as_millis() as u64,
+        goodput_bits_per_s: summary.goodput_bits_per_s,
+        limiting_stage: summary.limiting_stage.to_string(),
+        root: summary.root.to_string(),
+        peer_root: summary.peer_root.to_string(),
+        identical: summary.identical,
+        dry_run: extent == Extent::DryRun,
+        wire_bytes_sent: summary.wire_bytes_sent,
+        wire_bytes_received: summary.wire_bytes_received,
+        round_trips: summary.round_trips,
+    }
+}
+
+/// The same for people.
+pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> String {
+    let verb = if extent == Extent::DryRun { "would be " } else { "" };
+    let side = |events: u64, chunks: u64, bytes: u64| {
+        format!("{}, {} ({})", count_text(events, "event"), count_text(chunks, "chunk"), bytes_text(bytes))
+    };
+    let sent = side(summary.events_sent, summary.chunks_sent, summary.bytes_sent);
+    let received = side(summary.events_received, summary.chunks_received, summary.bytes_received);
+    let equal =
+        if summary.identical { format!("identical with {peer} at {}", summary.root.short()) } else { format!("not identical with {peer}") };
+    let rate = rate_text(summary.goodput_bits_per_s as f64);
+    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, &summary.limiting_stage);
+    format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}, {rate}, limited by {stage}\n{equal}")
+}
+
+#[derive(Serialize)]
+pub(crate) struct ListeningRecord {
+    quic: String,
+    tcp: String,
+    device: String,
+}
+
+impl Record for ListeningRecord {
+    const TYPE: &'static str = "listening";
+}
+
+pub(crate) fn listening_record(listening: &Listening) -> ListeningRecord {
+    ListeningRecord { quic: listening.quic.to_string(), tcp: listening.tcp.to_string(), device: listening.device.to_string() }
+}
+
+pub(crate) fn listening_text(listening: &Listening) -> String {
+    format!("listening on {} (quic) and {} (tcp), device {}", listening.quic, listening.tcp, listening.device)
+}
+
+#[derive(Serialize)]
+pub(crate) struct TicketRecord {
+    pub(crate) ticket: String,
+    pub(crate) expires_ms: u64,
+}
+
+impl Record for TicketRecord {
+    const TYPE: &'static str = "ticket";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::json_line;
+    use mirror_engine::{
+        id::{DeviceId, Root},
+        transport::TransportKind,
+    };
+    use std::time::Duration;
+
+    fn summary() -> Summary {
+        Summary {
+            peer: DeviceId::from_bytes([3; 32]),
+            transport: TransportKind::Tcp,
+            resumed: false,
+            events_sent: 1,
+            events_received: 0,
+            chunks_sent: 2,
+            chunks_received: 0,
+            chunks_present: 0,
+            bytes_sent: 4096,
+            bytes_received: 0,
+            elapsed: Duration::from_millis(500),
+            goodput_bits_per_s: 65_536,
+            limiting_stage: "link",
+            root: Root::from_bytes([1; 32]),
+            peer_root: Root::from_bytes([1; 32]),
+            identical: true,
+            wire_bytes_sent: 5000,
+            wire_bytes_received: 200,
+            round_trips: 2,
+        }
+    }
+
+    #[test]
+    fn a_summary_begins_with_the_fields_of_the_contract_in_order() {
+        let root = "01".repeat(32);
+        let json = json_line(&transfer_record("push", "nas", Extent::Done, &summary()));
+        let expected = format!(
+            r#"{{"type":"summary","operation":"push","peer":"nas","transport":"tcp","resumed":false,"events_sent":1,"events_received":0,"chunks_sent":2,"chunks_received":0,"chunks_present":0,"bytes_sent":4096,"bytes_received":0,"elapsed_ms":500,"goodput_bits_per_s":65536,"limiting_stage":"link","root":"{root}","peer_root":"{root}","identical":true"#
+        );
+        assert!(json.starts_with(&expected), "{json}");
+    }
+
+    #[test]
+    fn people_read_how_much_how_fast_and_what_limits() {
+        let text = transfer_text("nas", Extent::Done, &summary());
+        assert!(text.starts_with("sent 1 event, 2 chunks (4.0 KiB); received 0 events"));
+        assert!(text.contains("over tcp, 65.5 kbit/s (8.2 kB/s), limited by link"));
+        assert!(text.ends_with("identical with nas at 01010101"));
+    }
+}
