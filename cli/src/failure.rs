@@ -197,6 +197,9 @@ impl From<VaultError> for Failure {
             E::NoSpace(_) => {
                 Self::of(Code::NoSpace, &error).hint("free some space, then run the same command again: it continues where it stopped")
             }
+            E::NoSlot(_) => Self::of(Code::WrongKey, &error).hint("open it with what it has: passphrase, recovery phrase or device"),
+            E::Fork(_) => Self::of(Code::Forked, &error)
+                .hint("both branches are kept; do not copy or roll back a vault directory, clone it: mirror invite, mirror clone"),
             E::Busy(_) => {
                 Self::of(Code::Temporary, &error).hint("wait for the other process to end, or end it, then run the same command again")
             }
@@ -220,15 +223,20 @@ impl From<ReplicateError> for Failure {
         use ReplicateError as E;
         match error {
             E::Vault(error) => error.into(),
-            E::Home(error) => error.into(),
             E::Transport(error) => error.into(),
             E::Ticket(_) => Self::of(Code::Refused, &error)
                 .hint("a ticket is good once and for a short time; make a new one on the other device: mirror invite"),
-            E::Forked(_) => Self::of(Code::Forked, &error)
+            E::Fork(_) => Self::of(Code::Forked, &error)
                 .hint("both branches are kept; do not copy a vault directory, clone it: mirror invite, mirror clone"),
-            E::Fuse { deleted, .. } => {
-                Self::of(Code::Fuse, &error).hint(format!("nothing was applied; if that is meant, allow it: --max-delete {deleted}"))
+            E::Refused(_) => Self::of(Code::Refused, &error)
+                .hint("is this the right vault, and is this replica still a member there? mirror peer list there shows who is"),
+            E::Peer(_) => Self::of(Code::Failed, &error).hint("is that device's mirror healthy and up to date? mirror verify there"),
+            E::PeerStopped(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            E::NoAddress(_) => {
+                Self::of(Code::Unreachable, &error).hint("give one that works: mirror peer add NAME HOST:PORT --device ID")
             }
+            E::Partial(_) => Self::of(Code::Partial, &error)
+                .hint("everything else was done; run mirror verify there, or sync with another replica that has them"),
             E::Cancelled => Self::interrupted(),
             _ => Self::of(Code::Failed, &error),
         }
@@ -335,8 +343,10 @@ mod tests {
         assert_eq!(transport(T::Timeout), 5);
         assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);
         assert_eq!(code(R::Ticket("expired".into())), 6);
-        assert_eq!(code(R::Forked("two events".into())), 9);
-        assert_eq!(code(R::Fuse { deleted: 9, allowed: 3 }), 15);
+        assert_eq!(code(R::Fork("two events".into())), 9);
+        assert_eq!(code(R::Refused("no member".into())), 6);
+        assert_eq!(code(R::PeerStopped("no space".into())), 5);
+        assert_eq!(code(R::NoAddress("nowhere".into())), 16);
         assert_eq!(code(R::Cancelled), 130);
         assert_eq!(code(R::Vault(VaultError::Keyless)), 6);
         assert_eq!(code(HomeError::Io { what: "home".into(), source: io::ErrorKind::StorageFull.into() }), 14);

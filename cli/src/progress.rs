@@ -93,9 +93,9 @@ impl Watch for Meter {
         self.bytes.fetch_add(bytes, Relaxed);
     }
 
-    fn total(&self, items: u64, bytes: u64) {
-        self.items_total.store(items, Relaxed);
-        self.bytes_total.store(bytes, Relaxed);
+    fn expect(&self, items: u64, bytes: u64) {
+        self.items_total.fetch_add(items, Relaxed);
+        self.bytes_total.fetch_add(bytes, Relaxed);
     }
 
     fn cancelled(&self) -> bool {
@@ -108,10 +108,12 @@ impl replicate::Observer for Meter {
         use replicate::Progress as P;
         match progress {
             // Only the first: a failover in mid-transfer is in the summary.
-            P::Connected { transport } => drop(self.transport.set(transport.to_string())),
-            P::Totals { chunks, bytes } => self.total(chunks, bytes),
-            P::Moved { chunks, bytes } => self.advance(chunks, bytes),
-            _ => {}
+            P::Connected { transport, .. } => drop(self.transport.set(transport.to_string())),
+            P::Total { chunks, bytes } => {
+                self.items_total.store(chunks, Relaxed);
+                self.bytes_total.store(bytes, Relaxed);
+            }
+            P::Received { chunks, bytes } | P::Sent { chunks, bytes } => self.advance(chunks, bytes),
         }
     }
 
@@ -151,8 +153,8 @@ impl Progress {
         Self { meter, thread: spawned.ok().map(|handle| (stop, handle)) }
     }
 
-    pub(crate) fn meter(&self) -> &Meter {
-        &self.meter
+    pub(crate) fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 }
 
@@ -211,10 +213,10 @@ mod tests {
     }
 
     #[test]
-    fn counters_add_up_and_totals_replace() {
+    fn counters_and_expectations_add_up() {
         let meter = meter();
-        meter.total(2, 10);
-        meter.total(4, 100);
+        meter.expect(2, 10);
+        meter.expect(2, 90);
         meter.advance(1, 30);
         meter.advance(1, 20);
         let record = meter.record();

@@ -101,10 +101,6 @@ pub const KDF_LANES: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// A peer that sends nothing for this long is gone.
 pub const IDLE_MS: u64 = 30_000;
-/// A dial, over all addresses and transports, has failed after this time.
-pub const CONNECT_MS: u64 = 5_000;
-/// TCP is dialled as well when QUIC has not connected after this time: UDP may be blocked.
-pub const TCP_AFTER_MS: u64 = 1_000;
 /// A peer must finish handshake and Hello within this time.
 pub const HANDSHAKE_MS: u64 = 10_000;
 /// A dial, over all addresses and transports, has failed after this time.

@@ -151,9 +151,6 @@ pub(crate) struct PeerOptions {
     /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
     #[arg(long, value_name = "RATE[:RATE]")]
     pub(crate) bwlimit: Option<BandwidthLimit>,
-    /// Refuse when the peer has deleted more keys than this
-    #[arg(long, value_name = "N")]
-    pub(crate) max_delete: Option<u64>,
 }
 
 /// `--transport`

@@ -18,7 +18,7 @@ pub(super) fn status(session: &Session) -> Result<Code, Failure> {
 pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
     let progress = session.progress("verify");
-    let report = vault.verify(args.read_data, progress.meter())?;
+    let report = vault.verify(args.read_data, &*progress.meter())?;
     drop(progress);
     session.output.show(|| render::verify_record(&report), || render::verify_text(&report))?;
     if report.is_clean() {
@@ -32,7 +32,7 @@ pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Code, Failu
 pub(super) fn recover(session: &Session, args: &RecoverArgs) -> Result<Code, Failure> {
     let (dir, extent) = (session.vault_dir()?, Extent::of(args.dry_run));
     let progress = session.progress("recover");
-    let repairs = Vault::recover(&dir, args.dry_run, progress.meter())?;
+    let repairs = Vault::recover(&dir, args.dry_run, &*progress.meter())?;
     drop(progress);
     for repair in &repairs {
         session.output.show(|| render::repair_record(repair), || render::repair_text(repair))?;

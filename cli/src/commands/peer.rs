@@ -6,13 +6,14 @@ use crate::{
     failure::{Code, Failure},
     render,
 };
-use mirror_engine::home::Peer;
+use mirror_engine::home::{Peer, Role};
 
 pub(super) fn peer(session: &Session, command: PeerCommand) -> Result<Code, Failure> {
     let vault = session.open()?;
     match command {
         PeerCommand::Add { name, address, device } => {
-            let peer = Peer { name, device, addresses: vec![replicate::with_port(&address)?] };
+            let added_ms = mirror_engine::clock::wall_ms();
+            let peer = Peer { name, device, addresses: vec![replicate::with_port(&address)?], role: Role::Member, added_ms };
             vault.home().add_peer(peer.clone())?;
             session.report(|| render::peer_record(&peer), || format!("added {}", render::peer_text(&peer)))?;
         }

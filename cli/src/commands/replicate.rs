@@ -8,12 +8,16 @@ use crate::{
     render::{self, Extent},
 };
 use mirror_engine::{
-    home::Peer,
-    replicate::{self, Direction, SyncOptions, Target},
+    home::{HomeError, Peer},
+    replicate::{self, Options, Target},
+    session::Direction,
     transport::{Choice, Congestion, TransportKind},
     vault::Vault,
 };
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
+
+/// One for the session, one for its lanes: more than one core only helps when both ends have it.
+const NETWORK_THREADS: usize = 2;
 
 pub(super) fn push(session: &Session, options: &PeerOptions) -> Result<Code, Failure> {
     run(session, "push", Direction::Push, options)
@@ -36,16 +40,25 @@ fn run(session: &Session, operation: &'static str, direction: Direction, options
     let vault = session.open()?;
     let target = target(&vault, options)?;
     let progress = session.transfer_progress(operation);
-    let summary = replicate::sync(&vault, &target, &sync_options(direction, options), progress.meter())?;
+    let summary = block_on(replicate::sync(&vault, &target, &sync_options(direction, options), progress.meter()))??;
     drop(progress);
     let (peer, extent) = (&options.peer, Extent::of(options.dry_run));
     session.report(|| render::transfer_record(operation, peer, extent, &summary), || render::transfer_text(peer, extent, &summary))?;
     Ok(Code::Ok)
 }
 
-fn sync_options(direction: Direction, options: &PeerOptions) -> SyncOptions {
+/// Runs what waits for the network, on threads of its own.
+///
+/// # Errors
+/// When the system has no thread to spare.
+pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(NETWORK_THREADS).enable_all().build();
+    Ok(runtime.map_err(|error| Failure::io("cannot start the network threads", &error))?.block_on(future))
+}
+
+fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
     let limit = options.bwlimit.unwrap_or_default();
-    SyncOptions {
+    Options {
         direction,
         choice: choice(options.transport),
         lanes: options.lanes.map(usize::from),
@@ -53,14 +66,14 @@ fn sync_options(direction: Direction, options: &PeerOptions) -> SyncOptions {
             CongestionChoice::Bbr => Congestion::Bbr,
             CongestionChoice::Cubic => Congestion::Cubic,
         }),
-        bandwidth_limit: (limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s)),
+        send_limit: limit.send.map(|rate| rate.bytes_per_s),
+        receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
         dry_run: options.dry_run,
-        max_delete: options.max_delete,
     }
 }
 
 /// A transport that was typed wins over `MIRROR_FORCE_TCP`.
-fn choice(typed: Option<TransportChoice>) -> Choice {
+pub(super) fn choice(typed: Option<TransportChoice>) -> Choice {
     let forced = || environment("MIRROR_FORCE_TCP").filter(|value| value != "0").map(|_| TransportChoice::Tcp);
     match typed.or_else(forced).unwrap_or_default() {
         TransportChoice::Auto => Choice::Auto,
@@ -72,17 +85,23 @@ fn choice(typed: Option<TransportChoice>) -> Choice {
 /// Who is meant: an address with a device, or a name that is known.
 fn target(vault: &Vault, options: &PeerOptions) -> Result<Target, Failure> {
     if let Some(device) = options.device {
-        return Ok(Target { device, addresses: resolve(&[with_port(&options.peer)?])? });
+        let addresses = replicate::resolve(&[with_port(&options.peer)?])?;
+        return Ok(Target { name: options.peer.clone(), device, addresses });
     }
     let peer = known_peer(vault, &options.peer)?;
-    Ok(Target { device: peer.device, addresses: resolve(&peer.addresses)? })
+    if peer.addresses.is_empty() {
+        let failure = Failure::new(Code::Unreachable, format!("no address of {} is known here", peer.name));
+        return Err(failure.hint(format!("let it push or pull, or say where it is: mirror peer add {} HOST:PORT --device {}", peer.name, peer.device)));
+    }
+    Ok(Target { device: peer.device, addresses: replicate::resolve(&peer.addresses)?, name: peer.name })
 }
 
 /// # Errors
 /// [`Code::Usage`] with the nearest known name.
 pub(super) fn known_peer(vault: &Vault, name: &str) -> Result<Peer, Failure> {
-    if let Some(peer) = vault.home().peer(name)? {
-        return Ok(peer);
+    match vault.home().peer(name) {
+        Err(HomeError::NoSuchPeer(_)) => {}
+        found => return Ok(found?),
     }
     let peers = vault.home().peers()?;
     let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
@@ -112,24 +131,6 @@ pub(super) fn with_port(address: &str) -> Result<String, Failure> {
     }
 }
 
-/// Every address that the names stand for.
-///
-/// # Errors
-/// [`Code::Unreachable`] with each cause when there is none.
-fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, Failure> {
-    let mut found: Vec<SocketAddr> = Vec::new();
-    let mut failure = Failure::new(Code::Unreachable, "no address of the peer can be found")
-        .hint("give one that works: mirror peer add NAME HOST:PORT --device ID");
-    for address in addresses {
-        match address.to_socket_addrs() {
-            Ok(resolved) => found.extend(resolved),
-            Err(error) => failure = failure.cause(format!("{address}: {error}")),
-        }
-    }
-    found.dedup();
-    if found.is_empty() { Err(failure) } else { Ok(found) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,9 +156,4 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_peer_without_an_address_is_unreachable() {
-        assert_eq!(resolve(&[]).unwrap_err().code, Code::Unreachable);
-        assert_eq!(resolve(&["127.0.0.1:1".to_owned()]).unwrap(), ["127.0.0.1:1".parse().unwrap()]);
-    }
 }

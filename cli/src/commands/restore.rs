@@ -11,7 +11,7 @@ pub(super) fn restore(session: &Session, args: &RestoreArgs) -> Result<Code, Fai
     let prefixes = keys(&args.prefixes)?;
     let vault = session.open()?;
     let progress = session.progress("restore");
-    let report = vault.restore(&args.dest, &prefixes, args.overwrite, progress.meter())?;
+    let report = vault.restore(&args.dest, &prefixes, args.overwrite, &*progress.meter())?;
     drop(progress);
     for (key, reason) in &report.failed {
         session.talk.warn(&format!("not restored: {}", render::not_done_line(&render::key_text(key), reason)));

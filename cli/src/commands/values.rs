@@ -20,7 +20,7 @@ pub(super) fn add(session: &Session, args: AddArgs) -> Result<Code, Failure> {
     let options = AddOptions { paths: args.paths, prefix: args.prefix, exclude: args.exclude, dry_run: args.dry_run };
     let vault = session.open()?;
     let progress = session.progress("add");
-    let report = vault.add(&options, progress.meter())?;
+    let report = vault.add(&options, &*progress.meter())?;
     drop(progress);
     show(session, "add", extent, &report)
 }
@@ -34,7 +34,7 @@ pub(super) fn put(session: &Session, args: &PutArgs) -> Result<Code, Failure> {
     };
     let vault = session.open()?;
     let progress = session.progress("put");
-    let report = vault.put(&key, &mut source, progress.meter())?;
+    let report = vault.put(&key, &mut source, &*progress.meter())?;
     drop(progress);
     show(session, "put", Extent::Done, &report)
 }

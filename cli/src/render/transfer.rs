@@ -1,8 +1,9 @@
 //! What a transfer between two replicas did, and what `serve` and `invite` say.
 
 use super::{Extent, Record, bytes_text, count_text, rate_text, span_text};
-use mirror_engine::replicate::{Listening, Summary};
+use mirror_engine::{id::DeviceId, replicate::Summary};
 use serde::Serialize;
+use std::net::SocketAddr;
 
 /// The record of the contract, with what was added to it at the end.
 #[derive(Serialize)]
@@ -22,12 +23,13 @@ pub(crate) struct TransferRecord<'a> {
     goodput_bits_per_s: u64,
     limiting_stage: String,
     root: String,
-    peer_root: String,
+    peer_root: Option<String>,
     identical: bool,
     dry_run: bool,
     wire_bytes_sent: u64,
     wire_bytes_received: u64,
-    round_trips: u32,
+    first_chunk_ms: Option<u64>,
+    chunks_unavailable: u64,
 }
 
 impl Record for TransferRecord<'_> {
@@ -49,15 +51,16 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         bytes_sent: summary.bytes_sent,
         bytes_received: summary.bytes_received,
         elapsed_ms: summary.elapsed.as_millis() as u64,
-        goodput_bits_per_s: summary.goodput_bits_per_s,
-        limiting_stage: summary.limiting_stage.to_string(),
+        goodput_bits_per_s: summary.goodput_bits_per_s(),
+        limiting_stage: summary.limiting_stage.name().to_owned(),
         root: summary.root.to_string(),
-        peer_root: summary.peer_root.to_string(),
-        identical: summary.identical,
+        peer_root: summary.peer_root.map(|root| root.to_string()),
+        identical: summary.is_identical(),
         dry_run: extent == Extent::DryRun,
         wire_bytes_sent: summary.wire_bytes_sent,
         wire_bytes_received: summary.wire_bytes_received,
-        round_trips: summary.round_trips,
+        first_chunk_ms: summary.first_chunk.map(|after| after.as_millis() as u64),
+        chunks_unavailable: summary.chunks_unavailable,
     }
 }
 
@@ -70,9 +73,9 @@ pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> St
     let sent = side(summary.events_sent, summary.chunks_sent, summary.bytes_sent);
     let received = side(summary.events_received, summary.chunks_received, summary.bytes_received);
     let equal =
-        if summary.identical { format!("identical with {peer} at {}", summary.root.short()) } else { format!("not identical with {peer}") };
-    let rate = rate_text(summary.goodput_bits_per_s as f64);
-    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, &summary.limiting_stage);
+        if summary.is_identical() { format!("identical with {peer} at {}", summary.root.short()) } else { format!("not identical with {peer}") };
+    let rate = rate_text(summary.goodput_bits_per_s() as f64);
+    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, summary.limiting_stage.name());
     format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}, {rate}, limited by {stage}\n{equal}")
 }
 
@@ -85,6 +88,14 @@ pub(crate) struct ListeningRecord {
 
 impl Record for ListeningRecord {
     const TYPE: &'static str = "listening";
+}
+
+/// The ports that are open, and whose they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listening {
+    pub(crate) quic: SocketAddr,
+    pub(crate) tcp: SocketAddr,
+    pub(crate) device: DeviceId,
 }
 
 pub(crate) fn listening_record(listening: &Listening) -> ListeningRecord {
@@ -111,6 +122,7 @@ mod tests {
     use crate::render::json_line;
     use mirror_engine::{
         id::{DeviceId, Root},
+        replicate::Stage,
         transport::TransportKind,
     };
     use std::time::Duration;
@@ -128,14 +140,13 @@ mod tests {
             bytes_sent: 4096,
             bytes_received: 0,
             elapsed: Duration::from_millis(500),
-            goodput_bits_per_s: 65_536,
-            limiting_stage: "link",
+            limiting_stage: Stage::Link,
+            first_chunk: None,
+            chunks_unavailable: 0,
             root: Root::from_bytes([1; 32]),
-            peer_root: Root::from_bytes([1; 32]),
-            identical: true,
+            peer_root: Some(Root::from_bytes([1; 32])),
             wire_bytes_sent: 5000,
             wire_bytes_received: 200,
-            round_trips: 2,
         }
     }
 

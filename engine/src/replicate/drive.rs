@@ -86,6 +86,7 @@ pub(super) async fn drive(
     };
     let local = Local { frontier: party.store.frontier(), root: party.store.root(), pending };
     let root = local.root;
+    let dry_run = party.options.dry_run.then(|| local.frontier.clone());
     let crank = Crank {
         session: Session::new(config, local, began),
         began,
@@ -97,13 +98,14 @@ pub(super) async fn drive(
         pace_in: Arc::new(Pace::new(party.options.receive_limit)),
         pace_out: Arc::new(Pace::new(party.options.send_limit)),
         lane_count: party.options.lanes.unwrap_or(default_lanes(connection.kind())),
+        dry_run,
     };
     let (driven, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
     let tally = driven.map_err(|error| failures.take().unwrap_or(error))?;
     if let Some(error) = failures.take() {
         return Err(error);
     }
-    conclude(connection, tally, kept, served, began.elapsed())
+    conclude(connection, tally, kept, served, began.elapsed(), party.options.dry_run)
 }
 
 /// More lanes than one cost more than they bring where two cores do everything; a second TCP connection hides its neighbour's stalls.
@@ -162,6 +164,8 @@ struct Crank<'a> {
     pace_in: Arc<Pace>,
     pace_out: Arc<Pace>,
     lane_count: usize,
+    /// Of a dry run: what this side holds, to compare with the peer's.
+    dry_run: Option<Frontier>,
 }
 
 /// Where the crank's outputs go.
@@ -318,7 +322,16 @@ impl Crank<'_> {
     fn note(&mut self, event: SessionEvent) {
         let tally = &mut self.tally;
         match event {
-            SessionEvent::PeerKnown { frontier, root, .. } | SessionEvent::PeerApplied { frontier, root } => {
+            SessionEvent::PeerKnown { frontier, root, .. } => {
+                tally.peer_root = Some(root);
+                if let Some(ours) = &self.dry_run {
+                    tally.events_sent = ours.events_beyond(&frontier);
+                    tally.events_received = frontier.events_beyond(ours);
+                    self.session.handle_stop(clock::now());
+                }
+                tally.peer_frontier = Some(frontier);
+            }
+            SessionEvent::PeerApplied { frontier, root } => {
                 tally.peer_root = Some(root);
                 tally.peer_frontier = Some(frontier);
             }
@@ -395,6 +408,7 @@ fn conclude(
     kept: keeper::Kept,
     served: server::Served,
     elapsed: Duration,
+    dry_run: bool,
 ) -> Result<Driven, ReplicateError> {
     let stats = connection.stats();
     if kept.unwanted > 0 {
@@ -430,6 +444,7 @@ fn conclude(
         Some(Outcome::Diverged) => {
             Err(ReplicateError::Fork("both replicas hold as many events of every author, and not the same: a log was forked".into()))
         }
+        Some(Outcome::Stopped) if dry_run => Ok(driven),
         Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
         Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
         Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),

@@ -20,7 +20,7 @@ pub use types::{Observer, Options, Progress, ReplicateError, Stage, Summary, Tar
 use crate::{
     home::{Home, Ticket},
     session::Side,
-    transport::{CloseReason, Dialer, Protocol, TransportError, Tuning},
+    transport::{CloseReason, Dialer, Protocol, TransportError},
     vault::Vault,
 };
 use drive::{Party, drive};
@@ -41,7 +41,7 @@ pub async fn sync(
     observer: Arc<dyn Observer>,
 ) -> Result<Summary, ReplicateError> {
     vault.store().refresh().map_err(crate::vault::VaultError::from)?;
-    let dialer = Dialer::new(vault.device(), Tuning::default())?;
+    let dialer = Dialer::new(vault.device(), options.tuning())?;
     let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
     observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
     let party = Party {
@@ -70,7 +70,7 @@ pub async fn pair(
         return Err(ReplicateError::Ticket("it has expired".into()));
     }
     let device = home.device().map_err(crate::vault::VaultError::from)?;
-    let dialer = Dialer::new(&device, Tuning::default())?;
+    let dialer = Dialer::new(&device, options.tuning())?;
     let addresses = resolve(&ticket.addresses)?;
     let connection = dialer.dial_auto(&addresses, ticket.device, Protocol::Pairing, options.choice).await.map_err(|error| {
         // Without an open ticket a stranger is refused in the handshake already.

@@ -3,7 +3,7 @@
 use crate::{
     id::{DeviceId, Root},
     session::Direction,
-    transport::{Choice, TransportError, TransportKind},
+    transport::{Choice, Congestion, TransportError, TransportKind, Tuning},
     vault::VaultError,
 };
 use std::{net::SocketAddr, time::Duration};
@@ -21,11 +21,31 @@ pub struct Options {
     pub send_limit: Option<u64>,
     /// Bytes a second that we take at most.
     pub receive_limit: Option<u64>,
+    /// QUIC's congestion control; none lets the default stand.
+    pub congestion: Option<Congestion>,
+    /// Only find out how many events each side lacks.
+    pub dry_run: bool,
+}
+
+impl Options {
+    /// What the transport needs to know of it.
+    pub(super) fn tuning(&self) -> Tuning {
+        let tuning = Tuning::default();
+        Tuning { congestion: self.congestion.unwrap_or(tuning.congestion), ..tuning }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { direction: Direction::Both, choice: Choice::Auto, lanes: None, send_limit: None, receive_limit: None }
+        Self {
+            direction: Direction::Both,
+            choice: Choice::Auto,
+            lanes: None,
+            send_limit: None,
+            receive_limit: None,
+            congestion: None,
+            dry_run: false,
+        }
     }
 }
 

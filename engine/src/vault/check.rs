@@ -30,7 +30,7 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
 pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {
     let depth = if read_data { Depth::Data } else { Depth::Structure };
     let counts = vault.store().counts()?;
-    watch.total(counts.chunks, counts.bytes);
+    watch.expect(counts.chunks, counts.bytes);
     let found = vault.store().verify(depth, &|chunks, bytes| {
         watch.advance(chunks, bytes);
         if watch.cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

@@ -173,7 +173,7 @@ impl Restore<'_> {
         let mut page = Vec::with_capacity(PAGE_ROWS);
         rows_below(self.vault, prefixes, &mut |row| {
             let Some(value) = row.version.value().cloned() else { return Ok(ControlFlow::Continue(())) };
-            self.watch.total(1, value.content.bytes);
+            self.watch.expect(1, value.content.bytes);
             match value.kind {
                 ValueKind::Directory(_) => directories.push((row.key, value)),
                 ValueKind::Symlink(_) => links.push((row.key, value)),

@@ -201,8 +201,8 @@ impl VerifyReport {
 pub trait Watch: Send + Sync {
     /// `items` and `bytes` more are done.
     fn advance(&self, items: u64, bytes: u64);
-    /// The total has become known, or has grown to this.
-    fn total(&self, items: u64, bytes: u64);
+    /// `items` and `bytes` more are known to have to be done.
+    fn expect(&self, items: u64, bytes: u64);
     /// Whether to stop at the next commit point.
     fn cancelled(&self) -> bool;
 }
@@ -213,7 +213,7 @@ pub struct Unwatched;
 
 impl Watch for Unwatched {
     fn advance(&self, _: u64, _: u64) {}
-    fn total(&self, _: u64, _: u64) {}
+    fn expect(&self, _: u64, _: u64) {}
     fn cancelled(&self) -> bool {
         false
     }
@@ -255,9 +255,6 @@ pub enum VaultError {
     /// No such key.
     #[error("no such key: {0}")]
     NoSuchKey(String),
-    /// `restore` would overwrite something.
-    #[error("would overwrite what is in {0}")]
-    WouldClobber(String),
     /// Written by a newer version.
     #[error("{what} has format {found}, this program reads up to {known}")]
     TooNew {

@@ -183,7 +183,7 @@ impl Scan<'_, '_> {
 
     fn dispatch(&mut self, window: &mut Vec<Found>, report: &mut AddReport) -> Result<(), VaultError> {
         let (items, bytes) = window.iter().fold((0, 0), |(items, bytes), found| (items + 1, bytes + found.value_bytes()));
-        self.watch.total(items, bytes);
+        self.watch.expect(items, bytes);
         let known = self.vault.known_files(window)?;
         for (found, known) in window.drain(..).zip(known) {
             if known == Known::Unchanged && self.round == Round::First {
