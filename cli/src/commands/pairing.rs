@@ -9,7 +9,7 @@ use crate::{
 };
 use mirror_engine::replicate::{self, Role};
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::Path,
 };
 use zeroize::Zeroizing;
@@ -20,7 +20,7 @@ pub(super) const PORT: u16 = 7740;
 /// Runs until a signal ends it, which is the code it ends with.
 pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
-    let everywhere = [SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), PORT)];
+    let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
     let progress = session.progress("serve");
     let mut announced = Ok(());
@@ -37,6 +37,13 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     announced?;
     served?;
     Ok(if session.interrupt.is_set() { Code::Interrupted } else { Code::Ok })
+}
+
+/// All interfaces: with IPv6, which takes IPv4 along, unless this machine has none.
+fn everywhere() -> SocketAddr {
+    let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let ip = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    SocketAddr::new(ip, PORT)
 }
 
 pub(super) fn invite(session: &Session, args: &InviteArgs) -> Result<Code, Failure> {
