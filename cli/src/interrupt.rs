@@ -75,3 +75,23 @@ impl Interrupt {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// The only test that signals this process: a second signal would end it.
+    #[test]
+    fn the_first_signal_is_seen_and_ends_nothing() {
+        let interrupt = Interrupt::install().unwrap();
+        assert!(!interrupt.is_set());
+        let sent = process::Command::new("kill").args(["-TERM", &process::id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let begun = Instant::now();
+        while !interrupt.is_set() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "no signal was seen");
+            thread::yield_now();
+        }
+    }
+}

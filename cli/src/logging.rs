@@ -22,9 +22,7 @@ pub(crate) fn start(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
     let file = settings.log_file.as_deref().map(open).transpose()?;
     let file =
         file.map(|file| tracing_subscriber::fmt::layer().json().with_writer(Mutex::new(file)).with_filter(file_level(settings.verbosity)));
-    let ansi = settings.stderr_style == crate::render::Style::Colored;
-    let stderr =
-        tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(ansi).with_writer(BesideProgress(talk.clone()));
+    let stderr = tracing_subscriber::fmt::layer().without_time().with_target(false).with_writer(BesideProgress(talk.clone()));
     let subscriber = Registry::default().with(file).with(stderr.with_filter(stderr_level(settings.verbosity, settings.format)));
     // A second start in one process (in tests) keeps the first.
     drop(tracing::subscriber::set_global_default(subscriber));

@@ -32,8 +32,11 @@ Examples:
   mirror clone TICKET photos             (there) make the second replica
   mirror sync laptop                     make both the same, both ways
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 partial, 5 retry later, 6 refused, 8 too new, 9 rollback or fork, 10 no vault,
-11 locked, 12 wrong passphrase, 13 damage, 14 no space, 15 safety fuse, 16 peer unreachable, 130 interrupted.";
+Exit codes:
+   0 ok                3 partly done      9 rollback or fork    13 damage found
+   1 failed            5 retry later     10 no vault            14 no space
+   2 usage             6 refused         11 locked              15 safety fuse
+ 130 interrupted       8 too new         12 wrong passphrase    16 peer unreachable";
 
 /// Keeps replicas of an encrypted vault the same, peer to peer
 ///

@@ -25,7 +25,9 @@ pub(super) fn init(session: &Session, args: InitArgs) -> Result<Code, Failure> {
     let made = match Vault::init(&args.dir, &session.home()?, options) {
         Ok(made) => made,
         Err(error) => {
-            kit.map(RecoveryFile::discard);
+            if let Some(kit) = kit {
+                kit.discard();
+            }
             return Err(error.into());
         }
     };

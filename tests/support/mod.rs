@@ -1,0 +1,179 @@
+//! What tests of the program need: directories of their own, devices of their own, and children that do not outlive them.
+
+use serde_json::Value;
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    rc::Rc,
+};
+use tempfile::TempDir;
+
+/// A directory in which everything of one test happens; gone when the last of it and its devices is.
+pub(crate) struct Sandbox {
+    dir: Rc<TempDir>,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self { dir: Rc::new(TempDir::new().unwrap()) }
+    }
+
+    /// A path in the sandbox.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file, with the directories above it.
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    /// A device: a `MIRROR_HOME` of its own.
+    pub(crate) fn device(&self, name: &str) -> Device {
+        Device { home: self.path(&format!("home-{name}")), cwd: self.dir.path().to_owned(), _sandbox: Rc::clone(&self.dir) }
+    }
+
+    /// A device with a vault `vault` that it can open without asking.
+    pub(crate) fn device_with_vault(&self) -> Device {
+        let device = self.device("a");
+        device.run(&["init", "vault", "--no-passphrase", "--no-recovery-kit"]).ok();
+        device.within(&self.path("vault"))
+    }
+}
+
+/// One machine as far as `mirror` is concerned. Commands run in `cwd`.
+#[derive(Clone)]
+pub(crate) struct Device {
+    home: PathBuf,
+    cwd: PathBuf,
+    _sandbox: Rc<TempDir>,
+}
+
+impl Device {
+    /// The same device, in another working directory.
+    pub(crate) fn within(&self, dir: &Path) -> Self {
+        Self { cwd: dir.to_owned(), ..self.clone() }
+    }
+
+    /// The program with nothing of this machine's settings, and nobody to ask.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mirror"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("MIRROR_") {
+                command.env_remove(name);
+            }
+        }
+        command.args(args).env("MIRROR_HOME", &self.home).current_dir(&self.cwd).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command(args).output().unwrap())
+    }
+
+    /// Runs with `input` on stdin.
+    pub(crate) fn run_with(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut child = self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // A program that does not read its input closes the pipe; that is for the test to judge.
+        drop(child.stdin.take().unwrap().write_all(input));
+        Ran::from(child.wait_with_output().unwrap())
+    }
+
+    /// Serves a vault on free ports of the loopback interface until the guard is dropped.
+    pub(crate) fn serve(&self) -> Serving {
+        Serving::start(self.command(&["--json", "serve", "--listen", "127.0.0.1:0"]))
+    }
+}
+
+/// What a run has left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self { code: output.status.code(), stdout: output.stdout, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
+    }
+}
+
+impl Ran {
+    /// It must have succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        self.ended_with(0)
+    }
+
+    /// It must have ended with this code.
+    #[track_caller]
+    pub(crate) fn ended_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.text(), self.stderr);
+        self
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    /// stdout as JSON lines, which it must be from first to last.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Vec<Value> {
+        let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        self.text().lines().map(parse).collect()
+    }
+
+    /// The last record, which must be of this type.
+    #[track_caller]
+    pub(crate) fn last(&self, kind: &str) -> Value {
+        let last = self.json().pop().expect("at least one record");
+        assert_eq!(last["type"], kind, "{last}");
+        last
+    }
+}
+
+/// A `mirror serve` that ends with its guard.
+pub(crate) struct Serving {
+    child: Child,
+    pub(crate) tcp: String,
+    pub(crate) quic: String,
+    pub(crate) device: String,
+}
+
+impl Serving {
+    /// Waits for the line `listening`, which is printed once connections are accepted: no sleeping, no guessing of ports.
+    fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let record: Value = serde_json::from_str(&line).unwrap_or_default();
+        let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
+        let serving = Self { tcp: field("tcp"), quic: field("quic"), device: field("device"), child };
+        assert_eq!(record["type"], "listening", "{line}");
+        serving
+    }
+
+    /// Sends SIGTERM to this child and says with which code it ended.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
