@@ -1,0 +1,143 @@
+//! Rules for events that need the log: chain, dependencies, lamport, forks.
+//!
+//! An event fits when its author's event before it is the newest one held, everything it depends on is held, and its lamport is exactly
+//! one more than the highest of those. Exactly: an author that could leap ahead would win every conflict from then on.
+
+use super::{Store, StoreError, index::KnownHead, lock};
+use crate::{
+    event::{Dot, Event, Heads},
+    id::{EventId, ReplicaId},
+    limits::FRONTIER_AUTHORS_MAX,
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// Where an event that passed [`Store::check_event`] stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It may be appended now.
+    New,
+    /// It is here already.
+    Held,
+}
+
+/// Events that were checked and will be appended, in this order, but are not in the log yet.
+#[derive(Debug, Clone, Default)]
+pub struct Pending {
+    heads: BTreeMap<ReplicaId, KnownHead>,
+    events: HashMap<Dot, (EventId, u64)>,
+}
+
+impl Pending {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an event that passed the check with what is in here.
+    pub fn add(&mut self, event: &Event) {
+        let (header, dot) = (event.header(), event.dot());
+        self.heads.insert(dot.author, KnownHead { sequence: dot.sequence, event: event.id(), lamport: header.lamport });
+        self.events.insert(dot, (event.id(), header.lamport));
+    }
+}
+
+impl Store {
+    /// Checks whether `event` may be appended after what is in the log and `pending`, without looking at its chunks: so that a
+    /// receiver can refuse it before it asks for them.
+    ///
+    /// # Errors
+    /// [`StoreError::MissingDependency`], [`StoreError::InvalidEvent`], [`StoreError::Fork`], [`StoreError::WrongVault`].
+    pub fn check_event(&self, event: &Event, pending: &Pending) -> Result<Standing, StoreError> {
+        if event.header().vault != self.inner.vault {
+            return Err(StoreError::WrongVault("the event".to_owned()));
+        }
+        let state = lock(&self.inner.log);
+        Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.inner.index.known(dot) }.check(event)
+    }
+}
+
+/// What an event is checked against.
+pub(super) struct Chain<'a> {
+    pub(super) held: &'a BTreeMap<ReplicaId, KnownHead>,
+    pub(super) accepted: &'a Heads,
+    pub(super) pending: &'a Pending,
+    /// Looks an event of the log up.
+    pub(super) known: &'a dyn Fn(&Dot) -> Result<Option<(EventId, u64)>, StoreError>,
+}
+
+impl Chain<'_> {
+    pub(super) fn check(&self, event: &Event) -> Result<Standing, StoreError> {
+        let dot = event.dot();
+        let head = self.head(&dot.author);
+        let held = head.map_or(0, |head| head.sequence);
+        if dot.sequence <= held {
+            return self.compare(dot, event.id());
+        }
+        if dot.sequence > held + 1 {
+            return Err(StoreError::MissingDependency(Dot { author: dot.author, sequence: held + 1 }));
+        }
+        self.refuse_fork_of_lost(dot, event.id())?;
+        if event.header().previous != head.map(|head| head.event) {
+            return Err(StoreError::InvalidEvent { dot, reason: "it does not follow its author's event before it" });
+        }
+        if head.is_none() && self.authors() >= FRONTIER_AUTHORS_MAX {
+            return Err(StoreError::InvalidEvent { dot, reason: "the vault has too many authors" });
+        }
+        self.check_lamport(event, head.map_or(0, |head| head.lamport))?;
+        Ok(Standing::New)
+    }
+
+    fn head(&self, author: &ReplicaId) -> Option<KnownHead> {
+        self.pending.heads.get(author).or_else(|| self.held.get(author)).copied()
+    }
+
+    fn authors(&self) -> usize {
+        self.held.len() + self.pending.heads.keys().filter(|author| !self.held.contains_key(author)).count()
+    }
+
+    /// The event held at `dot` against the one offered.
+    fn compare(&self, dot: Dot, theirs: EventId) -> Result<Standing, StoreError> {
+        match self.look_up(&dot)? {
+            Some((ours, _)) if ours == theirs => Ok(Standing::Held),
+            Some((ours, _)) => Err(StoreError::Fork { dot, ours, theirs }),
+            None => Err(StoreError::Damaged("index.db does not know an event that its head covers".to_owned())),
+        }
+    }
+
+    /// An event that was acknowledged here and lost may come back, another in its place may not.
+    fn refuse_fork_of_lost(&self, dot: Dot, theirs: EventId) -> Result<(), StoreError> {
+        match self.accepted.0.get(&dot.author) {
+            Some(head) if head.sequence == dot.sequence && head.event != theirs => Err(StoreError::Fork { dot, ours: head.event, theirs }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_lamport(&self, event: &Event, previous: u64) -> Result<(), StoreError> {
+        let mut highest = previous;
+        for (author, sequence) in event.header().deps.iter() {
+            let dep = Dot { author: *author, sequence };
+            let lamport = self.lamport_of(&dep)?.ok_or(StoreError::MissingDependency(dep))?;
+            highest = highest.max(lamport);
+        }
+        if event.header().lamport != highest + 1 {
+            return Err(StoreError::InvalidEvent { dot: event.dot(), reason: "its lamport is not one more than what it has seen" });
+        }
+        Ok(())
+    }
+
+    /// Lamport of the event at `dot` if it is held. Heads, the common case, are in memory.
+    fn lamport_of(&self, dot: &Dot) -> Result<Option<u64>, StoreError> {
+        match self.head(&dot.author) {
+            Some(head) if head.sequence == dot.sequence => Ok(Some(head.lamport)),
+            Some(head) if head.sequence > dot.sequence => Ok(self.look_up(dot)?.map(|(_, lamport)| lamport)),
+            _ => Ok(None),
+        }
+    }
+
+    fn look_up(&self, dot: &Dot) -> Result<Option<(EventId, u64)>, StoreError> {
+        match self.pending.events.get(dot) {
+            Some(known) => Ok(Some(*known)),
+            None => (self.known)(dot),
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! Appending to the log: what makes events acknowledged.
+//!
+//! Under one lock, of this process and of all others: see what others appended, check, write lists and events in one go, sync, replace
+//! `heads`, return. The index follows when it can; it is scanned up to date otherwise.
+//!
+//! A failed append leaves nothing behind: the segment is cut back to where it was, and given up. The next append begins a new segment
+//! whose header says how much of the old one counts, so even if the cut failed, no event that was not acknowledged can come back and
+//! stand beside the one that took its number.
+
+use super::{
+    FILE_MODE, Inner, LogPosition, Pending, Standing, Store, StoreError,
+    check::Chain,
+    dot_of, head_of, heads,
+    index::{EventPlace, EventRow, KnownHead, ListRow, lock},
+    mend::Changes,
+    segment::{FILE_HEADER_BYTES, FileHeader, SegmentKind},
+};
+use crate::{
+    event::{ChunkList, Dot, Event, Frontier, Heads},
+    id::{ChunkId, EventId, ReplicaId},
+    limits::SEGMENT_BYTES_MAX,
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::{self, File, OpenOptions},
+    path::PathBuf,
+    sync::MutexGuard,
+};
+
+/// The place of an author's next event, and what it has to say of the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// Its number.
+    pub sequence: u64,
+    /// The author's event before it.
+    pub previous: Option<EventId>,
+    /// One more than that of everything held.
+    pub lamport: u64,
+    /// Everything held, without the author itself.
+    pub deps: Frontier,
+}
+
+/// What this process knows of the log.
+#[derive(Debug, Default)]
+pub(super) struct LogState {
+    pub(super) heads: BTreeMap<ReplicaId, KnownHead>,
+    /// What the `heads` file says, and everything held.
+    pub(super) accepted: Heads,
+    /// Up to where the log holds what counts.
+    pub(super) end: LogPosition,
+    /// Where the log ended when an append failed. No more is written to that segment, and what lies behind is not read.
+    pub(super) given_up: Option<LogPosition>,
+}
+
+impl LogState {
+    pub(super) fn held(&self) -> Heads {
+        head_map(&self.heads)
+    }
+
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.is_some_and(|place| place.segment == self.end.segment)
+    }
+
+    pub(super) fn frontier(&self) -> Frontier {
+        self.heads.iter().map(|(author, head)| dot_of(author, head)).collect()
+    }
+}
+
+/// The log's lock, in this process and among processes.
+pub(super) struct LogGuard<'a> {
+    pub(super) state: MutexGuard<'a, LogState>,
+    file: Option<&'a File>,
+}
+
+impl Drop for LogGuard<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.file {
+            let _ = file.unlock();
+        }
+    }
+}
+
+/// Frames to be appended, and the rows that say where they will lie.
+#[derive(Default)]
+struct Group {
+    bytes: Vec<u8>,
+    events: Vec<EventRow>,
+    lists: Vec<ListRow>,
+    list_ids: HashSet<[u8; 32]>,
+    /// The newest event of each author in it.
+    heads: BTreeMap<ReplicaId, KnownHead>,
+}
+
+impl Group {
+    fn place(&mut self, frame: &[u8], id: [u8; 32]) -> EventPlace {
+        let at = LogPosition { segment: 0, offset: self.bytes.len() as u64 };
+        self.bytes.extend_from_slice(frame);
+        EventPlace { at, length: frame.len() as u32, id }
+    }
+
+    fn add_list(&mut self, list: &ChunkList) {
+        let frame = list.to_frame();
+        if self.list_ids.insert(frame.id()) {
+            let place = self.place(frame.verified().bytes(), frame.id());
+            self.lists.push(ListRow(place));
+        }
+    }
+
+    fn add_event(&mut self, event: &Event) {
+        let place = self.place(event.to_frame().verified().bytes(), *event.id().as_bytes());
+        let (dot, lamport) = (event.dot(), event.header().lamport);
+        self.events.push(EventRow { dot, lamport, place });
+        self.heads.insert(dot.author, KnownHead { sequence: dot.sequence, event: event.id(), lamport });
+    }
+
+    /// Turns places in the group into places in the log, now that it is known where the group begins.
+    fn settle(&mut self, start: LogPosition) {
+        let places = self.events.iter_mut().map(|row| &mut row.place).chain(self.lists.iter_mut().map(|row| &mut row.0));
+        places.for_each(|place| place.at = LogPosition { segment: start.segment, offset: start.offset + place.at.offset });
+    }
+}
+
+impl Store {
+    /// Sees what other processes have appended to the log since.
+    ///
+    /// # Errors
+    /// When the log or the index cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        let behind = {
+            let mut state = lock(&self.inner.log);
+            self.inner.take_from_index(&mut state)?;
+            self.inner.is_behind(&state)?
+        };
+        if behind {
+            self.inner.lock_log()?;
+        }
+        Ok(())
+    }
+
+    /// Appends the next event of `author`. `make` gets its place and builds, seals and signs it, under the log's lock. Every chunk of its
+    /// lists must be published already. On return it is acknowledged.
+    ///
+    /// # Errors
+    /// What `make` returns; [`StoreError::Rollback`] when acknowledged events of `author` were lost; otherwise as
+    /// [`Store::append_foreign`].
+    pub fn append_own<E: From<StoreError>>(
+        &self,
+        author: &ReplicaId,
+        make: &mut dyn FnMut(Slot) -> Result<(Event, Vec<ChunkList>), E>,
+    ) -> Result<Event, E> {
+        let mut guard = self.inner.lock_log()?;
+        let slot = next_slot(&guard.state, author)?;
+        let (event, lists) = make(slot.clone())?;
+        let header = event.header();
+        if event.author() != *author || header.sequence != slot.sequence || header.deps != slot.deps {
+            return Err(StoreError::InvalidEvent { dot: event.dot(), reason: "it was not made for its place" }.into());
+        }
+        self.inner.append(&mut guard.state, &[(&event, &lists)])?;
+        Ok(event)
+    }
+
+    /// Appends events of other authors, in an order in which what they depend on comes first, with the lists that they name. Those held
+    /// already are skipped. One sync for all; on return they are acknowledged. All or none.
+    ///
+    /// Returns the dots that are new.
+    ///
+    /// # Errors
+    /// As [`Store::check_event`]; [`StoreError::MissingChunks`] unless every chunk of every list is published; a failed write or sync,
+    /// after which nothing was appended.
+    pub fn append_foreign(&self, events: &[(Event, Vec<ChunkList>)]) -> Result<Vec<Dot>, StoreError> {
+        let mut guard = self.inner.lock_log()?;
+        let events: Vec<(&Event, &[ChunkList])> = events.iter().map(|(event, lists)| (event, lists.as_slice())).collect();
+        self.inner.append(&mut guard.state, &events)
+    }
+}
+
+fn next_slot(state: &LogState, author: &ReplicaId) -> Result<Slot, StoreError> {
+    let head = state.heads.get(author);
+    let held = head.map_or(0, |head| head.sequence);
+    let accepted = state.accepted.0.get(author).map_or(0, |head| head.sequence);
+    if accepted > held {
+        return Err(StoreError::Rollback { author: *author, held, accepted });
+    }
+    let highest = state.heads.values().map(|head| head.lamport).max().unwrap_or(0);
+    let deps = state.frontier().without(author);
+    Ok(Slot { sequence: held + 1, previous: head.map(|head| head.event), lamport: highest + 1, deps })
+}
+
+impl Inner {
+    /// Takes the lock and sees what others have appended.
+    pub(super) fn lock_log(&self) -> Result<LogGuard<'_>, StoreError> {
+        let mut guard = self.lock_log_only()?;
+        self.take_from_index(&mut guard.state)?;
+        if self.is_behind(&guard.state)? {
+            let mut repairs = Vec::new();
+            self.read_log_tail(&mut guard.state, Changes::Make, &mut repairs)?;
+            repairs.iter().for_each(|repair| tracing::warn!(file = %repair.file.display(), "{}", repair.what));
+        }
+        Ok(guard)
+    }
+
+    /// Takes the lock: first among threads, then among processes.
+    pub(super) fn lock_log_only(&self) -> Result<LogGuard<'_>, StoreError> {
+        let state = lock(&self.log);
+        if let Some(file) = &self.log_lock {
+            file.lock().map_err(|error| StoreError::io("lock", &self.dir.join(super::LOCK_FILE), error))?;
+        }
+        Ok(LogGuard { state, file: self.log_lock.as_ref() })
+    }
+
+    /// Takes over what the index knows, unless this process knows more: its last write to the index may have failed.
+    pub(super) fn take_from_index(&self, state: &mut LogState) -> Result<(), StoreError> {
+        if self.index.log_end()? > state.end {
+            (state.heads, state.end) = self.index.heads()?;
+            let held = state.held();
+            heads::join(&mut state.accepted, &held);
+        }
+        Ok(())
+    }
+
+    /// Whether there is something in the log that the index does not know.
+    fn is_behind(&self, state: &LogState) -> Result<bool, StoreError> {
+        let length = |number| fs::metadata(self.path(SegmentKind::Log, number)).map(|metadata| metadata.len());
+        let end = state.end;
+        let longer = end.segment > 0 && !state.is_given_up() && length(end.segment).is_ok_and(|length| length > end.offset);
+        Ok(longer || length(end.segment + 1).is_ok() || self.index.log_end()? < end)
+    }
+
+    /// Checks and appends `events`; all or none.
+    fn append(&self, state: &mut LogState, events: &[(&Event, &[ChunkList])]) -> Result<Vec<Dot>, StoreError> {
+        let mut group = self.compose(state, events)?;
+        if group.events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let end = self.write_group(state, &mut group)?;
+        let mut accepted = state.accepted.clone();
+        heads::join(&mut accepted, &head_map(&group.heads));
+        if let Err(error) = heads::write(&self.disk, &self.heads_path(), &self.vault, &accepted) {
+            self.take_back(state, end.segment);
+            return Err(error);
+        }
+        state.heads.append(&mut group.heads);
+        (state.accepted, state.end) = (accepted, end);
+        // A cache: what it lacks is scanned by whoever looks next.
+        if let Err(error) = self.index.add_log(&group.events, &group.lists, end) {
+            tracing::warn!("the index is behind the log: {error}");
+        }
+        Ok(group.events.iter().map(|row| row.dot).collect())
+    }
+
+    fn compose(&self, state: &LogState, events: &[(&Event, &[ChunkList])]) -> Result<Group, StoreError> {
+        let mut pending = Pending::new();
+        let mut group = Group::default();
+        for (event, lists) in events {
+            if self.admit(state, &pending, event, lists)? == Standing::New {
+                for list in *lists {
+                    if self.index.list(&list.id())?.is_none() {
+                        group.add_list(list);
+                    }
+                }
+                group.add_event(event);
+                pending.add(event);
+            }
+        }
+        Ok(group)
+    }
+
+    /// Whether `event` may be appended now: it fits the log, its lists are those that it names, and their chunks are published.
+    fn admit(&self, state: &LogState, pending: &Pending, event: &Event, lists: &[ChunkList]) -> Result<Standing, StoreError> {
+        let dot = event.dot();
+        if event.header().vault != self.vault {
+            return Err(StoreError::WrongVault("the event".to_owned()));
+        }
+        let chain = Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.index.known(dot) };
+        if chain.check(event)? == Standing::Held {
+            return Ok(Standing::Held);
+        }
+        if !event.header().lists.iter().copied().eq(lists.iter().map(ChunkList::reference)) {
+            return Err(StoreError::InvalidEvent { dot, reason: "its chunk lists are not those that it names" });
+        }
+        let mut missing = 0;
+        let mut first = None;
+        for list in lists {
+            let ids: Vec<ChunkId> = list.entries().iter().map(|entry| entry.id).collect();
+            let absent = self.index.locate(&ids)?.into_iter().zip(&ids).filter(|(place, _)| place.is_none()).map(|(_, id)| *id);
+            absent.for_each(|id| {
+                first.get_or_insert(id);
+                missing += 1;
+            });
+        }
+        first.map_or(Ok(Standing::New), |first| Err(StoreError::MissingChunks { event: dot, missing, first }))
+    }
+
+    /// Writes and syncs; returns where the log ends then. After a failure nothing was appended.
+    fn write_group(&self, state: &mut LogState, group: &mut Group) -> Result<LogPosition, StoreError> {
+        let target = self.open_target(state, group.bytes.len() as u64)?;
+        group.settle(target.start);
+        if let Err(error) = self.write_to(&target, &group.bytes) {
+            self.take_back(state, target.start.segment);
+            return Err(error);
+        }
+        Ok(LogPosition { offset: target.start.offset + group.bytes.len() as u64, ..target.start })
+    }
+
+    fn open_target(&self, state: &LogState, bytes: u64) -> Result<Target, StoreError> {
+        let LogPosition { segment, offset } = state.end;
+        if segment > 0 && !state.is_given_up() && offset + bytes <= SEGMENT_BYTES_MAX {
+            let path = self.path(SegmentKind::Log, segment);
+            let file = OpenOptions::new().read(true).write(true).open(&path).map_err(|error| StoreError::io("open", &path, error))?;
+            return Ok(Target { file, path, start: state.end, header: None });
+        }
+        let number = segment + 1;
+        let path = self.path(SegmentKind::Log, number);
+        // What reading the tail did not take for a segment is a file without a header, left by a crash.
+        let _ = fs::remove_file(&path);
+        let file = self.disk.create_new(&path, FILE_MODE).map_err(|error| StoreError::io("create", &path, error))?;
+        let header = FileHeader { kind: SegmentKind::Log, number, follows: offset, vault: self.vault }.to_bytes();
+        Ok(Target { file, path, start: LogPosition { segment: number, offset: FILE_HEADER_BYTES }, header: Some(header) })
+    }
+
+    fn write_to(&self, target: &Target, bytes: &[u8]) -> Result<(), StoreError> {
+        let Target { file, path, start, header } = target;
+        let written = match header {
+            Some(header) => self.disk.write_all_at(file, path, &[header, bytes], 0),
+            None => self.disk.write_all_at(file, path, &[bytes], start.offset),
+        };
+        written.map_err(|error| StoreError::io("write", path, error))?;
+        self.disk.sync_data(file, path).map_err(|error| StoreError::io("sync", path, error))?;
+        if header.is_some() {
+            let directory = self.dir.join(SegmentKind::Log.directory());
+            self.disk.sync_dir(&directory).map_err(|error| StoreError::io("sync", &directory, error))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes a failed append to segment `written`, as far as the disk lets us, and goes on in a new one.
+    fn take_back(&self, state: &mut LogState, written: u32) {
+        let path = self.path(SegmentKind::Log, written);
+        if written > state.end.segment {
+            let _ = fs::remove_file(&path);
+            return;
+        }
+        state.given_up = Some(state.end);
+        if let Ok(file) = OpenOptions::new().write(true).open(&path) {
+            let _ = self.disk.truncate(&file, &path, state.end.offset);
+        }
+    }
+}
+
+/// A segment that is open for an append.
+struct Target {
+    file: File,
+    path: PathBuf,
+    start: LogPosition,
+    /// Of a new segment, still to be written.
+    header: Option<[u8; FILE_HEADER_BYTES as usize]>,
+}
+
+fn head_map(heads: &BTreeMap<ReplicaId, KnownHead>) -> Heads {
+    Heads(heads.iter().map(|(author, head)| (*author, head_of(head))).collect())
+}

@@ -1,0 +1,152 @@
+//! Spans: wanted chunks as long zero-copy runs of frames, for sending.
+//!
+//! ```text
+//! want ─► locations, sorted by pack and offset ─► neighbours merged ─► pages brought in, every frame hashed ─► Bytes of the map
+//! ```
+//! Lists are in the order of their author's packs, so a whole list is usually a few long runs. A frame is checked at the moment it is
+//! handed out, so nothing damaged is ever served; hashing also brings its pages into memory before a socket needs them.
+
+use super::{
+    Inner, Location, Store, StoreError,
+    packs::{View, is_chunk},
+};
+use crate::{bitmap::Bitmap, event::ChunkList, id::ChunkId};
+use bytes::Bytes;
+use std::sync::Arc;
+
+/// Checked frames that lie side by side.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// Whole frames, one after the other. Keeps its pack mapped while it lives.
+    pub bytes: Bytes,
+    /// Their positions in the list, in the order of the frames.
+    pub entries: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    entry: u32,
+    id: ChunkId,
+    place: Location,
+}
+
+/// Goes through the wanted entries of a list, see [`Store::spans`].
+#[derive(Debug)]
+pub struct Spans {
+    inner: Arc<Inner>,
+    wanted: Vec<Wanted>,
+    /// How many of them have been dealt with.
+    done: usize,
+    max_bytes: u64,
+    unavailable: Bitmap,
+}
+
+impl Store {
+    /// The entries of `list` in `want` as spans of at most `max_bytes` (a longer frame is a span of its own), in the order in which they
+    /// lie in the packs. What is not here, or proves damaged, is left out and is in [`Spans::unavailable`] in the end.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn spans(&self, list: &ChunkList, want: &Bitmap, max_bytes: usize) -> Result<Spans, StoreError> {
+        let entries = list.entries();
+        let positions: Vec<u32> = want.iter().filter(|position| (*position as usize) < entries.len()).collect();
+        let ids: Vec<ChunkId> = positions.iter().map(|position| entries[*position as usize].id).collect();
+        let mut unavailable = Bitmap::empty(entries.len());
+        let mut wanted = Vec::with_capacity(ids.len());
+        for ((entry, id), place) in positions.into_iter().zip(ids.iter().copied()).zip(self.inner.locate(&ids)?) {
+            match place {
+                Some(place) => wanted.push(Wanted { entry, id, place }),
+                None => _ = unavailable.insert(entry),
+            }
+        }
+        wanted.sort_unstable_by_key(|wanted| (wanted.place.pack, wanted.place.offset));
+        Ok(Spans { inner: Arc::clone(&self.inner), wanted, done: 0, max_bytes: max_bytes as u64, unavailable })
+    }
+}
+
+impl Spans {
+    /// Wanted entries that could not be handed out so far.
+    pub fn unavailable(&self) -> &Bitmap {
+        &self.unavailable
+    }
+
+    /// Wanted entries that have not been looked at yet.
+    pub fn remaining(&self) -> usize {
+        self.wanted.len() - self.done
+    }
+
+    /// Takes the next frames that lie side by side.
+    fn next_run(&mut self) -> Vec<Wanted> {
+        let mut run: Vec<Wanted> = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.wanted.get(self.done) {
+            let joins = run.last().is_none_or(|last| last.place.pack == next.place.pack && last.place.end() == next.place.offset);
+            bytes += u64::from(next.place.length);
+            if !joins || (!run.is_empty() && bytes > self.max_bytes) {
+                break;
+            }
+            run.push(*next);
+            self.done += 1;
+        }
+        run
+    }
+
+    /// The longest good beginning of `run`; what follows it goes back.
+    fn check(&mut self, run: &[Wanted]) -> Result<Option<Span>, StoreError> {
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(None) };
+        // A pack that is shorter than it was still has the frames before its end.
+        let view = match self.inner.view(first.place.pack, last.place.end())? {
+            Some(view) => view,
+            None if run.len() > 1 => {
+                self.put_back(run.len() - 1);
+                return self.check(&run[..1]);
+            }
+            None => return Ok(self.refuse(first)),
+        };
+        view.map.populate(first.place.offset as usize..last.place.end() as usize);
+        let good = run.iter().take_while(|wanted| is_good(&view, wanted)).count();
+        if good == 0 {
+            self.put_back(run.len() - 1);
+            return self.read_alone(first);
+        }
+        self.put_back(run.len() - good);
+        let bytes = view.slice(first.place.offset, run[good - 1].place.end());
+        Ok(Some(Span { bytes, entries: run[..good].iter().map(|wanted| wanted.entry).collect() }))
+    }
+
+    /// A frame that is bad in the map may be good in the file.
+    fn read_alone(&mut self, wanted: &Wanted) -> Result<Option<Span>, StoreError> {
+        match self.inner.read_frame(&wanted.id, &wanted.place) {
+            Ok(bytes) => Ok(Some(Span { bytes, entries: vec![wanted.entry] })),
+            Err(StoreError::DamagedChunk { .. }) => Ok(self.refuse(wanted)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn refuse(&mut self, wanted: &Wanted) -> Option<Span> {
+        self.unavailable.insert(wanted.entry);
+        None
+    }
+
+    fn put_back(&mut self, count: usize) {
+        self.done -= count;
+    }
+}
+
+impl Iterator for Spans {
+    type Item = Result<Span, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.remaining() > 0 {
+            let run = self.next_run();
+            if let Some(span) = self.check(&run).transpose() {
+                return Some(span);
+            }
+        }
+        None
+    }
+}
+
+fn is_good(view: &View, wanted: &Wanted) -> bool {
+    is_chunk(&view.slice(wanted.place.offset, wanted.place.end()), &wanted.id)
+}
