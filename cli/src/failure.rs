@@ -30,8 +30,6 @@ pub(crate) enum Code {
     WrongKey = 12,
     Damaged = 13,
     NoSpace = 14,
-    /// A safety fuse tripped.
-    Fuse = 15,
     Unreachable = 16,
     Interrupted = 130,
 }
