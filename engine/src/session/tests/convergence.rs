@@ -32,13 +32,13 @@ fn write_some(vault: &mut Vault, dice: &mut Dice) {
 }
 
 /// Right, out of date, or about a replica that never was.
-fn belief(listener: &Vault, dice: &mut Dice) -> Option<Frontier> {
+fn belief(dialer: &Vault, listener: &Vault, dice: &mut Dice) -> Option<Frontier> {
     match dice.roll(4) {
         0 => Some(listener.frontier()),
         1 => Some(Frontier::new()),
         2 => {
             let mut wrong = listener.frontier();
-            wrong.raise(crate::event::Dot { author: listener.replica(), sequence: 1 + dice.roll(9) as u64 });
+            wrong.raise(crate::event::Dot { author: [dialer, listener][dice.roll(2)].replica(), sequence: 1 + dice.roll(9) as u64 });
             Some(wrong)
         }
         _ => None,
@@ -49,7 +49,7 @@ fn belief(listener: &Vault, dice: &mut Dice) -> Option<Frontier> {
 fn meet(vaults: &mut [Vault], pair: (usize, usize), cut: Option<usize>, dice: &mut Dice) {
     let (dialer, listener) = (vaults[pair.0].clone(), vaults[pair.1].clone());
     let before = [dialer.frontier(), listener.frontier()];
-    let options = Options { direction: Direction::Both, windows: windows(dice), cached: belief(&listener, dice) };
+    let options = Options { direction: Direction::Both, windows: windows(dice), cached: belief(&dialer, &listener, dice) };
     let early = options.cached.is_some();
     let mut world = World::new(dialer, listener, &options, dice.roll(usize::MAX) as u64);
     match cut {
@@ -101,6 +101,30 @@ fn converge(replicas: usize, rounds: usize, seed: u64) {
     assert!(vaults.iter().all(|vault| vault.pending() == 0), "events wait in a journal");
 }
 
+/// A replica that has lost chunks of some events meets one that has none: neither waits for ever, neither blames the other.
+fn meet_damaged(seed: u64) {
+    let mut dice = Dice(seed);
+    let mut vaults = vec![Vault::new(1), Vault::new(2)];
+    for _ in 0..3 {
+        vaults.iter_mut().for_each(|vault| write_some(vault, &mut dice));
+        meet(&mut vaults, (0, 1), None, &mut dice);
+    }
+    let events = vaults[0].events();
+    (0..dice.roll(3).min(events)).for_each(|_| vaults[0].damage(dice.roll(events)));
+    let options = Options { windows: windows(&mut dice), ..Options::default() };
+    let mut world = World::new(vaults.swap_remove(0), Vault::new(3), &options, seed);
+    world.run(STEPS_MAX);
+    match world.outcomes() {
+        [Some(Outcome::Complete), Some(Outcome::Complete)] => {}
+        [Some(Outcome::Partial { there, .. }), Some(Outcome::Partial { here, .. })] => {
+            // A sender stops once the peer keeps a window full of what it can't apply.
+            assert!(*there <= here.len() as u64 && !here.is_empty());
+        }
+        outcomes => panic!("{outcomes:?}"),
+    }
+    world.ends[1].driver.vault.check();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -112,5 +136,10 @@ proptest! {
     #[test]
     fn three_replicas_in_a_chain_become_equal_whatever_was_cut(seed in any::<u64>(), rounds in 0_usize..8) {
         converge(3, rounds, seed);
+    }
+
+    #[test]
+    fn damage_at_the_sender_ends_in_a_partial_session(seed in any::<u64>()) {
+        meet_damaged(seed);
     }
 }

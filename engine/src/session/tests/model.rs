@@ -70,6 +70,10 @@ impl Vault {
         self.journal.len()
     }
 
+    pub(super) fn events(&self) -> usize {
+        self.log.len()
+    }
+
     /// Writes an event with a list of chunks for each number in `lists`.
     pub(super) fn write(&mut self, lists: &[u32]) {
         let deps = self.frontier().without(&self.replica());

@@ -104,6 +104,22 @@ fn bulk_goes_over_lanes_that_are_asked_for_once() {
 }
 
 #[test]
+fn no_more_events_are_sent_than_the_receiver_may_hold_unapplied() {
+    let narrow = [
+        Windows { pending_events_max: 1, ..only_lanes() },
+        Windows { pending_event_bytes_max: 1, ..only_lanes() },
+        Windows { pending_event_bytes_max: 1, ..Windows::default() },
+    ];
+    for windows in narrow {
+        let mut world = World::new(vault(1, &[[2].as_slice(); 6]), Vault::new(2), &Options { windows, ..Options::default() }, 1);
+        while world.step() {
+            assert!(world.ends[1].driver.vault.pending() <= 1, "{windows:?}");
+        }
+        assert_eq!(world.outcomes(), COMPLETE);
+    }
+}
+
+#[test]
 fn events_flow_only_where_both_sides_allow() {
     for (direction, dialer_gains, listener_gains) in
         [(Direction::Push, false, true), (Direction::Pull, true, false), (Direction::Both, true, true)]
