@@ -8,7 +8,7 @@ use crate::{
     id::{ListId, ReplicaId, Root, VaultId},
     limits::{HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
     session::{
-        Action, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows, hello,
+        Action, Admitted, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows, hello,
         message::{ByeCode, Cause, Promise, Timing},
         phase::Phase,
     },
@@ -145,6 +145,21 @@ fn a_want_of_an_unknown_list_is_a_violation_and_its_driver_says_so() {
     assert!(serve.is_some());
     session.handle_done(Instant::now(), Done::UnknownList { list: list().id });
     assert!(session.is_finished());
+}
+
+#[test]
+fn a_peer_can_not_finish_while_its_events_wait_for_chunks() {
+    let mut session = listener();
+    for message in [sealed(&hello()), events(Timing::Known, event())] {
+        session.handle_message(Instant::now(), message.encode());
+    }
+    let dot = Dot { author: ReplicaId::from_bytes([66; 32]), sequence: 1 };
+    let waits = Admitted { dot, deps: Frontier::new(), bytes: 5, lists: vec![(list(), Bitmap::full(8))] };
+    session.handle_done(Instant::now(), Done::Admitted { events: vec![waits] });
+    session.handle_message(Instant::now(), Message::Finished.encode());
+    assert!(session.is_finished());
+    let last = std::iter::from_fn(|| session.poll_event()).last();
+    assert!(matches!(last, Some(SessionEvent::Ended(Outcome::Failed(SessionError::Protocol { what }))) if what.contains("acknowledged")));
 }
 
 #[test]

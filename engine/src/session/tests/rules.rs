@@ -103,17 +103,28 @@ fn bulk_goes_over_lanes_that_are_asked_for_once() {
     assert!(world.heard_kinds(0).iter().filter(|kind| **kind == WANT).count() >= 75 / 4, "a list is asked for through the window");
 }
 
+/// Bytes of a vault's first event as it travels.
+fn event_bytes(vault: Vault) -> usize {
+    let load = Action::LoadEvents { beyond: Frontier::new(), after: None, bytes_max: 1, events_max: 1 };
+    match super::model::Driver::new(vault).carry_out(load).done.as_slice() {
+        [Done::Events { events, .. }] => events[0].bytes(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn no_more_events_are_sent_than_the_receiver_may_hold_unapplied() {
+    let event_bytes = event_bytes(vault(1, &[&[2]]));
     let narrow = [
-        Windows { pending_events_max: 1, ..only_lanes() },
-        Windows { pending_event_bytes_max: 1, ..only_lanes() },
-        Windows { pending_event_bytes_max: 1, ..Windows::default() },
+        (1, Windows { pending_events_max: 1, ..only_lanes() }),
+        (1, Windows { pending_event_bytes_max: 1, ..only_lanes() }),
+        (1, Windows { pending_event_bytes_max: 1, ..Windows::default() }),
+        (2, Windows { pending_event_bytes_max: event_bytes * 5 / 2, ..only_lanes() }),
     ];
-    for windows in narrow {
+    for (events, windows) in narrow {
         let mut world = World::new(vault(1, &[[2].as_slice(); 6]), Vault::new(2), &Options { windows, ..Options::default() }, 1);
         while world.step() {
-            assert!(world.ends[1].driver.vault.pending() <= 1, "{windows:?}");
+            assert!(world.ends[1].driver.vault.pending() <= events, "{windows:?}");
         }
         assert_eq!(world.outcomes(), COMPLETE);
     }
@@ -168,6 +179,16 @@ fn an_event_without_its_chunks_holds_up_only_what_builds_on_it() {
         let [_, whole] = ran(vault(1, &[&[3], &[1]]), b, &Options::default()).vaults();
         assert_eq!((whole.frontier().len(), whole.pending()), (2, 0), "a replica that has the chunks completes it");
     }
+}
+
+#[test]
+fn a_sender_does_not_fill_the_journal_of_a_peer_that_cannot_apply() {
+    let mut a = vault(1, &[[2].as_slice(); 9]);
+    a.damage(0);
+    let windows = Windows { pending_events_max: 2, ..Windows::default() };
+    let world = ran(a, Vault::new(2), &Options { windows, ..Options::default() });
+    assert!(matches!(world.outcomes()[0], Some(Outcome::Partial { there: 2, .. })), "{:?}", world.outcomes());
+    assert_eq!(world.ends[1].driver.vault.pending(), 2);
 }
 
 #[test]
