@@ -6,7 +6,7 @@ use crate::{
     event::{Dot, Frontier, ListRef},
     frame::{FrameBuf, Kind},
     id::{ListId, ReplicaId, Root, VaultId},
-    limits::{HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
+    limits::{EVENT_LISTS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
     session::{
         Action, Admitted, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows, hello,
         message::{ByeCode, Cause, Promise, Timing},
@@ -131,6 +131,8 @@ fn every_broken_rule_ends_the_session_with_its_name() {
     assert_violation(&[events(Timing::Known, b"no frame".to_vec())], "malformed");
     assert_violation(&[events(Timing::Known, FrameBuf::new(Kind::Chunk, b"x").into_bytes())], "chunk came among events");
     assert_violation(&[events(Timing::Known, event().repeat(PENDING_EVENTS_MAX + 1))], "more events");
+    let lists = events(Timing::Known, FrameBuf::new(Kind::List, b"list").into_bytes().repeat(EVENT_LISTS_MAX / 2 + 1));
+    assert_violation(&[lists.clone(), lists], "no event names");
     assert_violation(&[applied(2), applied(1)], "went backwards");
     assert_violation(&vec![Message::Want { list: list(), want: Bitmap::full(8) }; WANTS_MAX + 1], "too many wants");
 }
