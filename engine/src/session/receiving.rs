@@ -20,7 +20,7 @@ use crate::{
     event::{Dot, Frontier},
     frame::{self, Kind},
     id::{ChunkId, ListId, Root},
-    limits::{DAMAGED_CHUNKS_MAX, INLINE_BYTES_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
+    limits::{DAMAGED_CHUNKS_MAX, EVENT_LISTS_MAX, INLINE_BYTES_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
 };
 use bytes::Bytes;
 use std::collections::{BTreeSet, VecDeque};
@@ -94,6 +94,8 @@ pub(super) struct Receiving {
     admitting: VecDeque<Batch>,
     /// Promised chunks whose events are still being admitted.
     held: Vec<(ListId, Bytes)>,
+    /// Lists that came since the last event.
+    loose_lists: usize,
     storing: usize,
     commit: Commit,
     verdict: Verdict,
@@ -113,6 +115,7 @@ impl Receiving {
             asking: Asking::new(windows),
             admitting: VecDeque::new(),
             held: Vec::new(),
+            loose_lists: 0,
             storing: 0,
             commit: Commit::Idle,
             verdict: Verdict::Open,
@@ -163,7 +166,7 @@ impl Receiving {
     }
 
     pub(super) fn events(&mut self, timing: Timing, promise: Promise, frames: Bytes, out: &mut Outbox) -> Result<(), SessionError> {
-        let (events, bytes) = measure(&frames)?;
+        let Measure { events, bytes, lists, trailing_lists } = measure(&frames)?;
         if self.flow != Flow::Open {
             return Ok(());
         }
@@ -175,6 +178,11 @@ impl Receiving {
         let (unapplied, unapplied_bytes) = self.unapplied();
         if unapplied + events > PENDING_EVENTS_MAX || (unapplied > 0 && events > 0 && unapplied_bytes > PENDING_EVENT_BYTES_MAX) {
             return Err(SessionError::protocol("more events are under way than allowed"));
+        }
+        // Lists come before their event, so a run of them longer than an event may name belongs to none.
+        self.loose_lists = if events == 0 { self.loose_lists + lists } else { trailing_lists };
+        if self.loose_lists > EVENT_LISTS_MAX {
+            return Err(SessionError::protocol("chunk lists come that no event names"));
         }
         self.admitting.push_back(Batch { events, bytes, promise });
         out.ask(Action::Admit { frames });
@@ -392,13 +400,28 @@ fn follows(event: &Admitted, frontier: &Frontier) -> bool {
     frontier.sequence_of(&author).saturating_add(1) >= sequence && frontier.covers(&event.deps)
 }
 
-/// Number of events in a run of frames, and its bytes.
-fn measure(frames: &Bytes) -> Result<(usize, usize), SessionError> {
-    let mut events = 0;
+/// What a run of frames holds.
+#[derive(Debug, Default)]
+struct Measure {
+    events: usize,
+    bytes: usize,
+    lists: usize,
+    /// Lists behind the last event.
+    trailing_lists: usize,
+}
+
+fn measure(frames: &Bytes) -> Result<Measure, SessionError> {
+    let mut measure = Measure { bytes: frames.len(), ..Measure::default() };
     for next in frame::split(frames) {
         match next.map(|(header, _)| header.kind) {
-            Ok(Kind::Event) => events += 1,
-            Ok(Kind::List) => {}
+            Ok(Kind::Event) => {
+                measure.events += 1;
+                measure.trailing_lists = 0;
+            }
+            Ok(Kind::List) => {
+                measure.lists += 1;
+                measure.trailing_lists += 1;
+            }
             Ok(Kind::Chunk) => return Err(SessionError::protocol("a chunk came among events")),
             Err(error) => return Err(SessionError::protocol(format!("events are malformed: {error}"))),
         }
@@ -406,5 +429,5 @@ fn measure(frames: &Bytes) -> Result<(usize, usize), SessionError> {
     if frames.is_empty() {
         return Err(SessionError::protocol("a message of events holds none"));
     }
-    Ok((events, frames.len()))
+    Ok(measure)
 }

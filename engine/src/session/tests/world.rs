@@ -1,0 +1,208 @@
+//! Two drivers, their sessions, and a link that delivers in any order that a real one could: the control stream in order, each lane
+//! in order, nothing else. Which of all possible steps comes next is drawn from a seed.
+
+use super::model::{Driver, Effects, Vault, config};
+use crate::{
+    event::Frontier,
+    limits::INLINE_BYTES_MAX,
+    session::{Action, Direction, Outcome, Session, SessionEvent, Side, Windows},
+};
+use bytes::Bytes;
+use std::{collections::VecDeque, mem::discriminant, time::Instant};
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the whole schedule follows from its seed.
+#[derive(Debug, Clone)]
+pub(super) struct Dice(pub(super) u64);
+
+impl Dice {
+    pub(super) fn roll(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % below.max(1) as u64) as usize
+    }
+}
+
+const LANES: usize = 3;
+
+/// One end of the link.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) driver: Driver,
+    pub(super) session: Session,
+    /// Actions that the driver has not carried out.
+    actions: VecDeque<Action>,
+    /// On the way to this end.
+    control: VecDeque<Bytes>,
+    lanes: [VecDeque<Vec<u8>>; LANES],
+    pub(super) heard: Vec<Bytes>,
+    pub(super) events: Vec<SessionEvent>,
+}
+
+impl End {
+    fn new(vault: Vault, side: Side, options: &Options, now: Instant) -> Self {
+        let direction = if side == Side::Dialer { options.direction } else { Direction::Both };
+        let mut config = config(&vault, side, direction, options.windows);
+        config.cached_peer_frontier = options.cached.clone();
+        let session = Session::new(config, vault.local(), now);
+        let (actions, control, lanes) = (VecDeque::new(), VecDeque::new(), Default::default());
+        Self { driver: Driver::new(vault), session, actions, control, lanes, heard: Vec::new(), events: Vec::new() }
+    }
+
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.events.iter().find_map(|event| if let SessionEvent::Ended(outcome) = event { Some(outcome) } else { None })
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) direction: Direction,
+    pub(super) windows: Windows,
+    /// What the dialer believes that the listener has.
+    pub(super) cached: Option<Frontier>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { direction: Direction::Both, windows: Windows::default(), cached: None }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) ends: [End; 2],
+    dice: Dice,
+    windows: Windows,
+    pub(super) now: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Control(usize),
+    Lane(usize, usize),
+    Act(usize, usize),
+}
+
+impl World {
+    pub(super) fn new(dialer: Vault, listener: Vault, options: &Options, seed: u64) -> Self {
+        let now = Instant::now();
+        let ends = [End::new(dialer, Side::Dialer, options, now), End::new(listener, Side::Listener, options, now)];
+        let mut world = Self { ends, dice: Dice(seed), windows: options.windows, now };
+        world.collect(0);
+        world.collect(1);
+        world
+    }
+
+    /// Takes everything that the session of an end has for the outside.
+    pub(super) fn collect(&mut self, end: usize) {
+        while let Some(event) = self.ends[end].session.poll_event() {
+            if let SessionEvent::PeerApplied { frontier, .. } = &event {
+                let held = self.ends[1 - end].driver.vault.frontier();
+                assert!(held.covers(frontier), "acknowledged before it was durable");
+            }
+            self.ends[end].events.push(event);
+        }
+        while let Some(message) = self.ends[end].session.poll_message() {
+            self.ends[1 - end].control.push_back(message);
+        }
+        while let Some(action) = self.ends[end].session.poll_action() {
+            match action {
+                Action::Expect { .. } => self.act(end, action),
+                _ => self.ends[end].actions.push_back(action),
+            }
+        }
+    }
+
+    fn act(&mut self, end: usize, action: Action) {
+        let Effects { done, lanes } = self.ends[end].driver.carry_out(action);
+        for frame in lanes {
+            let lane = self.dice.roll(LANES);
+            self.ends[1 - end].lanes[lane].push_back(frame);
+        }
+        for done in done {
+            self.ends[end].session.handle_done(self.now, done);
+            self.collect(end);
+        }
+    }
+
+    fn possible(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (at, end) in self.ends.iter().enumerate() {
+            if !end.control.is_empty() {
+                steps.push(Step::Control(at));
+            }
+            steps.extend((0..LANES).filter(|lane| !end.lanes[*lane].is_empty()).map(|lane| Step::Lane(at, lane)));
+            for (nth, action) in end.actions.iter().enumerate() {
+                if !end.actions.iter().take(nth).any(|earlier| discriminant(earlier) == discriminant(action)) {
+                    steps.push(Step::Act(at, nth));
+                }
+            }
+        }
+        steps
+    }
+
+    /// Takes one of the possible steps. False when there is none.
+    pub(super) fn step(&mut self) -> bool {
+        let steps = self.possible();
+        if steps.is_empty() {
+            return false;
+        }
+        match steps[self.dice.roll(steps.len())] {
+            Step::Control(end) => {
+                if let Some(message) = self.ends[end].control.pop_front() {
+                    self.ends[end].heard.push(message.clone());
+                    self.ends[end].session.handle_message(self.now, message);
+                    self.collect(end);
+                }
+            }
+            Step::Lane(end, lane) => {
+                if let Some(frame) = self.ends[end].lanes[lane].pop_front() {
+                    for done in self.ends[end].driver.land(&frame) {
+                        self.ends[end].session.handle_done(self.now, done);
+                        self.collect(end);
+                    }
+                }
+            }
+            Step::Act(end, nth) => {
+                if let Some(action) = self.ends[end].actions.remove(nth) {
+                    self.act(end, action);
+                }
+            }
+        }
+        self.check();
+        true
+    }
+
+    /// What is under way, and so may have to be sent again, stays within the windows.
+    fn check(&self) {
+        let promised = 2 * (self.windows.inline_bytes_max as usize).min(INLINE_BYTES_MAX) / 49;
+        for (sender, receiver) in [(0, 1), (1, 0)] {
+            let under_way = self.ends[sender].driver.sent_chunks - self.ends[receiver].driver.landed_chunks;
+            assert!(under_way <= self.windows.wanted_chunks_max + promised + 1, "{under_way} chunks are under way");
+        }
+    }
+
+    /// Steps until nothing is left to do. Panics if that takes more than `steps`.
+    pub(super) fn run(&mut self, steps: usize) {
+        for _ in 0..steps {
+            if !self.step() {
+                return;
+            }
+        }
+        panic!("no end after {steps} steps: {:?} {:?}", self.ends[0].session.phase(), self.ends[1].session.phase());
+    }
+
+    /// The sessions are over, whether they had finished or not; what the disks hold remains.
+    pub(super) fn vaults(self) -> [Vault; 2] {
+        self.ends.map(|end| end.driver.vault)
+    }
+
+    pub(super) fn outcomes(&self) -> [Option<&Outcome>; 2] {
+        [self.ends[0].outcome(), self.ends[1].outcome()]
+    }
+
+    pub(super) fn heard_kinds(&self, end: usize) -> Vec<u8> {
+        self.ends[end].heard.iter().map(|message| message[0]).collect()
+    }
+}
