@@ -364,11 +364,10 @@ impl Crank<'_> {
         }
     }
 
-    /// The listener closes once the dialer has said goodbye, so that nothing on its way is lost; the dialer waits for that, briefly.
+    /// The dialer hears the last word that matters, so it closes; the listener waits for that, so that nothing of its own is lost
+    /// on the way. On an error whoever finds it closes.
     async fn goodbye(&self, control: &mut crate::transport::ControlReceiver, turned: &Result<(), ReplicateError>) {
-        let clean = turned.is_ok() && matches!(self.tally.outcome, Some(Outcome::Complete | Outcome::Partial { .. }) | None);
-        let quiet = self.tally.events_sent == 0 && self.tally.events_received == 0;
-        if clean && !(self.side == Side::Dialer && quiet) {
+        if turned.is_ok() && self.side == Side::Listener {
             let ended = async { while let Ok(Some(_)) = control.recv().await {} };
             let _ = tokio::time::timeout(GOODBYE, ended).await;
         }

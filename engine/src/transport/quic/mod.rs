@@ -13,13 +13,16 @@ use rustls::{AlertDescription, pki_types::CertificateDer};
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::net::UdpSocket;
 
 /// How long a goodbye may take to leave.
-const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+const FLUSH_LIMIT: Duration = Duration::from_millis(100);
 /// How often it is asked whether it has left: quinn has no event for it.
 const FLUSH_POLL: Duration = Duration::from_millis(1);
 
@@ -129,6 +132,8 @@ struct Handle {
     control: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
     /// Why we closed it: quinn tells only that we did.
     closed_for: OnceLock<CloseReason>,
+    /// Datagrams sent before the close.
+    datagrams_at_close: AtomicU64,
 }
 
 impl Drop for Handle {
@@ -140,6 +145,7 @@ impl Drop for Handle {
 impl Handle {
     fn close(&self, reason: CloseReason) {
         if self.closed_for.set(reason).is_ok() {
+            self.datagrams_at_close.store(self.connection.stats().udp_tx.datagrams, Ordering::Relaxed);
             self.connection.close(VarInt::from_u32(reason.code().into()), b"");
         }
     }
@@ -147,7 +153,7 @@ impl Handle {
 
 impl QuicConnection {
     fn new(connection: quinn::Connection, peer: DeviceId, protocol: Protocol, control: (quinn::SendStream, quinn::RecvStream)) -> Self {
-        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new() }))
+        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new(), datagrams_at_close: AtomicU64::new(0) }))
     }
 
     pub(super) fn peer(&self) -> DeviceId {
@@ -204,7 +210,8 @@ impl QuicConnection {
 
     pub(super) async fn flushed(&self) {
         let sent = async {
-            while self.0.connection.stats().frame_tx.connection_close == 0 {
+            // The library does not count close frames: the first datagram after the call carries one.
+            while self.0.connection.stats().udp_tx.datagrams <= self.0.datagrams_at_close.load(Ordering::Relaxed) {
                 tokio::time::sleep(FLUSH_POLL).await;
             }
         };
