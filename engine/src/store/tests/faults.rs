@@ -9,9 +9,11 @@ use std::{
     },
 };
 
+type Rule = dyn Fn(&Operation<'_>) -> Option<io::Error> + Send + Sync;
+
 /// Fails what a rule picks, and remembers what was changed.
 struct Faulty {
-    rule: Box<dyn Fn(&Operation<'_>) -> Option<io::Error> + Send + Sync>,
+    rule: Box<Rule>,
     written: Mutex<Vec<PathBuf>>,
 }
 

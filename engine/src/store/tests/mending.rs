@@ -317,6 +317,35 @@ fn a_read_only_place_is_read_all_the_same() {
     dir.remove_index();
     fs::create_dir(dir.path().join("index.db")).unwrap();
     fs::set_permissions(dir.path().join("index.db"), fs::Permissions::from_mode(0o500)).unwrap();
-    let (store, _) = dir.open_mending();
+    let (store, repairs) = dir.open_mending();
     assert_whole(&store, &frames);
+    assert!(matches!(&repairs[..], [Repair { what, loss: false, .. }] if what.contains("cannot be written")), "{repairs:?}");
+}
+
+#[test]
+fn an_open_store_follows_an_index_that_was_rebuilt_beside_it() {
+    let (dir, frames) = filled();
+    let store = dir.open();
+    let late = chunks(15..18);
+    let mut writer = store.writer();
+    writer.append_run(&verified(&late)).unwrap();
+    writer.checkpoint().unwrap();
+    assert!(recover(dir.path(), &VAULT, DryRun::No).unwrap().is_empty());
+    let other = dir.open();
+    assert!(other.missing(&list_of(&late)).unwrap().is_empty(), "a pack that is being written to is indexed too");
+    let later = put(&other, &chunks(18..20));
+    let event = Author::new(2).append(&other, std::slice::from_ref(&later)).unwrap();
+    store.refresh().unwrap();
+    assert!(store.missing(&later).unwrap().is_empty() && store.missing(&list_of(&frames)).unwrap().is_empty());
+    assert_eq!(store.event(&event.dot()).unwrap(), Some(event));
+    assert_eq!(store.root(), other.root());
+}
+
+#[test]
+fn stores_and_writers_move_between_threads() {
+    fn shared<T: Send + Sync + 'static>() {}
+    fn moved<T: Send + 'static>() {}
+    shared::<Store>();
+    moved::<crate::store::PackWriter>();
+    moved::<crate::store::Spans>();
 }
