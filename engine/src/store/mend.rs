@@ -91,7 +91,10 @@ pub fn recover(dir: &Path, vault: &VaultId, dry_run: DryRun) -> Result<Vec<Repai
     require_directories(dir)?;
     let (index, changes) = match dry_run {
         DryRun::Yes => (Index::private(vault)?, Changes::Describe),
-        DryRun::No => (new_index(dir, vault)?, Changes::Make),
+        DryRun::No => {
+            let unwritable = || StoreError::ReadOnly { what: "cannot write index.db".to_owned() };
+            (new_index(dir, vault)?.ok_or_else(unwritable)?, Changes::Make)
+        }
     };
     let inner = Inner::new(dir, vault, Disk::default(), index);
     inner.mend(Knowledge::Distrust, changes)
@@ -101,10 +104,11 @@ pub fn recover(dir: &Path, vault: &VaultId, dry_run: DryRun) -> Result<Vec<Repai
 pub(super) fn open(dir: &Path, vault: &VaultId, disk: Disk) -> Result<(Store, Vec<Repair>), StoreError> {
     require_directories(dir)?;
     let (index, knowledge) = match Index::open(&dir.join(INDEX_FILE), vault)? {
-        Opened::Usable(index) => (index, Knowledge::Index),
+        Opened::Usable(index) => (Some(index), Knowledge::Index),
         Opened::Unusable => (new_index(dir, vault)?, Knowledge::Nothing),
-        Opened::Unwritable => return open_privately(dir, vault, disk),
+        Opened::Unwritable => (None, Knowledge::Nothing),
     };
+    let Some(index) = index else { return open_privately(dir, vault, disk) };
     let inner = Inner::new(dir, vault, disk.clone(), index);
     match inner.mend(knowledge, Changes::Make) {
         Ok(repairs) => Ok((Store { inner: Arc::new(inner) }, repairs)),
@@ -129,10 +133,11 @@ fn require_directories(dir: &Path) -> Result<(), StoreError> {
     [SegmentKind::Pack, SegmentKind::Log].into_iter().try_for_each(|kind| require_directory(dir, kind.directory()))
 }
 
-fn new_index(dir: &Path, vault: &VaultId) -> Result<Index, StoreError> {
+/// An empty index in the place of whatever is there; none if it cannot be written.
+fn new_index(dir: &Path, vault: &VaultId) -> Result<Option<Index>, StoreError> {
     match Index::create(&dir.join(INDEX_FILE), vault)? {
-        Opened::Usable(index) => Ok(index),
-        Opened::Unusable | Opened::Unwritable => Index::private(vault),
+        Opened::Usable(index) => Ok(Some(index)),
+        Opened::Unusable | Opened::Unwritable => Ok(None),
     }
 }
 
