@@ -5,7 +5,7 @@
 //! VAULT/log/00000001.seg      chunk list and event frames, in an order in which what an event depends on comes before it
 //! VAULT/log/lock              flock: one process appends to the log, or repairs, at a time
 //! VAULT/heads                 the newest event ever accepted of each author
-//! VAULT/index.db              where everything lies: a cache, see [`index`]
+//! VAULT/index.db              where everything lies: a cache, see `index`
 //! ```
 //!
 //! # What "acknowledged" means

@@ -59,12 +59,16 @@ fn two_writers_work_at_once_each_in_its_own_pack() {
     let dir = Dir::new();
     let (one, two) = (dir.open(), dir.open());
     let (left, right) = (chunks(0..300), chunks(300..600));
+    let both_have_begun = &std::sync::Barrier::new(2);
     std::thread::scope(|scope| {
         for (store, frames) in [(&one, &left), (&two, &right)] {
             scope.spawn(move || {
                 let mut writer = store.writer();
-                for run in frames.chunks(50) {
+                for (turn, run) in frames.chunks(50).enumerate() {
                     writer.append_run(&verified(run)).unwrap();
+                    if turn == 0 {
+                        both_have_begun.wait();
+                    }
                     writer.checkpoint().unwrap();
                 }
             });
