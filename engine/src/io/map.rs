@@ -2,7 +2,7 @@
 //!
 //! Records are handed to a socket straight from the map, without a copy. Two things follow from mapping a file that others may
 //! change: what was read must be checked against its hash after it was read, never before; and a file that shrinks must not kill
-//! the process. For the second see [`super::sigbus`]: a lost page reads as zeros, and [`Map::is_damaged`] says so from then on.
+//! the process. For the second see `sigbus.rs`: a lost page reads as zeros, and [`Map::is_damaged`] says so from then on.
 #![allow(unsafe_code)]
 
 use super::sigbus::{MAPS_MAX, Registration, page_bytes};

@@ -3,7 +3,7 @@
 //! An event fits when its author's event before it is the newest one held, everything it depends on is held, and its lamport is exactly
 //! one more than the highest of those. Exactly: an author that could leap ahead would win every conflict from then on.
 
-use super::{Store, StoreError, index::KnownHead, lock};
+use super::{Store, StoreError, index::KnownHead};
 use crate::{
     event::{Dot, Event, Heads},
     id::{EventId, ReplicaId},
@@ -51,18 +51,20 @@ impl Store {
         if event.header().vault != self.inner.vault {
             return Err(StoreError::WrongVault("the event".to_owned()));
         }
-        let state = lock(&self.inner.log);
+        let state = self.inner.log_snapshot();
         Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.inner.index.known(dot) }.check(event)
     }
 }
+
+/// Finds identifier and lamport of an event in the log.
+pub(super) type LookUp<'a> = dyn Fn(&Dot) -> Result<Option<(EventId, u64)>, StoreError> + 'a;
 
 /// What an event is checked against.
 pub(super) struct Chain<'a> {
     pub(super) held: &'a BTreeMap<ReplicaId, KnownHead>,
     pub(super) accepted: &'a Heads,
     pub(super) pending: &'a Pending,
-    /// Looks an event of the log up.
-    pub(super) known: &'a dyn Fn(&Dot) -> Result<Option<(EventId, u64)>, StoreError>,
+    pub(super) known: &'a LookUp<'a>,
 }
 
 impl Chain<'_> {

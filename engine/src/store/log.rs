@@ -23,8 +23,9 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashSet},
     fs::{self, File, OpenOptions},
+    io,
     path::PathBuf,
-    sync::MutexGuard,
+    sync::{Arc, MutexGuard},
 };
 
 /// The place of an author's next event, and what it has to say of the others.
@@ -41,7 +42,7 @@ pub struct Slot {
 }
 
 /// What this process knows of the log.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct LogState {
     pub(super) heads: BTreeMap<ReplicaId, KnownHead>,
     /// What the `heads` file says, and everything held.
@@ -66,15 +67,17 @@ impl LogState {
     }
 }
 
-/// The log's lock, in this process and among processes.
+/// The log's state, for one thread; with the file's lock also among processes. Readers see the state when it is released.
 pub(super) struct LogGuard<'a> {
+    inner: &'a Inner,
     pub(super) state: MutexGuard<'a, LogState>,
-    file: Option<&'a File>,
+    locked: Option<&'a File>,
 }
 
 impl Drop for LogGuard<'_> {
     fn drop(&mut self) {
-        if let Some(file) = self.file {
+        *lock(&self.inner.log_snapshot) = Arc::new(self.state.clone());
+        if let Some(file) = self.locked {
             let _ = file.unlock();
         }
     }
@@ -121,15 +124,16 @@ impl Group {
 }
 
 impl Store {
-    /// Sees what other processes have appended to the log since.
+    /// Sees what other processes have appended to the log since. Chunks that they publish are seen without.
     ///
     /// # Errors
     /// When the log or the index cannot be read.
     pub fn refresh(&self) -> Result<(), StoreError> {
         let behind = {
-            let mut state = lock(&self.inner.log);
-            self.inner.take_from_index(&mut state)?;
-            self.inner.is_behind(&state)?
+            let mut guard = self.inner.lock_state();
+            self.inner.index.follow_replacement(&self.inner.vault)?;
+            self.inner.take_from_index(&mut guard.state)?;
+            self.inner.is_behind(&guard.state)?
         };
         if behind {
             self.inner.lock_log()?;
@@ -190,6 +194,7 @@ impl Inner {
     /// Takes the lock and sees what others have appended.
     pub(super) fn lock_log(&self) -> Result<LogGuard<'_>, StoreError> {
         let mut guard = self.lock_log_only()?;
+        self.index.follow_replacement(&self.vault)?;
         self.take_from_index(&mut guard.state)?;
         if self.is_behind(&guard.state)? {
             let mut repairs = Vec::new();
@@ -201,11 +206,17 @@ impl Inner {
 
     /// Takes the lock: first among threads, then among processes.
     pub(super) fn lock_log_only(&self) -> Result<LogGuard<'_>, StoreError> {
-        let state = lock(&self.log);
+        let mut guard = self.lock_state();
         if let Some(file) = &self.log_lock {
-            file.lock().map_err(|error| StoreError::io("lock", &self.dir.join(super::LOCK_FILE), error))?;
+            wait_for_lock(file).map_err(|error| StoreError::io("lock", &self.dir.join(super::LOCK_FILE), error))?;
+            guard.locked = Some(file);
         }
-        Ok(LogGuard { state, file: self.log_lock.as_ref() })
+        Ok(guard)
+    }
+
+    /// Takes the lock among threads alone: nothing may be appended.
+    fn lock_state(&self) -> LogGuard<'_> {
+        LogGuard { inner: self, state: lock(&self.log), locked: None }
     }
 
     /// Takes over what the index knows, unless this process knows more: its last write to the index may have failed.
@@ -343,6 +354,15 @@ impl Inner {
         state.given_up = Some(state.end);
         if let Ok(file) = OpenOptions::new().write(true).open(&path) {
             let _ = self.disk.truncate(&file, &path, state.end.offset);
+        }
+    }
+}
+
+fn wait_for_lock(file: &File) -> io::Result<()> {
+    loop {
+        match file.lock() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }

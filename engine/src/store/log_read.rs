@@ -1,10 +1,6 @@
 //! Reading the log: events in log order, by place, and what a peer lacks.
 
-use super::{
-    Inner, Store, StoreError,
-    index::{EventPlace, lock},
-    segment::SegmentKind,
-};
+use super::{Inner, Store, StoreError, index::EventPlace, segment::SegmentKind};
 use crate::{
     event::{ChunkList, Dot, Event, Frontier},
     frame::{Kind, Verified},
@@ -57,7 +53,7 @@ impl Store {
     pub fn events_beyond(&self, frontier: &Frontier, after: LogPosition, max_bytes: usize) -> Result<Batch, StoreError> {
         let held = self.frontier();
         let Some(first) = self.inner.index.first_beyond(frontier, &held)? else {
-            return Ok(Batch { events: Vec::new(), next: lock(&self.inner.log).end.max(after), done: true });
+            return Ok(Batch { events: Vec::new(), next: self.inner.log_snapshot().end.max(after), done: true });
         };
         let from = after.max(first);
         let (places, mut done) = self.inner.page(from, max_bytes, |dot| !frontier.contains(&dot))?;

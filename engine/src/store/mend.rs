@@ -12,7 +12,7 @@ use super::{
     FILE_MODE, HEADS_FILE, INDEX_FILE, Inner, LOCK_FILE, Store, StoreError,
     index::{Index, Opened},
     log::LogState,
-    read_dir_exists,
+    require_directory,
     segment::SegmentKind,
 };
 use crate::{id::VaultId, io::durable::Disk, limits::CHECKPOINT_BYTES};
@@ -91,7 +91,10 @@ pub fn recover(dir: &Path, vault: &VaultId, dry_run: DryRun) -> Result<Vec<Repai
     require_directories(dir)?;
     let (index, changes) = match dry_run {
         DryRun::Yes => (Index::private(vault)?, Changes::Describe),
-        DryRun::No => (new_index(dir, vault)?, Changes::Make),
+        DryRun::No => {
+            let unwritable = || StoreError::ReadOnly { what: "cannot write index.db".to_owned() };
+            (new_index(dir, vault)?.ok_or_else(unwritable)?, Changes::Make)
+        }
     };
     let inner = Inner::new(dir, vault, Disk::default(), index);
     inner.mend(Knowledge::Distrust, changes)
@@ -101,23 +104,40 @@ pub fn recover(dir: &Path, vault: &VaultId, dry_run: DryRun) -> Result<Vec<Repai
 pub(super) fn open(dir: &Path, vault: &VaultId, disk: Disk) -> Result<(Store, Vec<Repair>), StoreError> {
     require_directories(dir)?;
     let (index, knowledge) = match Index::open(&dir.join(INDEX_FILE), vault)? {
-        Opened::Usable(index) => (index, Knowledge::Index),
+        Opened::Usable(index) => (Some(index), Knowledge::Index),
         Opened::Unusable => (new_index(dir, vault)?, Knowledge::Nothing),
-        Opened::Unwritable => (Index::private(vault)?, Knowledge::Nothing),
+        Opened::Unwritable => (None, Knowledge::Nothing),
     };
-    let inner = Inner::new(dir, vault, disk, index);
-    let repairs = inner.mend(knowledge, Changes::Make)?;
+    let Some(index) = index else { return open_privately(dir, vault, disk) };
+    let inner = Inner::new(dir, vault, disk.clone(), index);
+    match inner.mend(knowledge, Changes::Make) {
+        Ok(repairs) => Ok((Store { inner: Arc::new(inner) }, repairs)),
+        Err(StoreError::ReadOnly { .. } | StoreError::NoSpace { .. }) => {
+            drop(inner);
+            open_privately(dir, vault, disk)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a vault whose index cannot be written: its disk is full or read-only. It can be read and served all the same.
+fn open_privately(dir: &Path, vault: &VaultId, disk: Disk) -> Result<(Store, Vec<Repair>), StoreError> {
+    let inner = Inner::new(dir, vault, disk, Index::private(vault)?);
+    let mut repairs = inner.mend(Knowledge::Nothing, Changes::Describe)?;
+    repairs.retain(|repair| repair.file != Path::new(INDEX_FILE));
+    repairs.push(Repair::harmless(INDEX_FILE, "it cannot be written here; this process has built one of its own, in memory"));
     Ok((Store { inner: Arc::new(inner) }, repairs))
 }
 
 fn require_directories(dir: &Path) -> Result<(), StoreError> {
-    [SegmentKind::Pack, SegmentKind::Log].into_iter().try_for_each(|kind| read_dir_exists(dir, kind.directory()))
+    [SegmentKind::Pack, SegmentKind::Log].into_iter().try_for_each(|kind| require_directory(dir, kind.directory()))
 }
 
-fn new_index(dir: &Path, vault: &VaultId) -> Result<Index, StoreError> {
+/// An empty index in the place of whatever is there; none if it cannot be written.
+fn new_index(dir: &Path, vault: &VaultId) -> Result<Option<Index>, StoreError> {
     match Index::create(&dir.join(INDEX_FILE), vault)? {
-        Opened::Usable(index) => Ok(index),
-        Opened::Unusable | Opened::Unwritable => Index::private(vault),
+        Opened::Usable(index) => Ok(Some(index)),
+        Opened::Unusable | Opened::Unwritable => Ok(None),
     }
 }
 
@@ -135,7 +155,8 @@ impl Inner {
             vault: *vault,
             disk,
             index,
-            log: Mutex::new(LogState::default()),
+            log: Mutex::default(),
+            log_snapshot: Mutex::default(),
             log_lock: open_lock(dir),
             overlay: Mutex::default(),
             maps: Mutex::default(),

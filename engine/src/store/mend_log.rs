@@ -197,8 +197,10 @@ impl Inner {
                 self.index_rows(rows, end)?;
             }
         }
+        if end != state.end {
+            self.index_rows(rows, end)?;
+        }
         state.end = end;
-        self.index_rows(rows, end)?;
         Ok(end.offset)
     }
 

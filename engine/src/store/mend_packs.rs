@@ -69,7 +69,10 @@ impl Inner {
             Err(error) => return Ok(vec![Repair::loss(name, format!("it cannot be opened: {error}"))]),
         };
         if !try_lock(&file, &path)? {
-            // Somebody is writing to it and will publish it.
+            // Somebody is writing to it and will publish it: to this index, unless it is new.
+            if knowledge != Knowledge::Index {
+                self.adopt(number, &file, known, 0, Changes::Describe, &mut Vec::new())?;
+            }
             return Ok(repairs);
         }
         let from = if repairs.is_empty() { self.index.indexed_to(number)? } else { known };
@@ -128,11 +131,11 @@ impl Inner {
     }
 
     /// Publishes what `scan` finds; returns where the last good frame ends.
-    fn publish_scanned(&self, number: u32, mut scan: Scan<'_>, repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
+    fn publish_scanned(&self, number: u32, scan: Scan<'_>, repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
         let name = SegmentKind::Pack.file(number);
         let mut rows: Vec<ChunkRow> = Vec::new();
         let mut end = scan.position();
-        while let Some(found) = scan.next() {
+        for found in scan {
             match found {
                 Found::Frame { header, offset } => {
                     let place = Location { pack: number, offset, length: header.frame_bytes() as u32 };

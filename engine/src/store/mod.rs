@@ -5,7 +5,7 @@
 //! VAULT/log/00000001.seg      chunk list and event frames, in an order in which what an event depends on comes before it
 //! VAULT/log/lock              flock: one process appends to the log, or repairs, at a time
 //! VAULT/heads                 the newest event ever accepted of each author
-//! VAULT/index.db              where everything lies: a cache, see [`index`]
+//! VAULT/index.db              where everything lies: a cache, see `index`
 //! ```
 //!
 //! # What "acknowledged" means
@@ -118,6 +118,8 @@ struct Inner {
     disk: Disk,
     index: Index,
     log: Mutex<LogState>,
+    /// The log as it was when its lock was last released: what readers see, who must not wait for a sync.
+    log_snapshot: Mutex<Arc<LogState>>,
     /// Open on `log/lock`; none where the file cannot be made, and nothing can be written there.
     log_lock: Option<File>,
     /// Chunks that are written but not yet published: readable here, not durable.
@@ -170,17 +172,17 @@ impl Store {
 
     /// The newest event held of each author.
     pub fn heads(&self) -> Heads {
-        lock(&self.inner.log).held()
+        self.inner.log_snapshot().held()
     }
 
     /// The newest event of each author that was ever acknowledged here. Ahead of [`Store::heads`] only when events were lost.
     pub fn accepted(&self) -> Heads {
-        lock(&self.inner.log).accepted.clone()
+        self.inner.log_snapshot().accepted.clone()
     }
 
     /// Highest sequence number held of each author.
     pub fn frontier(&self) -> Frontier {
-        lock(&self.inner.log).frontier()
+        self.inner.log_snapshot().frontier()
     }
 
     /// Digest over all heads: equal on two replicas exactly when they hold the same events.
@@ -241,6 +243,10 @@ impl Inner {
         self.dir.join(kind.file(number))
     }
 
+    fn log_snapshot(&self) -> Arc<LogState> {
+        Arc::clone(&lock(&self.log_snapshot))
+    }
+
     fn heads_path(&self) -> PathBuf {
         self.dir.join(HEADS_FILE)
     }
@@ -256,7 +262,7 @@ impl Inner {
     }
 }
 
-fn read_dir_exists(dir: &Path, name: &str) -> Result<(), StoreError> {
+fn require_directory(dir: &Path, name: &str) -> Result<(), StoreError> {
     let path = dir.join(name);
     match fs::metadata(&path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),

@@ -35,7 +35,7 @@ use std::{
 /// Bytes gathered for one write.
 const WRITE_BYTES: usize = MIB;
 /// Chunks written but not published, over all writers: beyond, writers checkpoint by themselves. Some 6 MiB of memory.
-const OVERLAY_ENTRIES_MAX: usize = 65_536;
+pub(super) const OVERLAY_ENTRIES_MAX: usize = 65_536;
 /// A pack without room for the longest chunk is full.
 const FULL_AT: u64 = SEGMENT_BYTES_MAX - (CHUNK_BYTES_MAX + 2 * KIB) as u64;
 /// Packs that are tried before a new one is made: more writers than this at once each find their own anyway.

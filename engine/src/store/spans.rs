@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{bitmap::Bitmap, event::ChunkList, id::ChunkId};
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 /// Checked frames that lie side by side.
 #[derive(Debug, Clone)]
@@ -95,7 +95,7 @@ impl Spans {
     fn check(&mut self, run: &[Wanted]) -> Result<Option<Span>, StoreError> {
         let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(None) };
         // A pack that is shorter than it was still has the frames before its end.
-        let view = match self.inner.view(first.place.pack, last.place.end())? {
+        let view = match self.view(first.place.pack, last.place.end())? {
             Some(view) => view,
             None if run.len() > 1 => {
                 self.put_back(run.len() - 1);
@@ -112,6 +112,17 @@ impl Spans {
         self.put_back(run.len() - good);
         let bytes = view.slice(first.place.offset, run[good - 1].place.end());
         Ok(Some(Span { bytes, entries: run[..good].iter().map(|wanted| wanted.entry).collect() }))
+    }
+
+    /// A pack that may not be read is like one that is gone: the others are served.
+    fn view(&self, pack: u32, end: u64) -> Result<Option<View>, StoreError> {
+        match self.inner.view(pack, end) {
+            Err(StoreError::Io { what, source }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!("{what}: {source}");
+                Ok(None)
+            }
+            result => result,
+        }
     }
 
     /// A frame that is bad in the map may be good in the file.

@@ -10,7 +10,7 @@
 
 use super::{
     Inner, Location, Store, StoreError,
-    index::{ChunkRow, PackRow, lock},
+    index::{ChunkRow, PackRow},
     log_read::Reader,
     packs::is_chunk,
     segment::{FileHeader, Found, HeaderState, Scan, SegmentKind},
@@ -155,7 +155,7 @@ impl Inner {
                 Some((map, _)) => self.verify_segment(&map, name, report)?,
             }
         }
-        let state = lock(&self.log);
+        let state = self.log_snapshot();
         let held = state.frontier();
         if !held.covers(&state.accepted.frontier()) {
             report.files.push((super::HEADS_FILE.into(), "events that were acknowledged are not in the log".to_owned()));

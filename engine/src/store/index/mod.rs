@@ -29,6 +29,7 @@ use crate::id::VaultId;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -70,7 +71,24 @@ pub(super) struct Index {
     /// None for a private one, which has the writing connection alone.
     path: Option<PathBuf>,
     writer: Mutex<Connection>,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Readers>,
+}
+
+/// Reading connections at rest, and which file they are to.
+#[derive(Debug, Default)]
+struct Readers {
+    idle: Vec<Connection>,
+    file: FileIdentity,
+}
+
+/// Device and inode: differs when the file was replaced.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct FileIdentity(u64, u64);
+
+impl FileIdentity {
+    fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().map(|metadata| Self(metadata.dev(), metadata.ino()))
+    }
 }
 
 /// What opening found.
@@ -118,7 +136,8 @@ impl Index {
 
     fn with(path: Option<&Path>, writer: Connection) -> Self {
         writer.set_prepared_statement_cache_capacity(64);
-        Self { path: path.map(Path::to_owned), writer: Mutex::new(writer), readers: Mutex::default() }
+        let file = path.and_then(FileIdentity::of).unwrap_or_default();
+        Self { path: path.map(Path::to_owned), writer: Mutex::new(writer), readers: Mutex::new(Readers { idle: Vec::new(), file }) }
     }
 
     fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -143,14 +162,31 @@ impl Index {
     /// Runs `work` on one consistent state of the index.
     pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let Some(path) = &self.path else { return work(&lock(&self.writer)) };
-        let pooled = lock(&self.readers).pop();
-        let connection = pooled.map_or_else(|| Self::connect_reader(path), Ok)?;
+        let (idle, file) = {
+            let mut readers = lock(&self.readers);
+            (readers.idle.pop(), readers.file)
+        };
+        let connection = idle.map_or_else(|| Self::connect_reader(path), Ok)?;
         let result = snapshot(&connection, work);
         let mut readers = lock(&self.readers);
-        if readers.len() < READERS_KEPT {
-            readers.push(connection);
+        if readers.idle.len() < READERS_KEPT && readers.file == file {
+            readers.idle.push(connection);
         }
         result
+    }
+
+    /// Goes over to the file that another process has put in the place of ours, once that is an index of `vault`.
+    pub(super) fn follow_replacement(&self, vault: &VaultId) -> Result<(), StoreError> {
+        let Some((path, file)) = self.path.as_deref().and_then(|path| Some((path, FileIdentity::of(path)?))) else { return Ok(()) };
+        if lock(&self.readers).file == file {
+            return Ok(());
+        }
+        let connection = Self::connect(path)?;
+        if is_usable(&connection, vault).unwrap_or(false) {
+            *lock(&self.writer) = connection;
+            *lock(&self.readers) = Readers { idle: Vec::new(), file };
+        }
+        Ok(())
     }
 
     /// Runs `work` in one transaction: all of it happens, or nothing.
