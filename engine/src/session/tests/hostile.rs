@@ -119,7 +119,7 @@ fn a_newer_version_and_unknown_extensions_are_welcome() {
 
 #[test]
 fn every_broken_rule_ends_the_session_with_its_name() {
-    let served = Message::Served { list: list().id, unavailable: Bitmap::new(8) };
+    let served = Message::Served { list: list().id, unavailable: Bitmap::empty(8) };
     let chunks = |cause| Message::Chunks { cause, list: list().id, frames: Bytes::new() };
     assert_violation(&[sealed(&hello())], "second Hello");
     assert_violation(&[Message::Finished, Message::Finished], "second Finished");
@@ -199,8 +199,8 @@ fn frontiers() -> impl Strategy<Value = Frontier> {
 
 fn messages() -> impl Strategy<Value = Message> {
     let bitmap = proptest::collection::vec(0_u32..8, 1..5).prop_map(|bits| {
-        let mut bitmap = Bitmap::new(8);
-        bits.into_iter().for_each(|bit| bitmap.set(bit));
+        let mut bitmap = Bitmap::empty(8);
+        bits.into_iter().for_each(|bit| drop(bitmap.insert(bit)));
         bitmap
     });
     let timing = prop_oneof![Just(Timing::Known), Just(Timing::Early)];

@@ -116,10 +116,10 @@ impl Vault {
     }
 
     fn missing(&self, list: &ListRef) -> Bitmap {
-        let mut missing = Bitmap::new(list.entries);
+        let mut missing = Bitmap::empty(list.entries as usize);
         for (position, entry) in self.lists[&list.id].entries().iter().enumerate() {
             if !self.chunks.contains_key(&entry.id) {
-                missing.set(position as u32);
+                missing.insert(position as u32);
             }
         }
         missing
@@ -263,11 +263,11 @@ impl Driver {
         let Some(chunks) = self.vault.lists.get(&list.id) else {
             return Effects { done: vec![Done::UnknownList { list: list.id }], lanes: vec![] };
         };
-        let (mut frames, mut unavailable) = (Vec::new(), Bitmap::new(list.entries));
+        let (mut frames, mut unavailable) = (Vec::new(), Bitmap::empty(list.entries as usize));
         for position in want.iter() {
             match self.vault.chunks.get(&chunks.entries()[position as usize].id) {
                 Some(record) => frames.push(FrameBuf::new(Kind::Chunk, record).into_bytes()),
-                None => unavailable.set(position),
+                None => drop(unavailable.insert(position)),
             }
         }
         self.sent_chunks += frames.len();
@@ -287,7 +287,7 @@ impl Driver {
         self.landed_chunks += 1;
         let header = frame::Header::parse(bytes).unwrap();
         let id = ChunkId::from_bytes(header.id);
-        if !self.wants.is_wanted(&id) {
+        if !self.wants.list_of(&id).is_some() {
             self.unwanted_chunks += 1;
             return vec![];
         }
