@@ -6,6 +6,7 @@
 use super::failure::Failures;
 use crate::{
     bitmap::Bitmap,
+    clock,
     event::{ChunkList, Event, Frontier, ListRef},
     limits::MIB,
     session::{Cursor, Done, LoadedEvent, Via},
@@ -14,7 +15,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use std::{
     sync::{Arc, mpsc::Receiver},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::mpsc;
 
@@ -101,7 +102,7 @@ impl Server {
         let mut total = 0;
         let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX)?;
         loop {
-            let began = Instant::now();
+            let began = clock::now();
             let Some(span) = spans.next().transpose()? else { break };
             served.reading += began.elapsed();
             let (chunks, bytes) = (span.entries.len() as u64, span.bytes.len() as u64);
@@ -109,7 +110,7 @@ impl Server {
             match via {
                 Via::Inline => inline.extend_from_slice(&span.bytes),
                 Via::Lanes => {
-                    let began = Instant::now();
+                    let began = clock::now();
                     // Lanes that are gone mean that the connection is: the session learns it there.
                     if self.spans.blocking_send(span.bytes).is_err() {
                         break;
