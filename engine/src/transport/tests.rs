@@ -266,6 +266,20 @@ async fn a_clean_close_ends_control_and_other_reasons_are_told() {
     }
 }
 
+/// A goodbye must not wait behind what the network does not take.
+#[tokio::test]
+async fn a_close_in_the_middle_of_a_transfer_is_told_at_once() {
+    over_all(|a, b| async move {
+        let mut lane = a.open_lane().await.unwrap();
+        let piece = pattern(MIB);
+        while timeout(Duration::from_millis(50), lane.send(piece.clone())).await.is_ok() {}
+        a.close(CloseReason::Shutdown);
+        let told = timeout(Duration::from_secs(5), b.closed()).await.unwrap_or_else(|_| panic!("{} is silent", b.kind()));
+        assert!(matches!(told, TransportError::Closed(CloseReason::Shutdown)), "{told:?}");
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn dropping_every_handle_is_not_success() {
     over_all(|a, b| async move {

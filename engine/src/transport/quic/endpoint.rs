@@ -1,5 +1,6 @@
 //! QUIC endpoints: how quinn is set up, and the socket below it.
 
+use super::congestion::Yielding;
 use super::super::{Congestion, TransportError, Tuning, tls::Identity};
 use crate::limits::{IDLE_MS, LANES_MAX};
 use quinn::{
@@ -24,6 +25,8 @@ use std::{
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// UDP payload of an Ethernet frame: batches are sized for it until something larger is sent.
 const ETHERNET_PAYLOAD_BYTES: usize = 1_472;
+/// UDP payload of a 9000-byte link over IPv6. More was seen to stall on loopback.
+const JUMBO_PAYLOAD_BYTES: u16 = 8_952;
 /// What every QUIC path must carry (RFC 9000, section 14).
 const PAYLOAD_BYTES_MIN: u16 = 1_200;
 
@@ -45,7 +48,7 @@ pub(in super::super) fn endpoint(socket: UdpSocket, server: Option<ServerConfig>
         Err(error) => return Err(failed(error)),
     };
     let mut config = EndpointConfig::default();
-    let receive_bytes = tuning.quic_datagram_bytes_max.max(ETHERNET_PAYLOAD_BYTES as u16);
+    let receive_bytes = tuning.quic_datagram_bytes_max.max(JUMBO_PAYLOAD_BYTES);
     if let Err(error) = config.max_udp_payload_size(receive_bytes) {
         tracing::warn!(%error, "datagram size not possible");
     }
@@ -56,17 +59,14 @@ pub(in super::super) fn endpoint(socket: UdpSocket, server: Option<ServerConfig>
 pub(in super::super) fn server_config(
     identity: &Identity,
     admission: Arc<dyn super::super::Admission>,
-    tuning: &Tuning,
 ) -> Result<ServerConfig, TransportError> {
     let alpn = [super::super::Protocol::Session.alpn(), super::super::Protocol::Pairing.alpn()];
     let tls = QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
-    let mut config = ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(transport_config(Role::Listener, tuning));
-    Ok(config)
+    Ok(ServerConfig::with_crypto(Arc::new(tls)))
 }
 
 /// Windows, limits and timers, the same on both sides but for who opens the control stream.
-pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<TransportConfig> {
+pub(in super::super) fn transport_config(role: Role, remote: SocketAddr, tuning: &Tuning) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(VarInt::from_u32(LANES_MAX as u32))
@@ -77,19 +77,22 @@ pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<Tra
         .send_window(tuning.quic_send_window_bytes)
         // One lane at a time fills packets: fewer, larger frames for the receiver to put together.
         .send_fairness(false)
-        .mtu_discovery_config(Some(discovery(tuning)))
+        .mtu_discovery_config(Some(discovery(remote, tuning)))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS as u32))))
         .keep_alive_interval(Some(Duration::from_millis(IDLE_MS / 3)));
     match tuning.congestion {
-        Congestion::Cubic => config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default())),
-        Congestion::Bbr => config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default())),
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::CubicConfig::default())))),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::BbrConfig::default())))),
     };
     Arc::new(config)
 }
 
-fn discovery(tuning: &Tuning) -> MtuDiscoveryConfig {
+/// A path inside one machine always carries jumbo datagrams; elsewhere it takes the user to know. Probes that get lost, and large ones
+/// altogether, eat into the first windows of a connection, where small objects would have gone.
+fn discovery(remote: SocketAddr, tuning: &Tuning) -> MtuDiscoveryConfig {
+    let known = if remote.ip().to_canonical().is_loopback() { JUMBO_PAYLOAD_BYTES } else { PAYLOAD_BYTES_MIN };
     let mut config = MtuDiscoveryConfig::default();
-    config.upper_bound(tuning.quic_datagram_bytes_max.max(PAYLOAD_BYTES_MIN));
+    config.upper_bound(tuning.quic_datagram_bytes_max.max(known));
     config
 }
 

@@ -1,5 +1,6 @@
 //! QUIC (RFC 9000) by quinn: one bidirectional stream is the control stream, unidirectional streams are lanes.
 
+mod congestion;
 mod endpoint;
 mod streams;
 
@@ -13,7 +14,10 @@ use rustls::{AlertDescription, pki_types::CertificateDer};
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::net::UdpSocket;
@@ -37,7 +41,7 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     let (client, pinned) = dial.identity.client(dial.expected, dial.protocol.alpn())?;
     let crypto = QuicClientConfig::try_from(client).map_err(|error| TransportError::Protocol(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport_config(Role::Dialer, dial.tuning));
+    config.transport_config(transport_config(Role::Dialer, addr, dial.tuning));
     let unreachable = |what: &dyn std::fmt::Display| TransportError::unreachable(super::TransportKind::Quic, addr, what);
     // The name goes nowhere (no SNI); an address always parses.
     let connecting = dial.endpoint.connect_with(config, addr, &addr.ip().to_string()).map_err(|error| unreachable(&error))?;
@@ -54,17 +58,33 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     Ok(QuicConnection::new(connection, peer, dial.protocol, (send, receive)))
 }
 
+/// What incoming handshakes are held against.
+#[derive(Clone)]
+pub(super) struct Accept {
+    pub(super) config: quinn::ServerConfig,
+    pub(super) admission: Arc<dyn Admission>,
+    pub(super) tuning: super::Tuning,
+}
+
 /// Finishes a handshake that came in and holds the peer to what it may speak.
-pub(super) async fn accept(incoming: quinn::Incoming, admission: &dyn Admission) -> Result<QuicConnection, TransportError> {
-    let connection = incoming.await.map_err(ended)?;
+pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<QuicConnection, TransportError> {
+    let Accept { mut config, admission, tuning } = accept;
+    config.transport_config(transport_config(Role::Listener, incoming.remote_address(), &tuning));
+    let connection = incoming.accept_with(Arc::new(config)).map_err(ended)?.await.map_err(ended)?;
     let peer = peer(&connection)?;
     let protocol = protocol(&connection).ok_or(TransportError::Version)?;
-    if !admitted(admission, &peer, protocol) {
-        connection.close(VarInt::from_u32(CloseReason::Refused.code().into()), b"");
+    if !admitted(&*admission, &peer, protocol) {
+        hang_up(&connection, CloseReason::Refused);
         return Err(TransportError::Refused);
     }
     let control = connection.accept_bi().await.map_err(ended)?;
     Ok(QuicConnection::new(connection, peer, protocol, control))
+}
+
+/// Closes for `reason`, and sees to it that the peer is told at once.
+fn hang_up(connection: &quinn::Connection, reason: CloseReason) {
+    congestion::step_aside(connection);
+    connection.close(VarInt::from_u32(reason.code().into()), b"");
 }
 
 /// Ends only when `addr` is known not to answer. QUIC's own socket is not connected, so it never hears that a port is closed or
@@ -129,6 +149,8 @@ struct Handle {
     control: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
     /// Why we closed it: quinn tells only that we did.
     closed_for: OnceLock<CloseReason>,
+    /// Datagrams sent before the goodbye: the next one is it.
+    sent_before: AtomicU64,
 }
 
 impl Drop for Handle {
@@ -140,14 +162,15 @@ impl Drop for Handle {
 impl Handle {
     fn close(&self, reason: CloseReason) {
         if self.closed_for.set(reason).is_ok() {
-            self.connection.close(VarInt::from_u32(reason.code().into()), b"");
+            self.sent_before.store(self.connection.stats().udp_tx.datagrams, Ordering::Relaxed);
+            hang_up(&self.connection, reason);
         }
     }
 }
 
 impl QuicConnection {
     fn new(connection: quinn::Connection, peer: DeviceId, protocol: Protocol, control: (quinn::SendStream, quinn::RecvStream)) -> Self {
-        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new() }))
+        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new(), sent_before: AtomicU64::default() }))
     }
 
     pub(super) fn peer(&self) -> DeviceId {
@@ -204,7 +227,7 @@ impl QuicConnection {
 
     pub(super) async fn flushed(&self) {
         let sent = async {
-            while self.0.connection.stats().frame_tx.connection_close == 0 {
+            while self.0.connection.stats().udp_tx.datagrams <= self.0.sent_before.load(Ordering::Relaxed) {
                 tokio::time::sleep(FLUSH_POLL).await;
             }
         };
