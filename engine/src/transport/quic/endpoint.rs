@@ -1,7 +1,7 @@
 //! QUIC endpoints: how quinn is set up, and the socket below it.
 
-use super::congestion::Yielding;
 use super::super::{Congestion, TransportError, Tuning, tls::Identity};
+use super::congestion::Yielding;
 use crate::limits::{IDLE_MS, LANES_MAX};
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
@@ -61,7 +61,8 @@ pub(in super::super) fn server_config(
     admission: Arc<dyn super::super::Admission>,
 ) -> Result<ServerConfig, TransportError> {
     let alpn = [super::super::Protocol::Session.alpn(), super::super::Protocol::Pairing.alpn()];
-    let tls = QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
+    let tls =
+        QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
     Ok(ServerConfig::with_crypto(Arc::new(tls)))
 }
 

@@ -170,7 +170,14 @@ impl Handle {
 
 impl QuicConnection {
     fn new(connection: quinn::Connection, peer: DeviceId, protocol: Protocol, control: (quinn::SendStream, quinn::RecvStream)) -> Self {
-        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new(), sent_before: AtomicU64::default() }))
+        Self(Arc::new(Handle {
+            connection,
+            peer,
+            protocol,
+            control: Mutex::new(Some(control)),
+            closed_for: OnceLock::new(),
+            sent_before: AtomicU64::default(),
+        }))
     }
 
     pub(super) fn peer(&self) -> DeviceId {
