@@ -50,6 +50,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn bind(addrs: &[SocketAddr], device: &DeviceKey, admission: Arc<dyn Admission>, tuning: Tuning) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
         for addr in addrs {
@@ -64,6 +67,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn bind_only(
         kind: TransportKind,
         addrs: &[SocketAddr],
