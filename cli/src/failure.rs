@@ -211,8 +211,17 @@ impl From<VaultError> for Failure {
 
 impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
-        let code = system_error(&error).map_or(Code::Failed, code_of_io);
-        Self::of(code, &error).hint("MIRROR_HOME names the directory that holds this device's key and peers")
+        use HomeError as E;
+        let of = |code| Self::of(code, &error);
+        match &error {
+            E::TicketNotOpen | E::TicketExpired(_) => of(Code::Refused).hint("make a new ticket: mirror invite"),
+            E::NoSuchPeer(_) => of(Code::Usage).hint("mirror peer list shows who is known"),
+            E::NameTaken { .. } => of(Code::Usage).hint("choose another name, or forget that peer: mirror peer remove NAME"),
+            E::Invalid(_) => of(Code::Usage).hint("--help explains every flag"),
+            E::Damaged { .. } => of(Code::Damaged).hint("put that file back from a backup of MIRROR_HOME; it is never replaced by itself"),
+            _ => of(system_error(&error).map_or(Code::Failed, code_of_io))
+                .hint("MIRROR_HOME names the directory that holds this device's key and peers"),
+        }
     }
 }
 
@@ -347,7 +356,28 @@ mod tests {
         assert_eq!(code(R::NoAddress("nowhere".into())), 16);
         assert_eq!(code(R::Cancelled), 130);
         assert_eq!(code(R::Vault(VaultError::Keyless)), 6);
-        assert_eq!(code(HomeError::Io { what: "home".into(), source: io::ErrorKind::StorageFull.into() }), 14);
+    }
+
+    #[test]
+    fn every_error_of_a_device_s_directory_has_its_exit_code_and_a_hint() {
+        use HomeError as E;
+        let taken = E::NameTaken { name: "nas".into(), device: DeviceId::from_bytes([1; 32]) };
+        let damaged = E::Damaged { file: "device.key".into(), reason: "too short".into() };
+        for (error, expected) in [
+            (E::TicketNotOpen, 6),
+            (E::TicketExpired(7), 6),
+            (E::NoSuchPeer("nas".into()), 2),
+            (taken, 2),
+            (E::Invalid("too long"), 2),
+            (damaged, 13),
+            (E::TooMany("peers"), 1),
+            (E::Io { what: "home".into(), source: io::ErrorKind::StorageFull.into() }, 14),
+        ] {
+            let name = format!("{error:?}");
+            let failure = Failure::from(error);
+            assert_eq!(failure.code.number(), expected, "{name}");
+            assert!(failure.hint.is_some(), "{name}");
+        }
     }
 
     #[test]
