@@ -125,7 +125,7 @@ fn refuse_inside_vault(vault: &Vault, destination: &Path) -> Result<(), VaultErr
     let absolute = std::path::absolute(destination).map_err(|error| VaultError::at("resolving", destination, error))?;
     let nearest = absolute.ancestors().find_map(|path| fs::canonicalize(path).ok());
     match (nearest, fs::canonicalize(vault.dir())) {
-        (Some(nearest), Ok(dir)) if nearest.starts_with(dir) => {
+        (Some(nearest), Ok(dir)) if nearest.starts_with(&dir) => {
             Err(VaultError::Nested { inner: destination.to_owned(), outer: vault.dir().to_owned() })
         }
         _ => Ok(()),
