@@ -267,9 +267,29 @@ impl From<TransportError> for Failure {
             E::Version => Self::of(Code::TooNew, &error).hint("update mirror on the device that has the older one"),
             E::Timeout => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             E::Closed(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            E::Io { source, .. } if is_cut(source) => {
+                Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
+            }
             _ => Self::of(system_error(&error).map_or(Code::Failed, code_of_io), &error),
         }
     }
+}
+
+/// The wire or the peer went away, as opposed to this system refusing something.
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::UnexpectedEof
+            | K::BrokenPipe
+            | K::ConnectionReset
+            | K::ConnectionAborted
+            | K::NotConnected
+            | K::TimedOut
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown
+    )
 }
 
 /// The system's error behind another, if there is one.
@@ -348,6 +368,8 @@ mod tests {
         assert_eq!(transport(T::WrongPeer { expected: device, found: device }), 6);
         assert_eq!(transport(T::Version), 8);
         assert_eq!(transport(T::Timeout), 5);
+        let io = |kind: io::ErrorKind| transport(T::Io { what: "the connection was cut", source: std::sync::Arc::new(kind.into()) });
+        assert_eq!((io(io::ErrorKind::UnexpectedEof), io(io::ErrorKind::PermissionDenied)), (5, 1));
         assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);
         assert_eq!(code(R::Ticket("expired".into())), 6);
         assert_eq!(code(R::Fork("two events".into())), 9);
