@@ -52,7 +52,10 @@ fn names_that_are_not_utf8_come_back_byte_for_byte() {
     }
     device.run(&["add", "../tree"]).ok();
     device.run(&["restore", "../back"]).ok();
-    assert_eq!(contents(&sandbox.path("back")), contents(&sandbox.path("")).into_iter().filter(|(path, _)| path.starts_with("tree")).collect());
+    assert_eq!(
+        contents(&sandbox.path("back")),
+        contents(&sandbox.path("")).into_iter().filter(|(path, _)| path.starts_with("tree")).collect()
+    );
 }
 
 #[test]
@@ -122,7 +125,8 @@ fn sockets_and_pipes_are_named_and_left_out() {
     let made = std::process::Command::new("mkfifo").arg(sandbox.path("tree/pipe")).status().unwrap();
     assert!(made.success());
     let summary = device.run(&["--json", "add", "../tree"]).ended_with(3).last("summary");
-    let skipped: BTreeSet<_> = summary["skipped"].as_array().unwrap().iter().map(|left| left["path"].as_str().unwrap().rsplit('/').next()).collect();
+    let skipped: BTreeSet<_> =
+        summary["skipped"].as_array().unwrap().iter().map(|left| left["path"].as_str().unwrap().rsplit('/').next()).collect();
     assert_eq!(skipped, BTreeSet::from([Some("pipe"), Some("socket")]));
     assert_eq!(device.run(&["get", "tree/file"]).ok().text(), "x");
 }

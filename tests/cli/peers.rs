@@ -242,5 +242,9 @@ fn a_server_tells_its_sessions_in_json() {
     b.run_with(&["put", "k"], b"x").ok();
     b.run(&["push", &serving.quic, "--device", &serving.device]).ok();
     let told = serving.tells("session");
-    assert_eq!((&told["error"], &told["events_received"], &told["identical"]), (&serde_json::Value::Null, &1.into(), &true.into()), "{told}");
+    assert_eq!(
+        (&told["error"], &told["events_received"], &told["identical"]),
+        (&serde_json::Value::Null, &1.into(), &true.into()),
+        "{told}"
+    );
 }

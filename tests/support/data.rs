@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Longer than anything here takes on the slowest machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits until `done`.
 #[track_caller]

@@ -1,14 +1,14 @@
 //! What tests of the program need: directories of their own, devices of their own, and children that do not outlive them.
 //!
 //! Nothing waits for time to pass: tests wait for something to be so ([`until`]), with a limit that only a bug reaches.
-#![allow(dead_code, reason = "each program of tests uses its part")]
+#![allow(dead_code, unused_imports, reason = "each program of tests uses its part")]
 
 mod children;
 mod data;
 mod relay;
 
 pub(crate) use children::{Running, Serving};
-pub(crate) use data::{PATIENCE, contents, incompressible, settle, until};
+pub(crate) use data::{contents, incompressible, settle, until};
 pub(crate) use relay::{Relay, Silence};
 
 use serde_json::Value;

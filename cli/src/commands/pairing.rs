@@ -112,6 +112,11 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
         Ok::<_, Failure>((origin.name, result))
     })??;
     drop(progress);
-    let to_go_on = || format!("the replica is there and knows its origin; only the rest is missing: mirror -V {} pull {peer}", render::path_text(&args.dir));
+    let to_go_on = || {
+        format!(
+            "the replica is there and knows its origin; only the rest is missing: mirror -V {} pull {peer}",
+            render::path_text(&args.dir)
+        )
+    };
     super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))
 }
