@@ -352,16 +352,23 @@ impl Crank<'_> {
     /// The dialer hears the last word that matters, so it closes; the listener waits for that, so that nothing of its own is lost
     /// on the way. On an error whoever finds it closes.
     async fn goodbye(&self, control: &mut crate::transport::ControlReceiver, turned: &Result<(), ReplicateError>) {
-        if turned.is_ok() && self.side == Side::Listener {
+        let reason = self.close_reason(turned);
+        if turned.is_ok() && reason != CloseReason::Refused && self.side == Side::Listener {
             let ended = async { while let Ok(Some(_)) = control.recv().await {} };
             let _ = tokio::time::timeout(GOODBYE, ended).await;
         }
-        self.connection.close(match turned {
-            Ok(()) => CloseReason::Done,
-            Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
-            Err(_) => CloseReason::Shutdown,
-        });
+        self.connection.close(reason);
         self.connection.flushed().await;
+    }
+
+    /// What the peer hears last. To one that has not proved its membership it is all that it hears.
+    fn close_reason(&self, turned: &Result<(), ReplicateError>) -> CloseReason {
+        match (turned, &self.tally.outcome) {
+            (Ok(()), Some(Outcome::Failed(SessionError::NotAMember(_)))) => CloseReason::Refused,
+            (Ok(()), Some(Outcome::Failed(SessionError::Protocol { .. }))) | (Err(ReplicateError::Peer(_)), _) => CloseReason::ProtocolError,
+            (Ok(()), _) => CloseReason::Done,
+            (Err(_), _) => CloseReason::Shutdown,
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
     id::DeviceId,
     session::{Direction, Side},
     transport::{Admission, Connection, Listener, Protocol, Tuning},
-    vault::Vault,
+    vault::{Vault, VaultError},
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
@@ -108,6 +108,10 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
             Served::Paired { peer, result }
         }
         Protocol::Session => {
+            // Commands beside this server may have written since the last session.
+            if let Err(error) = vault.store().refresh() {
+                return Served::Session { peer, result: Err(VaultError::from(error).into()) };
+            }
             let options = Options { direction: Direction::Both, ..options.clone() };
             let party = Party {
                 store: vault.store(),

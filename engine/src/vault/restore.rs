@@ -107,6 +107,7 @@ pub(super) fn restore(
     overwrite: bool,
     watch: &dyn Watch,
 ) -> Result<RestoreReport, VaultError> {
+    refuse_inside_vault(vault, destination)?;
     vault.catch_up()?;
     let clobber = if overwrite { Clobber::Overwrite } else { Clobber::Refuse };
     let existed = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_some());
@@ -114,13 +115,23 @@ pub(super) fn restore(
         refuse_to_clobber(vault, destination, prefixes)?;
     }
     let target = Target::open(destination).map_err(|error| VaultError::io(format!("opening {}", destination.display()), error))?;
-    if fs::canonicalize(vault.dir()).is_ok_and(|dir| target.root().starts_with(dir)) {
-        return Err(VaultError::Nested { inner: destination.to_owned(), outer: vault.dir().to_owned() });
-    }
-    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), temporary: AtomicU64::new(0), process: std::process::id(), umask: umask() };
+    let (process, umask) = (std::process::id(), umask());
+    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), temporary: AtomicU64::new(0), process, umask };
     restore.all(prefixes)?;
     sync_file_system(restore.target.root())?;
     Ok(restore.report.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// DEST need not be there yet: the nearest directory above it that is tells where it would be.
+fn refuse_inside_vault(vault: &Vault, destination: &Path) -> Result<(), VaultError> {
+    let absolute = std::path::absolute(destination).map_err(|error| VaultError::at("resolving", destination, error))?;
+    let nearest = absolute.ancestors().find_map(|path| fs::canonicalize(path).ok());
+    match (nearest, fs::canonicalize(vault.dir())) {
+        (Some(nearest), Ok(dir)) if nearest.starts_with(&dir) => {
+            Err(VaultError::Nested { inner: destination.to_owned(), outer: vault.dir().to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rows_below(
