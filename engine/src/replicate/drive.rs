@@ -365,7 +365,9 @@ impl Crank<'_> {
     fn close_reason(&self, turned: &Result<(), ReplicateError>) -> CloseReason {
         match (turned, &self.tally.outcome) {
             (Ok(()), Some(Outcome::Failed(SessionError::NotAMember(_)))) => CloseReason::Refused,
-            (Ok(()), Some(Outcome::Failed(SessionError::Protocol { .. }))) | (Err(ReplicateError::Peer(_)), _) => CloseReason::ProtocolError,
+            (Ok(()), Some(Outcome::Failed(SessionError::Protocol { .. }))) | (Err(ReplicateError::Peer(_)), _) => {
+                CloseReason::ProtocolError
+            }
             (Ok(()), _) => CloseReason::Done,
             (Err(_), _) => CloseReason::Shutdown,
         }
