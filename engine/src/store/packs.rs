@@ -103,6 +103,7 @@ impl Inner {
         let damaged = || StoreError::DamagedChunk { id: *id, pack: place.pack, offset: place.offset };
         let view = self.view(place.pack, place.end())?.ok_or_else(damaged)?;
         let frame = view.slice(place.offset, place.end());
+        view.map.touched(u64::from(place.length));
         if is_chunk(&frame, id) {
             return Ok(frame);
         }
