@@ -7,8 +7,10 @@ mod drive;
 mod failure;
 mod keeper;
 mod lanes;
+mod outgoing;
 mod pace;
 mod pairing;
+mod seats;
 mod serve;
 mod server;
 mod types;
@@ -35,7 +37,6 @@ use std::{
 /// # Errors
 /// [`ReplicateError`]; what was committed before stays, and the next session goes on from there.
 pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
-    vault.store().refresh().map_err(crate::vault::VaultError::from)?;
     let dialer = Dialer::new(vault.device(), options.tuning())?;
     let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
     observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
