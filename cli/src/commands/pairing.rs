@@ -4,7 +4,7 @@ use super::{Session, replicate::block_on};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
     failure::{Code, Failure},
-    render::{self, Extent, Listening, TicketRecord},
+    render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
 };
 use mirror_engine::{
@@ -28,7 +28,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
     let progress = session.progress("serve");
-    let (talk, device) = (session.talk.clone(), vault.info().device);
+    let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
     let served = block_on(async {
         let server = replicate::Server::bind(vault, listen, &own_name()).await?;
         let (quic, tcp) = server.local_addrs();
@@ -37,7 +37,8 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
             session.output.show(|| render::listening_record(&listening), || render::listening_text(&listening))?;
         }
         session.output.flush()?;
-        let report = Arc::new(move |served| talk.note(&served_text(&served)));
+        // A reader of stdout that has gone does not end a server.
+        let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
         server.run(Options::default(), progress.meter(), report).await;
         Ok::<_, Failure>(())
     })?;
@@ -46,7 +47,19 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     Ok(if session.interrupt.is_set() { Code::Interrupted } else { Code::Ok })
 }
 
-/// What a server has to tell the person who watches it.
+/// What a server has to tell: JSON for the program that runs it, talk for the person who watches.
+fn tell(output: &Output, talk: &Talk, served: &Served) -> Result<(), Failure> {
+    if output.format() == Format::Text {
+        talk.note(&served_text(served));
+        return Ok(());
+    }
+    output.line(&match served {
+        Served::Session { peer, result } => render::json_line(&render::session_record(*peer, result)),
+        Served::Paired { peer, result } => render::json_line(&render::paired_record(*peer, result)),
+    })?;
+    output.flush()
+}
+
 fn served_text(served: &Served) -> String {
     match served {
         Served::Session { peer, result: Ok(summary) } => render::transfer_text(&peer.short(), Extent::Done, summary),
@@ -108,26 +121,19 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
     let progress = session.transfer_progress("clone");
     let ticket: Ticket = ticket.parse().map_err(|error: TicketError| ReplicateError::Ticket(error.to_string()))?;
     let options = Options { direction: Direction::Pull, choice: super::replicate::choice(None), ..Options::default() };
-    let summary = block_on(async {
+    let (peer, result) = block_on(async {
         let (vault, origin) = replicate::pair(&ticket, &args.dir, &home, &own_name(), &options).await?;
-        replicate::sync(&vault, &origin, &options, progress.meter())
-            .await
-            .map_err(|error| {
-                Failure::from(error).cause(format!(
-                    "the replica is there and knows its origin; only the first sync is missing: mirror -V {} pull {}",
-                    args.dir.display(),
-                    origin.name
-                ))
-            })
-            .map(|summary| (summary, origin.name))
-    })?;
+        let result = replicate::sync(&vault, &origin, &options, progress.meter()).await;
+        Ok::<_, Failure>((origin.name, result))
+    })??;
     drop(progress);
-    let (summary, peer) = summary?;
-    session.report(
-        || render::transfer_record("clone", &peer, Extent::Done, &summary),
-        || render::transfer_text(&peer, Extent::Done, &summary),
-    )?;
-    Ok(Code::Ok)
+    let to_go_on = || {
+        format!(
+            "the replica is there and knows its origin; only the rest is missing: mirror -V {} pull {peer}",
+            render::path_text(&args.dir)
+        )
+    };
+    super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))
 }
 
 #[cfg(test)]
