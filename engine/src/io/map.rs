@@ -6,10 +6,20 @@
 #![allow(unsafe_code)]
 
 use super::sigbus::{MAPS_MAX, Registration, page_bytes};
-use std::{fs::File, io, ops::Range, os::fd::AsRawFd, ptr, slice};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    os::fd::AsRawFd,
+    ptr, slice,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// Most files that one process can have mapped at once; [`Map::open`] fails beyond.
 pub const OPEN_MAPS_MAX: usize = MAPS_MAX;
+
+/// Bytes read through a map before its pages are given back: a map of any size costs about this much memory.
+const RESIDENT_BYTES_MAX: u64 = 32 << 20;
 
 /// The first bytes of a file, in memory.
 #[derive(Debug)]
@@ -18,6 +28,8 @@ pub struct Map {
     length: usize,
     /// None for an empty map, for which nothing is mapped.
     registration: Option<Registration>,
+    /// Bytes read since the pages were given back.
+    touched: AtomicU64,
 }
 
 // SAFETY: the map is read-only and belongs to the process, not to a thread.
@@ -35,14 +47,14 @@ impl Map {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than what is to be mapped"));
         }
         if length == 0 {
-            return Ok(Self { start: ptr::NonNull::dangling().as_ptr(), length, registration: None });
+            return Ok(Self { start: ptr::NonNull::dangling().as_ptr(), length, registration: None, touched: AtomicU64::new(0) });
         }
         // SAFETY: a fresh mapping at an address that the system chooses affects no other memory.
         let start = unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let mut map = Self { start: start.cast(), length, registration: None };
+        let mut map = Self { start: start.cast(), length, registration: None, touched: AtomicU64::new(0) };
         map.registration = Some(Registration::new(start as usize, length)?);
         Ok(map)
     }
@@ -70,6 +82,15 @@ impl Map {
     /// Says that it will be read from its start to its end: larger read-ahead.
     pub fn advise_sequential(&self) {
         self.advise(0..self.length, libc::MADV_SEQUENTIAL);
+    }
+
+    /// Says that `bytes` more have been read. Every now and then the pages are taken out of this process, so that its size does not
+    /// depend on how much it reads; whoever still looks at some gets them back from the system's cache.
+    pub fn touched(&self, bytes: u64) {
+        if self.touched.fetch_add(bytes, Ordering::Relaxed) + bytes >= RESIDENT_BYTES_MAX {
+            self.touched.store(0, Ordering::Relaxed);
+            self.advise(0..self.length, libc::MADV_DONTNEED);
+        }
     }
 
     fn advise(&self, range: Range<usize>, advice: libc::c_int) {

@@ -51,15 +51,6 @@ pub(super) struct Party<'a> {
     pub(super) replication: &'a ReplicationKey,
     pub(super) replica: ReplicaId,
     pub(super) options: &'a Options,
-    /// What the peer held when we last heard of it.
-    pub(super) remembered: Option<Frontier>,
-}
-
-/// What a session came to, beside its summary.
-pub(super) struct Driven {
-    pub(super) summary: Summary,
-    /// What the peer holds now: the next session saves a round trip with it.
-    pub(super) peer_frontier: Option<Frontier>,
 }
 
 /// Runs one session to its end.
@@ -68,7 +59,7 @@ pub(super) async fn drive(
     side: Side,
     party: Party<'_>,
     observer: Arc<dyn Observer>,
-) -> Result<Driven, ReplicateError> {
+) -> Result<Summary, ReplicateError> {
     let began = clock::now();
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
@@ -81,7 +72,7 @@ pub(super) async fn drive(
         vault: *party.store.vault(),
         replica: party.replica,
         hello_keys: HelloKeys::derive(party.replication.as_bytes(), &exporter),
-        cached_peer_frontier: party.remembered,
+        cached_peer_frontier: None,
         windows: Windows::default(),
     };
     let local = Local { frontier: party.store.frontier(), root: party.store.root(), pending };
@@ -127,7 +118,6 @@ struct Tally {
     resumed: bool,
     root: Root,
     peer_root: Option<Root>,
-    peer_frontier: Option<Frontier>,
     outcome: Option<Outcome>,
     chunks_total: u64,
     bytes_total: u64,
@@ -145,7 +135,6 @@ impl Tally {
             resumed,
             root,
             peer_root: None,
-            peer_frontier: None,
             outcome: None,
             chunks_total: 0,
             bytes_total: 0,
@@ -329,12 +318,8 @@ impl Crank<'_> {
                     tally.events_received = frontier.events_beyond(ours);
                     self.session.handle_stop(clock::now());
                 }
-                tally.peer_frontier = Some(frontier);
             }
-            SessionEvent::PeerApplied { frontier, root } => {
-                tally.peer_root = Some(root);
-                tally.peer_frontier = Some(frontier);
-            }
+            SessionEvent::PeerApplied { root, .. } => tally.peer_root = Some(root),
             SessionEvent::Applied { root, .. } => tally.root = root,
             SessionEvent::Identical { root } => {
                 tally.root = root;
@@ -415,7 +400,7 @@ fn conclude(
     served: server::Served,
     elapsed: Duration,
     dry_run: bool,
-) -> Result<Driven, ReplicateError> {
+) -> Result<Summary, ReplicateError> {
     let stats = connection.stats();
     if kept.unwanted > 0 {
         tracing::debug!(kept.unwanted, "chunks arrived that nobody had asked for");
@@ -440,17 +425,16 @@ fn conclude(
         root: tally.root,
         peer_root: tally.peer_root,
     };
-    let driven = Driven { summary, peer_frontier: tally.peer_frontier };
     match tally.outcome {
-        Some(Outcome::Complete) | None => Ok(driven),
+        Some(Outcome::Complete) | None => Ok(summary),
         Some(Outcome::Partial { here, there }) => {
             let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there);
-            Err(ReplicateError::Partial(Box::new(Summary { chunks_unavailable, ..driven.summary })))
+            Err(ReplicateError::Partial(Box::new(Summary { chunks_unavailable, ..summary })))
         }
         Some(Outcome::Diverged) => {
             Err(ReplicateError::Fork("both replicas hold as many events of every author, and not the same: a log was forked".into()))
         }
-        Some(Outcome::Stopped) if dry_run => Ok(driven),
+        Some(Outcome::Stopped) if dry_run => Ok(summary),
         Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
         Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
         Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),

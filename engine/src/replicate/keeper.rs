@@ -235,32 +235,45 @@ impl Keeper {
     }
 
     fn take_run(&mut self, run: &[u8]) -> Result<(), StoreError> {
+        let frames = self.wanted_of(run);
+        if !frames.is_empty() {
+            self.writer.get_or_insert_with(|| self.store.writer()).append_run(&frames)?;
+        }
+        self.report(&frames);
+        self.unsynced += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
+        if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+    }
+
+    /// The frames that are expected and match their ids.
+    fn wanted_of<'r>(&mut self, run: &'r [u8]) -> Vec<Verified<'r>> {
+        let mut frames = Vec::new();
+        // Headers were checked when the run was cut out of its lane; inline runs end at the first bad one.
+        for (header, bytes) in frame::split(run).map_while(Result::ok) {
+            let chunk = ChunkId::from_bytes(header.id);
+            match self.wants.list_of(&chunk).map(|list| (list, Verified::check(bytes))) {
+                None => self.kept.unwanted += 1,
+                Some((_, Ok(frame))) => frames.push(frame),
+                Some((list, Err(_))) => self.say(Done::Damaged { list, chunks: vec![chunk] }),
+            }
+        }
+        frames
+    }
+
+    /// Tells the session of what is stored now.
+    fn report(&mut self, frames: &[Verified<'_>]) {
         let mut landed: HashMap<ListId, (u32, u64)> = HashMap::new();
         let mut complete = Vec::new();
-        for frame in frame::split(run) {
-            // Headers were checked when the run was cut out of its lane; inline runs end at the first bad one.
-            let Ok((header, bytes)) = frame else { break };
-            let chunk = ChunkId::from_bytes(header.id);
-            let Some(list) = self.wants.list_of(&chunk) else {
-                self.kept.unwanted += 1;
-                continue;
-            };
-            let Ok(verified) = Verified::check(bytes) else {
-                self.say(Done::Damaged { list, chunks: vec![chunk] });
-                continue;
-            };
-            self.append(verified)?;
-            match self.wants.arrived(&chunk, header.length) {
+        for frame in frames {
+            let chunk = ChunkId::from_bytes(frame.header().id);
+            match self.wants.arrived(&chunk, frame.header().length) {
                 Arrival::Unwanted => self.kept.unwanted += 1,
                 Arrival::WrongLength { list } => self.say(Done::Damaged { list, chunks: vec![chunk] }),
                 Arrival::Wanted { landed: first, others } => {
                     for landing in others.into_iter().chain([first]) {
-                        let (chunks, total) = landed.entry(landing.list).or_default();
+                        let (chunks, bytes) = landed.entry(landing.list).or_default();
                         *chunks += 1;
-                        *total += bytes.len() as u64;
-                        if landing.remaining == 0 {
-                            complete.push(landing.list);
-                        }
+                        *bytes += frame.bytes().len() as u64;
+                        complete.extend((landing.remaining == 0).then_some(landing.list));
                     }
                 }
             }
@@ -269,17 +282,6 @@ impl Keeper {
             self.say(Done::Progress { list, chunks, bytes });
         }
         complete.into_iter().for_each(|list| self.say(Done::ListComplete { list }));
-        if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
-    }
-
-    fn append(&mut self, frame: Verified<'_>) -> Result<(), StoreError> {
-        let writer = match &mut self.writer {
-            Some(writer) => writer,
-            none => none.insert(self.store.writer()),
-        };
-        writer.append(frame)?;
-        self.unsynced += frame.bytes().len() as u64;
-        Ok(())
     }
 
     /// After this, what arrived so far need not be sent or checked again, whatever happens.

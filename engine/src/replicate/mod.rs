@@ -49,9 +49,8 @@ pub async fn sync(
         replication: vault.replication_key(),
         replica: vault.info().replica,
         options,
-        remembered: None,
     };
-    Ok(drive(&connection, Side::Dialer, party, observer).await?.summary)
+    drive(&connection, Side::Dialer, party, observer).await
 }
 
 /// Redeems `ticket`: makes a replica in `dir` and knows the issuer as a peer. The first sync is the caller's, with the target

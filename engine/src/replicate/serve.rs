@@ -118,9 +118,8 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
                 replication: vault.replication_key(),
                 replica: vault.info().replica,
                 options: &options,
-                remembered: None,
-            };
-            let result = drive(connection, Side::Listener, party, observer).await.map(|driven| Box::new(driven.summary));
+                    };
+            let result = drive(connection, Side::Listener, party, observer).await.map(Box::new);
             Served::Session { peer, result }
         }
     }

@@ -123,7 +123,7 @@ impl Inner {
             // Published rows say that what they name is durable, and nobody has synced this yet.
             self.disk.sync_data(file, &path).map_err(|error| StoreError::io("sync", &path, error))?;
         }
-        let end = self.publish_scanned(number, Scan::new(map.bytes(), from, hash_from), repairs)?;
+        let end = self.publish_scanned(number, &map, Scan::new(map.bytes(), from, hash_from), repairs)?;
         if end < length && changes == Changes::Make {
             self.cut(file, &path, end);
         }
@@ -131,7 +131,7 @@ impl Inner {
     }
 
     /// Publishes what `scan` finds; returns where the last good frame ends.
-    fn publish_scanned(&self, number: u32, scan: Scan<'_>, repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
+    fn publish_scanned(&self, number: u32, map: &Map, scan: Scan<'_>, repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
         let name = SegmentKind::Pack.file(number);
         let mut rows: Vec<ChunkRow> = Vec::new();
         let mut end = scan.position();
@@ -139,6 +139,7 @@ impl Inner {
             match found {
                 Found::Frame { header, offset } => {
                     let place = Location { pack: number, offset, length: header.frame_bytes() as u32 };
+                    map.touched(u64::from(place.length));
                     end = place.end();
                     if header.kind == Kind::Chunk {
                         rows.push((ChunkId::from_bytes(header.id), place));

@@ -103,6 +103,7 @@ impl Spans {
             }
             None => return Ok(self.refuse(first)),
         };
+        view.map.touched(last.place.end() - first.place.offset);
         view.map.populate(first.place.offset as usize..last.place.end() as usize);
         let good = run.iter().take_while(|wanted| is_good(&view, wanted)).count();
         if good == 0 {

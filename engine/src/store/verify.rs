@@ -226,6 +226,7 @@ impl PackCheck<'_> {
                 self.block.push(((ChunkId::from_bytes(header.id), place), state));
                 self.block_bytes += u64::from(place.length);
             }
+            map.touched(header.frame_bytes() as u64);
             if self.block.len() >= BLOCK_FRAMES || self.block_bytes >= BLOCK_BYTES {
                 self.close_block(progress)?;
             }

@@ -50,12 +50,10 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
-    pub fn bind(
-        addrs: &[SocketAddr],
-        device: &DeviceKey,
-        admission: Arc<dyn Admission>,
-        tuning: Tuning,
-    ) -> Result<Self, TransportError> {
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn bind(addrs: &[SocketAddr], device: &DeviceKey, admission: Arc<dyn Admission>, tuning: Tuning) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
         for addr in addrs {
             let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(TransportError::io("listening"))?;
@@ -69,6 +67,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn bind_only(
         kind: TransportKind,
         addrs: &[SocketAddr],
@@ -147,10 +148,11 @@ impl Setup {
     }
 
     fn quic(&mut self, socket: std::net::UdpSocket) -> Result<(), TransportError> {
-        let server = quic::server_config(&self.identity, self.admission.clone(), &self.tuning)?;
-        let endpoint = quic::endpoint(socket, Some(server), &self.tuning)?;
+        let config = quic::server_config(&self.identity, self.admission.clone())?;
+        let endpoint = quic::endpoint(socket, Some(config.clone()), &self.tuning)?;
         self.addrs.0.push(endpoint.local_addr().map_err(TransportError::io("listening"))?);
-        self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), self.admission.clone(), self.gate.clone())));
+        let accept = quic::Accept { config, admission: self.admission.clone(), tuning: self.tuning.clone() };
+        self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), accept, self.gate.clone())));
         self.endpoints.push(endpoint);
         Ok(())
     }
@@ -169,20 +171,15 @@ impl Setup {
     }
 
     fn finish(self) -> Listener {
-        Listener {
-            accepted: AsyncMutex::new(self.accepted),
-            endpoints: self.endpoints,
-            addrs: self.addrs,
-            loops: Mutex::new(self.loops),
-        }
+        Listener { accepted: AsyncMutex::new(self.accepted), endpoints: self.endpoints, addrs: self.addrs, loops: Mutex::new(self.loops) }
     }
 }
 
-async fn accept_quic(endpoint: Endpoint, admission: Arc<dyn Admission>, gate: Gate) {
+async fn accept_quic(endpoint: Endpoint, accept: quic::Accept, gate: Gate) {
     while let Some(incoming) = endpoint.accept().await {
-        let (admission, from) = (admission.clone(), canonical(incoming.remote_address()));
+        let (accept, from) = (accept.clone(), canonical(incoming.remote_address()));
         gate.run(from, async move {
-            let connection = quic::accept(incoming, &*admission).await?;
+            let connection = quic::accept(accept, incoming).await?;
             Ok(Some(Connection(Inner::Quic(connection))))
         });
     }

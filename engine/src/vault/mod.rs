@@ -324,11 +324,14 @@ impl Vault {
         let paths: Vec<&[u8]> = files.iter().map(|found| found.path.as_os_str().as_bytes()).collect();
         let sealing = self.sealing()?;
         let lookups = sealing.lookups.as_ref().unwrap_or(&sealing.view);
-        let known = lookups.lock().unwrap_or_else(PoisonError::into_inner).standing_files(&paths)?;
+        let lookups = lookups.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lookups.standing_files(&paths)?;
+        let strange = files.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(found, _)| &found.key);
+        let mut held = lookups.hold(strange)?.into_iter();
         let judge = |(found, known): (&walk::Found, Option<(FileState, Option<EventId>)>)| match known {
-            None => ingest::Known::New,
+            None if held.next() == Some(false) => ingest::Known::New,
             Some((state, stands)) if stands == Some(state.event) && found.is_as(&state) => ingest::Known::Unchanged,
-            Some(_) => ingest::Known::Changed,
+            None | Some(_) => ingest::Known::Changed,
         };
         Ok(files.iter().zip(known).map(judge).collect())
     }

@@ -48,13 +48,14 @@ enum Item {
     /// One piece of a large file.
     Piece { file: FileNumber, index: usize, piece: Piece },
     /// A large file has been cut to its end.
-    End { file: FileNumber, found: Found, pieces: usize, source: Option<Arc<read::Source>> },
+    End { file: FileNumber, found: Found, known: Known, pieces: usize, source: Option<Arc<read::Source>> },
     /// A thing that could not be read.
     Skipped(PathBuf, String),
 }
 
 struct Whole {
     found: Found,
+    known: Known,
     piece: Option<Piece>,
     /// The file's size, inode or times are not what they were before it was read.
     moved: bool,
@@ -153,7 +154,7 @@ struct Scan<'a, 'scope> {
     tasks: &'a rayon::Scope<'scope>,
     dry_run: bool,
     round: Round,
-    group: Vec<Found>,
+    group: Vec<(Found, Known)>,
     group_bytes: u64,
     next: FileNumber,
     watch: &'a dyn Watch,
@@ -192,10 +193,10 @@ impl Scan<'_, '_> {
             } else if self.dry_run {
                 if known == Known::New { report.added += 1 } else { report.changed += 1 }
             } else if found.is_file() && found.stamp.size > WHOLE_VALUE_BYTES_MAX as u64 {
-                self.send_large(found);
+                self.send_large(found, known);
             } else {
                 self.group_bytes += found.value_bytes();
-                self.group.push(found);
+                self.group.push((found, known));
                 if self.group.len() >= GROUP_FILES || self.group_bytes >= GROUP_BYTES {
                     self.send_group();
                 }
@@ -220,7 +221,7 @@ impl Scan<'_, '_> {
         });
     }
 
-    fn send_large(&mut self, found: Found) {
+    fn send_large(&mut self, found: Found, known: Known) {
         let file = self.next;
         self.next += 1;
         let source = match self.reader.open(&found) {
@@ -239,6 +240,7 @@ impl Scan<'_, '_> {
             let range = at..at + length;
             self.tasks.spawn(move |_| {
                 let piece = reader.seal(&source.bytes()[range], permit);
+                source.touched(length);
                 let _ = items.send(match piece {
                     Ok(piece) => Item::Piece { file, index, piece },
                     Err(error) => Item::Skipped(source.path().to_owned(), error.to_string()),
@@ -248,14 +250,15 @@ impl Scan<'_, '_> {
             pieces += 1;
         }
         if at >= source.len() {
-            let _ = self.items.send(Item::End { file, found, pieces, source: Some(source) });
+            let _ = self.items.send(Item::End { file, found, known, pieces, source: Some(source) });
         }
     }
 }
 
-/// What the view says of a file that was found.
+/// What the view says of a file that was found, and of its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Known {
+    /// Nobody has said anything about its key.
     New,
     Changed,
     Unchanged,
@@ -320,7 +323,7 @@ fn stream<'scope>(
     }
     if !watch.cancelled() {
         let found = Found::value(key.clone(), value);
-        let _ = items.send(Item::End { file: 0, found, pieces, source: None });
+        let _ = items.send(Item::End { file: 0, found, known: Known::Changed, pieces, source: None });
     }
     Ok(())
 }

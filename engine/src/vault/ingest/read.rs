@@ -1,6 +1,6 @@
 //! Reading and sealing, in rayon's threads.
 
-use super::{Item, Whole, gate::Gate, gate::Permit};
+use super::{Item, Known, Whole, gate::Gate, gate::Permit};
 use crate::{
     chunk::Cutter,
     event::ChunkRef,
@@ -48,6 +48,11 @@ impl Source {
 
     pub(super) fn len(&self) -> usize {
         self.map.bytes().len()
+    }
+
+    /// So many bytes of it have been sealed.
+    pub(super) fn touched(&self, bytes: usize) {
+        self.map.touched(bytes as u64);
     }
 
     /// Whether the file was cut off while it was mapped, so that zeros were read in place of its bytes.
@@ -101,32 +106,32 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads and seals a group of small files, links and directories.
-    pub(super) fn read_group(&self, group: Vec<Found>, permit: Permit) -> Vec<Item> {
+    pub(super) fn read_group(&self, group: Vec<(Found, Known)>, permit: Permit) -> Vec<Item> {
         let mut items = Vec::new();
         let mut drafts = Vec::with_capacity(group.len());
-        for found in group {
+        for (found, known) in group {
             match self.draft(&found) {
-                Ok((draft, moved)) => drafts.push((found, draft, moved)),
+                Ok((draft, moved)) => drafts.push(((found, known), draft, moved)),
                 Err(reason) => items.push(Item::Skipped(found.path, reason)),
             }
         }
         let ids: Vec<PlaintextId> = drafts.iter().filter_map(|(_, draft, _)| draft.as_ref().map(Draft::plaintext_id)).collect();
-        let mut known = match self.vault.known_chunks(&ids) {
-            Ok(known) => known.into_iter(),
+        let mut chunks = match self.vault.known_chunks(&ids) {
+            Ok(chunks) => chunks.into_iter(),
             Err(error) => {
                 self.gate.leave(permit);
-                items.extend(drafts.into_iter().map(|(found, ..)| Item::Skipped(found.path, error.to_string())));
+                items.extend(drafts.into_iter().map(|((found, _), ..)| Item::Skipped(found.path, error.to_string())));
                 return items;
             }
         };
         let mut permit = Some(permit);
         let mut wholes: Vec<Whole> = Vec::with_capacity(drafts.len());
-        for (found, draft, moved) in drafts {
+        for ((found, known), draft, moved) in drafts {
             let piece = draft.map(|draft| {
                 let permit = permit.take().unwrap_or_else(Permit::none);
-                self.finish(draft, known.next().flatten(), permit)
+                self.finish(draft, chunks.next().flatten(), permit)
             });
-            wholes.push(Whole { found, piece, moved });
+            wholes.push(Whole { found, known, piece, moved });
         }
         if let Some(permit) = permit {
             self.gate.leave(permit);

@@ -1,10 +1,10 @@
 //! The one writer: appends chunks, gathers operations, commits events.
 
-use super::{FileNumber, Item, Round, Whole, gate::Gate, read::Piece};
+use super::{FileNumber, Item, Known, Round, Whole, gate::Gate, read::Piece, read::Source};
 use crate::{
     codec,
     event::{ChunkList, ChunkRef, Content, Entry, Operation, Value, ValueKind},
-    frame::HEADER_BYTES,
+    frame::FrameBuf,
     id::{ChunkId, EventId},
     limits::{DIRECT_REFERENCES_MAX, EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, LIST_ENTRIES_MAX, NODE_REFERENCES_MAX},
     seal::{ChunkType, Compression},
@@ -12,7 +12,10 @@ use crate::{
     vault::{AddReport, Vault, VaultError, Watch, walk::Found},
 };
 use crossbeam_channel::Receiver;
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// A batch is committed at this many chunks without one of its files being complete.
 const BATCH_ENTRIES_MAX: usize = 16 * LIST_ENTRIES_MAX;
@@ -25,6 +28,14 @@ pub(super) struct Written {
     pub(super) report: AddReport,
     /// Files to be read again, because they changed.
     pub(super) retry: Vec<Found>,
+}
+
+/// A large file that has been cut to its end; pieces may still be on their way.
+struct Ended {
+    found: Found,
+    known: Known,
+    pieces: usize,
+    source: Option<Arc<Source>>,
 }
 
 /// What goes into the next event.
@@ -47,7 +58,7 @@ pub(super) struct Writer<'a> {
     pack: PackWriter,
     batch: Batch,
     open: HashMap<FileNumber, Vec<Option<ChunkRef>>>,
-    ended: HashMap<FileNumber, (Found, usize, Option<std::sync::Arc<super::read::Source>>)>,
+    ended: HashMap<FileNumber, Ended>,
     written: Written,
 }
 
@@ -70,10 +81,10 @@ impl<'a> Writer<'a> {
     pub(super) fn run(mut self, inbox: &Receiver<Item>) -> Result<Written, VaultError> {
         for item in inbox {
             match item {
-                Item::Whole(wholes) => wholes.into_iter().try_for_each(|whole| self.take_whole(whole))?,
+                Item::Whole(wholes) => self.take_wholes(wholes)?,
                 Item::Piece { file, index, piece } => self.take_piece(file, index, piece)?,
-                Item::End { file, found, pieces, source } => {
-                    self.ended.insert(file, (found, pieces, source));
+                Item::End { file, found, known, pieces, source } => {
+                    self.ended.insert(file, Ended { found, known, pieces, source });
                     self.finish_if_complete(file)?;
                 }
                 Item::Skipped(path, reason) => self.written.report.skipped.push((path, reason)),
@@ -83,20 +94,26 @@ impl<'a> Writer<'a> {
         Ok(self.written)
     }
 
-    fn take_whole(&mut self, whole: Whole) -> Result<(), VaultError> {
-        let Whole { found, piece, moved } = whole;
-        let reference = piece.map(|piece| self.store(piece)).transpose()?;
-        if moved && self.round != Round::Last {
-            self.written.retry.push(found);
-            return Ok(());
+    /// A group of small values: their chunks go into the pack in one run.
+    fn take_wholes(&mut self, wholes: Vec<Whole>) -> Result<(), VaultError> {
+        let pieces: Vec<&Piece> = wholes.iter().filter_map(|whole| whole.piece.as_ref()).collect();
+        self.append(&pieces)?;
+        for Whole { found, known, piece, moved } in wholes {
+            let references: Vec<ChunkRef> = piece.map(|piece| self.list(piece)).into_iter().collect();
+            if moved && self.round != Round::Last {
+                self.written.retry.push(found);
+            } else {
+                self.put(found, known, references, moved)?;
+            }
         }
-        let references: Vec<ChunkRef> = reference.into_iter().collect();
-        self.put(found, references, moved)
+        self.commit_if_full()
     }
 
     fn take_piece(&mut self, file: FileNumber, index: usize, piece: Piece) -> Result<(), VaultError> {
         let length = u64::from(piece.reference.length);
-        let reference = self.store(piece)?;
+        self.append(&[&piece])?;
+        let reference = self.list(piece);
+        self.commit_if_full()?;
         self.watch.advance(0, length);
         let pieces = self.open.entry(file).or_default();
         if pieces.len() <= index {
@@ -107,13 +124,13 @@ impl<'a> Writer<'a> {
     }
 
     fn finish_if_complete(&mut self, file: FileNumber) -> Result<(), VaultError> {
-        let Some((_, expected, _)) = self.ended.get(&file) else { return Ok(()) };
+        let Some(Ended { pieces: expected, .. }) = self.ended.get(&file) else { return Ok(()) };
         let here = self.open.get(&file).map_or(0, |pieces| pieces.iter().flatten().count());
         if here != *expected {
             return Ok(());
         }
         let references: Vec<ChunkRef> = self.open.remove(&file).unwrap_or_default().into_iter().flatten().collect();
-        let Some((found, _, source)) = self.ended.remove(&file) else { return Ok(()) };
+        let Some(Ended { found, known, source, .. }) = self.ended.remove(&file) else { return Ok(()) };
         let damaged = source.is_some_and(|source| source.is_damaged());
         let moved = !found.path.as_os_str().is_empty() && found.has_moved();
         if (moved || damaged) && self.round != Round::Last {
@@ -124,37 +141,46 @@ impl<'a> Writer<'a> {
             self.written.report.skipped.push((found.path, "it was cut off while it was read".into()));
             return Ok(());
         }
-        self.put(found, references, moved)
+        self.put(found, known, references, moved)
     }
 
-    /// Appends the chunk unless it is there, and names it in the batch's list unless some event already does.
-    fn store(&mut self, piece: Piece) -> Result<ChunkRef, VaultError> {
+    /// Appends what is sealed and not there.
+    fn append(&mut self, pieces: &[&Piece]) -> Result<(), VaultError> {
+        let frames: Vec<_> = pieces.iter().filter_map(|piece| piece.frame.as_ref()).map(FrameBuf::verified).collect();
+        for (frame, appended) in frames.iter().zip(self.pack.append_run(&frames)?) {
+            if appended == Appended::New {
+                self.written.report.chunks_stored += 1;
+                self.written.report.bytes_stored += frame.bytes().len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names an appended chunk in the batch's list, unless some event already does, and gives its buffer and room back.
+    fn list(&mut self, piece: Piece) -> ChunkRef {
         let Piece { reference, frame, listed, permit } = piece;
         self.written.report.bytes_read += u64::from(reference.length);
         if let Some(frame) = frame {
-            let bytes = frame.verified().bytes().len();
-            if self.pack.append(frame.verified())? == Appended::New {
-                self.written.report.chunks_stored += 1;
-                self.written.report.bytes_stored += bytes as u64;
-            }
+            let length = frame.verified().header().length;
             if !listed && self.batch.listed.insert(reference.chunk) {
-                self.batch.entries.push(Entry { id: reference.chunk, length: (bytes - HEADER_BYTES) as u32 });
+                self.batch.entries.push(Entry { id: reference.chunk, length });
             }
             self.gate.recycle(frame.into_bytes());
         }
         self.gate.leave(permit);
-        if self.batch.entries.len() >= BATCH_ENTRIES_MAX {
-            self.commit()?;
-        }
-        Ok(reference)
+        reference
     }
 
-    fn put(&mut self, found: Found, references: Vec<ChunkRef>, moved: bool) -> Result<(), VaultError> {
+    fn commit_if_full(&mut self) -> Result<(), VaultError> {
+        if self.batch.entries.len() >= BATCH_ENTRIES_MAX { self.commit() } else { Ok(()) }
+    }
+
+    fn put(&mut self, found: Found, known: Known, references: Vec<ChunkRef>, moved: bool) -> Result<(), VaultError> {
         let bytes = references.iter().map(|reference| u64::from(reference.length)).sum();
         let content = self.content(references, bytes)?;
         let value = Value { content, ..found.value.clone() };
         self.watch.advance(1, if found.value_bytes() > crate::limits::WHOLE_VALUE_BYTES_MAX as u64 { 0 } else { bytes });
-        let before = self.vault.current_value(&found.key)?;
+        let before = if known == Known::New { None } else { self.vault.current_value(&found.key)? };
         let stands = before.as_ref().filter(|(_, current)| same(current, &value)).map(|(event, _)| *event);
         match (&before, stands) {
             (_, Some(_)) => self.written.report.unchanged += 1,
@@ -193,10 +219,10 @@ impl<'a> Writer<'a> {
         let keys = self.vault.seal_keys()?;
         let plaintext = codec::encode(&below.to_vec());
         let sealed = keys.seal(keys.draft(&plaintext, self.gate.buffer()), ChunkType::Node, Compression::Never);
-        let bytes = sealed.frame.verified().bytes().len();
-        self.pack.append(sealed.frame.verified())?;
+        let frame = sealed.frame.verified();
+        self.pack.append_run(&[frame])?;
         if self.batch.listed.insert(sealed.reference.chunk) {
-            self.batch.entries.push(Entry { id: sealed.reference.chunk, length: (bytes - HEADER_BYTES) as u32 });
+            self.batch.entries.push(Entry { id: sealed.reference.chunk, length: frame.header().length });
         }
         Ok(sealed.reference)
     }

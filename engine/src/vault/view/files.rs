@@ -79,6 +79,7 @@ impl View {
             "SELECT {COLUMNS}, (SELECT e.id FROM maximal v CROSS JOIN event e ON e.number = v.event
              WHERE v.key = file.key AND v.standing IN (1, 2) AND v.action = 0) FROM file WHERE path = ?1"
         );
+        let _read = self.connection.unchecked_transaction()?;
         let mut find = self.connection.prepare_cached(&sql)?;
         let read = |row: &Row<'_>| Ok((FileState::read(row), row.get::<_, Option<[u8; 32]>>(8)?));
         let mut known = Vec::with_capacity(paths.len());

@@ -49,6 +49,16 @@ impl View {
         Ok(self.maximal(key)?.into_iter().next())
     }
 
+    /// Which of `keys` have any version, a deletion too: a point query each.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be read.
+    pub fn hold<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<Vec<bool>, ViewError> {
+        let _read = self.connection.unchecked_transaction()?;
+        let mut find = self.connection.prepare_cached("SELECT 1 FROM maximal WHERE key = ?1 LIMIT 1")?;
+        keys.into_iter().map(|key| Ok(find.exists([key.as_bytes()])?)).collect()
+    }
+
     /// The keys that begin with `prefix`, in byte order, after `after`, at most `limit`, each with the version that stands.
     ///
     /// # Errors

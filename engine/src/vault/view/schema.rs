@@ -2,7 +2,7 @@
 
 use super::{Position, ViewError};
 use crate::id::{ReplicaId, VaultId};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
@@ -61,7 +61,7 @@ pub(super) fn open_file(path: &Path, owner: &Owner) -> Result<Connection, ViewEr
     }
     remove(path)?;
     create_private(path)?;
-    let mut connection = connect(Connection::open(path)?)?;
+    let mut connection = connect(open_unshared(path)?)?;
     fill(&mut connection, owner)?;
     Ok(connection)
 }
@@ -79,7 +79,7 @@ fn open_as_it_is(path: &Path, owner: &Owner) -> Result<Option<Connection>, ViewE
         return Ok(None);
     }
     create_private(path)?;
-    let connection = connect(Connection::open(path)?)?;
+    let connection = connect(open_unshared(path)?)?;
     let schema: u32 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if schema != SCHEMA {
         return Ok(None);
@@ -87,6 +87,12 @@ fn open_as_it_is(path: &Path, owner: &Owner) -> Result<Option<Connection>, ViewE
     let whose = "SELECT 1 FROM meta WHERE vault = ?1 AND replica = ?2";
     let ours = connection.query_row(whose, params![owner.vault.as_bytes(), owner.replica.as_bytes()], |_| Ok(())).optional()?;
     Ok(ours.map(|()| connection))
+}
+
+/// Without SQLite's own locks: a connection is only ever used by who holds it.
+fn open_unshared(path: &Path) -> Result<Connection, ViewError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok(Connection::open_with_flags(path, flags)?)
 }
 
 fn connect(connection: Connection) -> Result<Connection, ViewError> {
