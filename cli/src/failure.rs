@@ -265,7 +265,9 @@ impl From<TransportError> for Failure {
             E::Version => Self::of(Code::TooNew, &error).hint("update mirror on the device that has the older one"),
             E::Timeout => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             // A peer that gives up a lane in the middle goes away, or is cut off.
-            E::Closed(_) | E::LaneReset => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            E::Closed(_) | E::LaneReset => {
+                Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
+            }
             E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
