@@ -230,9 +230,7 @@ impl From<ReplicateError> for Failure {
                 .hint("is this the right vault, and is this replica still a member there? mirror peer list there shows who is"),
             E::Peer(_) => Self::of(Code::Failed, &error).hint("is that device's mirror healthy and up to date? mirror verify there"),
             E::PeerStopped(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
-            E::NoAddress(_) => {
-                Self::of(Code::Unreachable, &error).hint("give one that works: mirror peer add NAME HOST:PORT --device ID")
-            }
+            E::NoAddress(_) => Self::of(Code::Unreachable, &error).hint("give one that works: mirror peer add NAME HOST:PORT --device ID"),
             E::Partial(_) => Self::of(Code::Partial, &error)
                 .hint("everything else was done; run mirror verify there, or sync with another replica that has them"),
             E::Cancelled => Self::interrupted(),
@@ -256,11 +254,33 @@ impl From<TransportError> for Failure {
             E::WrongPeer { .. } => Self::of(Code::Refused, &error)
                 .hint("if that device was set up anew, forget it and pair again: mirror peer remove NAME; nothing is accepted by itself"),
             E::Version => Self::of(Code::TooNew, &error).hint("update mirror on the device that has the older one"),
+            // Lanes are given up when the connection ends; which of the two is heard of first is chance.
+            E::LaneReset => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             E::Timeout => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             E::Closed(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            E::Io { source, .. } if is_of_the_link(source) => {
+                Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
+            }
             _ => Self::of(system_error(&error).map_or(Code::Failed, code_of_io), &error),
         }
     }
+}
+
+/// Whether the link or the process at its other end has gone, as opposed to trouble of this machine.
+fn is_of_the_link(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(
+        error.kind(),
+        K::UnexpectedEof
+            | K::ConnectionReset
+            | K::ConnectionAborted
+            | K::BrokenPipe
+            | K::NotConnected
+            | K::TimedOut
+            | K::HostUnreachable
+            | K::NetworkUnreachable
+            | K::NetworkDown
+    )
 }
 
 /// The system's error behind another, if there is one.
@@ -340,6 +360,11 @@ mod tests {
         assert_eq!(transport(T::Version), 8);
         assert_eq!(transport(T::Timeout), 5);
         assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);
+        assert_eq!(transport(T::LaneReset), 5);
+        let cut = |kind: io::ErrorKind| T::Io { what: "receiving over TCP", source: std::sync::Arc::new(kind.into()) };
+        assert_eq!(transport(cut(io::ErrorKind::ConnectionReset)), 5);
+        assert_eq!(transport(cut(io::ErrorKind::UnexpectedEof)), 5);
+        assert_eq!(transport(cut(io::ErrorKind::PermissionDenied)), 1);
         assert_eq!(code(R::Ticket("expired".into())), 6);
         assert_eq!(code(R::Fork("two events".into())), 9);
         assert_eq!(code(R::Refused("no member".into())), 6);

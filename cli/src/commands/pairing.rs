@@ -95,9 +95,16 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
     let options = Options { direction: Direction::Pull, choice: super::replicate::choice(None), ..Options::default() };
     let summary = block_on(async {
         let (vault, origin) = replicate::pair(&ticket, &args.dir, &home, &own_name(), &options).await?;
-        replicate::sync(&vault, &origin, &options, progress.meter()).await.map_err(|error| {
-            Failure::from(error).cause(format!("the replica is there and knows its origin; only the first sync is missing: mirror -V {} pull {}", args.dir.display(), origin.name))
-        }).map(|summary| (summary, origin.name))
+        replicate::sync(&vault, &origin, &options, progress.meter())
+            .await
+            .map_err(|error| {
+                Failure::from(error).cause(format!(
+                    "the replica is there and knows its origin; only the first sync is missing: mirror -V {} pull {}",
+                    args.dir.display(),
+                    origin.name
+                ))
+            })
+            .map(|summary| (summary, origin.name))
     })?;
     drop(progress);
     let (summary, peer) = summary?;

@@ -91,7 +91,8 @@ fn target(vault: &Vault, options: &PeerOptions) -> Result<Target, Failure> {
     let peer = known_peer(vault, &options.peer)?;
     if peer.addresses.is_empty() {
         let failure = Failure::new(Code::Unreachable, format!("no address of {} is known here", peer.name));
-        return Err(failure.hint(format!("let it push or pull, or say where it is: mirror peer add {} HOST:PORT --device {}", peer.name, peer.device)));
+        return Err(failure
+            .hint(format!("let it push or pull, or say where it is: mirror peer add {} HOST:PORT --device {}", peer.name, peer.device)));
     }
     Ok(Target { device: peer.device, addresses: replicate::resolve(&peer.addresses)?, name: peer.name })
 }
@@ -155,5 +156,4 @@ mod tests {
             assert_eq!(with_port(typed).unwrap_err().code, Code::Usage, "{typed}");
         }
     }
-
 }

@@ -72,8 +72,11 @@ pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> St
     };
     let sent = side(summary.events_sent, summary.chunks_sent, summary.bytes_sent);
     let received = side(summary.events_received, summary.chunks_received, summary.bytes_received);
-    let equal =
-        if summary.is_identical() { format!("identical with {peer} at {}", summary.root.short()) } else { format!("not identical with {peer}") };
+    let equal = if summary.is_identical() {
+        format!("identical with {peer} at {}", summary.root.short())
+    } else {
+        format!("not identical with {peer}")
+    };
     let rate = rate_text(summary.goodput_bits_per_s() as f64);
     let (time, via, stage) = (span_text(summary.elapsed), summary.transport, summary.limiting_stage.name());
     format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}, {rate}, limited by {stage}\n{equal}")

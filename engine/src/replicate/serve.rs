@@ -109,13 +109,13 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
         }
         Protocol::Session => {
             let options = Options { direction: Direction::Both, ..options.clone() };
-            let party = Party {
-                store: vault.store(),
-                replication: vault.replication_key(),
-                replica: vault.info().replica,
-                options: &options,
-                    };
-            let result = drive(connection, Side::Listener, party, observer).await.map(Box::new);
+            let party =
+                Party { store: vault.store(), replication: vault.replication_key(), replica: vault.info().replica, options: &options };
+            // What other processes have added since: the peer would be told that it has everything.
+            let result = match vault.store().refresh() {
+                Ok(()) => drive(connection, Side::Listener, party, observer).await.map(Box::new),
+                Err(error) => Err(crate::vault::VaultError::from(error).into()),
+            };
             Served::Session { peer, result }
         }
     }

@@ -50,12 +50,7 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
-    pub fn bind(
-        addrs: &[SocketAddr],
-        device: &DeviceKey,
-        admission: Arc<dyn Admission>,
-        tuning: Tuning,
-    ) -> Result<Self, TransportError> {
+    pub fn bind(addrs: &[SocketAddr], device: &DeviceKey, admission: Arc<dyn Admission>, tuning: Tuning) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
         for addr in addrs {
             let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(TransportError::io("listening"))?;
@@ -169,12 +164,7 @@ impl Setup {
     }
 
     fn finish(self) -> Listener {
-        Listener {
-            accepted: AsyncMutex::new(self.accepted),
-            endpoints: self.endpoints,
-            addrs: self.addrs,
-            loops: Mutex::new(self.loops),
-        }
+        Listener { accepted: AsyncMutex::new(self.accepted), endpoints: self.endpoints, addrs: self.addrs, loops: Mutex::new(self.loops) }
     }
 }
 

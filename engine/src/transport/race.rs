@@ -97,8 +97,7 @@ fn verdict(failures: Vec<(Attempt, TransportError)>) -> TransportError {
     match telling {
         Some(error) => error.clone(),
         None => {
-            let causes: Vec<Cause> =
-                failures.iter().flat_map(|(attempt, error)| causes(attempt.kind, attempt.addr, error)).collect();
+            let causes: Vec<Cause> = failures.iter().flat_map(|(attempt, error)| causes(attempt.kind, attempt.addr, error)).collect();
             TransportError::Unreachable { causes }
         }
     }

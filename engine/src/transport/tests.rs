@@ -440,7 +440,8 @@ async fn a_tcp_connection_cut_in_the_middle_of_a_message_is_an_error_on_both_end
     let accepted = net.listener.accept().await.unwrap();
     let (mut sender, mut answers) = dialled.take_control().unwrap();
     let (_, mut receiver) = accepted.take_control().unwrap();
-    let (_, received, answered) = timeout(LIMIT, async { tokio::join!(sender.send(pattern(MIB)), receiver.recv(), answers.recv()) }).await.unwrap();
+    let (_, received, answered) =
+        timeout(LIMIT, async { tokio::join!(sender.send(pattern(MIB)), receiver.recv(), answers.recv()) }).await.unwrap();
     assert!(received.is_err() && answered.is_err(), "{received:?} {answered:?}");
     relayed.await.unwrap();
 }
@@ -500,8 +501,7 @@ async fn a_dual_stack_listener_answers_on_both_families() {
     for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
         for kind in WIRES {
             let addr = SocketAddr::new(host.parse().unwrap(), port);
-            let (dialled, accepted) =
-                tokio::join!(dialer.dial(addr, net.server.id(), Protocol::Session, kind), net.listener.accept());
+            let (dialled, accepted) = tokio::join!(dialer.dial(addr, net.server.id(), Protocol::Session, kind), net.listener.accept());
             let seen = accepted.unwrap().remote_addr().unwrap();
             assert_eq!(seen.is_ipv4(), dialled.unwrap().remote_addr().unwrap().is_ipv4(), "{host} {kind}");
         }

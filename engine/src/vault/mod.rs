@@ -27,19 +27,19 @@ use crate::{
     event::{ChunkList, ChunkRef, Event, EventHeader, Key, Operation, body_context, encode_operations},
     home::{Home, OwnReplica, VaultHome},
     id::{EventId, PlaintextId, VaultId},
-    merge::OpenedEvent,
     keys::{DeviceKey, ReplicationKey, Secrets},
     limits::EVENT_BODY_BYTES_MAX,
+    merge::OpenedEvent,
     seal::SealKeys,
     store::{LogPosition, Slot, Store},
 };
+use ingest::KnownChunk;
 use std::{
     io::{Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use ingest::KnownChunk;
 use view::{FileState, Outcome, View};
 
 /// The only key epoch so far.
@@ -166,12 +166,7 @@ impl Vault {
     ///
     /// # Errors
     /// When the log or the view cannot be read.
-    pub fn list(
-        &self,
-        prefix: &[u8],
-        deleted: bool,
-        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), VaultError> {
+    pub fn list(&self, prefix: &[u8], deleted: bool, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), VaultError> {
         self.list_keys(prefix, deleted, each)
     }
 
@@ -203,13 +198,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::WouldClobber`] before anything is written; single keys that fail are in the report.
-    pub fn restore(
-        &self,
-        destination: &Path,
-        prefixes: &[Key],
-        overwrite: bool,
-        watch: &dyn Watch,
-    ) -> Result<RestoreReport, VaultError> {
+    pub fn restore(&self, destination: &Path, prefixes: &[Key], overwrite: bool, watch: &dyn Watch) -> Result<RestoreReport, VaultError> {
         restore::restore(self, destination, prefixes, overwrite, watch)
     }
 
@@ -312,10 +301,7 @@ impl Vault {
         let chunks = lookups.lock().unwrap_or_else(PoisonError::into_inner).known_plaintexts(plaintexts)?;
         let named: Vec<_> = chunks.iter().flatten().copied().collect();
         let mut present = self.store.contains(&named)?.into_iter();
-        Ok(chunks
-            .into_iter()
-            .map(|chunk| chunk.map(|chunk| KnownChunk { chunk, present: present.next().unwrap_or(false) }))
-            .collect())
+        Ok(chunks.into_iter().map(|chunk| chunk.map(|chunk| KnownChunk { chunk, present: present.next().unwrap_or(false) })).collect())
     }
 
     /// What is known of each file from the last time it was read.

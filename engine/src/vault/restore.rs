@@ -195,8 +195,7 @@ impl Restore<'_> {
     }
 
     fn files(&self, page: Vec<(Key, Value)>) -> Result<(), VaultError> {
-        let (small, large): (Vec<_>, Vec<_>) =
-            page.into_iter().partition(|(_, value)| value.content.bytes <= WHOLE_VALUE_BYTES_MAX as u64);
+        let (small, large): (Vec<_>, Vec<_>) = page.into_iter().partition(|(_, value)| value.content.bytes <= WHOLE_VALUE_BYTES_MAX as u64);
         small.par_iter().with_min_len(16).try_for_each(|(key, value)| self.take(key, value, self.file(key, value)))?;
         large.iter().try_for_each(|(key, value)| self.take(key, value, self.file(key, value)))
     }

@@ -59,7 +59,8 @@ pub(in super::super) fn server_config(
     tuning: &Tuning,
 ) -> Result<ServerConfig, TransportError> {
     let alpn = [super::super::Protocol::Session.alpn(), super::super::Protocol::Pairing.alpn()];
-    let tls = QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
+    let tls =
+        QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config.transport_config(transport_config(Role::Listener, tuning));
     Ok(config)

@@ -153,7 +153,14 @@ impl Handle {
 
 impl QuicConnection {
     fn new(connection: quinn::Connection, peer: DeviceId, protocol: Protocol, control: (quinn::SendStream, quinn::RecvStream)) -> Self {
-        Self(Arc::new(Handle { connection, peer, protocol, control: Mutex::new(Some(control)), closed_for: OnceLock::new(), datagrams_at_close: AtomicU64::new(0) }))
+        Self(Arc::new(Handle {
+            connection,
+            peer,
+            protocol,
+            control: Mutex::new(Some(control)),
+            closed_for: OnceLock::new(),
+            datagrams_at_close: AtomicU64::new(0),
+        }))
     }
 
     pub(super) fn peer(&self) -> DeviceId {

@@ -1,11 +1,7 @@
 //! Lanes on TCP connections of their own: how they are dialled, matched to their connection, and used.
 
-use super::{
-    Dial, LANE_ALPN, Shared, TcpConnection,
-    record::Use,
-    stream::TlsStream,
-};
 use super::super::TransportError;
+use super::{Dial, LANE_ALPN, Shared, TcpConnection, record::Use, stream::TlsStream};
 use crate::{
     id::DeviceId,
     limits::{HANDSHAKE_MS, LANES_MAX},

@@ -442,4 +442,3 @@ fn encrypt_lane<U: Unbuffered>(
     incoming.discard(discard);
     Ok(())
 }
-
