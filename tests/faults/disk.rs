@@ -82,7 +82,7 @@ fn an_add_that_fills_the_disk_is_finished_when_there_is_space() {
 #[test]
 fn an_add_while_the_device_has_no_space_for_its_view_is_finished_later() {
     let sandbox = Sandbox::new();
-    let Some(disk) = Tmpfs::mount(sandbox.path("home-a"), "size=1m") else { return };
+    let Some(disk) = Tmpfs::mount(sandbox.path("home-a"), "size=1m,mode=700") else { return };
     let device = vault_at(&sandbox, &sandbox.path("vault"));
     let mut random = Random::new(12);
     (0..6_000).for_each(|file| drop(sandbox.write(&format!("tree/{}/{file}", file % 10), random.bytes(40))));

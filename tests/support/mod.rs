@@ -154,8 +154,9 @@ impl Serving {
     /// Waits for the line `listening`, which is printed once connections are accepted: no sleeping, no guessing of ports.
     fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        // What opening has mended is told first.
+        let line = lines.find(|line| !line.contains(r#""type":"repair""#)).unwrap_or_default();
         let record: Value = serde_json::from_str(&line).unwrap_or_default();
         let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
         let serving = Self { tcp: field("tcp"), quic: field("quic"), device: field("device"), child };
