@@ -2,6 +2,8 @@
 
 #[path = "cli/damage.rs"]
 mod damage;
+#[path = "cli/demo.rs"]
+mod demo;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/history.rs"]

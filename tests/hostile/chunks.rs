@@ -146,10 +146,7 @@ async fn a_damaged_chunk_parks_every_event_that_needs_it() {
     let (shared, left, right) = (chunk(1), chunk(2), chunk(3));
     let lists = [list_of(&[&shared, &left]), list_of(&[&shared, &right])];
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
-    let dots = [
-        make_it_want(&world, &mut peer, &device, &lists[0]).await,
-        make_it_want(&world, &mut peer, &device, &lists[1]).await,
-    ];
+    let dots = [make_it_want(&world, &mut peer, &device, &lists[0]).await, make_it_want(&world, &mut peer, &device, &lists[1]).await];
     send_on_a_lane(&peer, &[&spoiled(&shared), left.verified().bytes(), right.verified().bytes()]).await;
     for list in &lists {
         peer.say(&nothing_of(list)).await;

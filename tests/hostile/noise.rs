@@ -1,6 +1,9 @@
 //! Who does not even speak the protocol.
 
-use crate::{peer::{EvilPeer, new_device}, world::World};
+use crate::{
+    peer::{EvilPeer, new_device},
+    world::World,
+};
 use mirror_engine::{limits::SESSIONS_PER_DEVICE_MAX, transport::TransportKind};
 use std::net::UdpSocket;
 use tokio::{io::AsyncWriteExt, net::TcpStream};

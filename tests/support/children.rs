@@ -91,6 +91,11 @@ impl Serving {
         [address.clone(), "--device".into(), self.device.clone(), "--transport".into(), transport.into()]
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
     /// The next thing that it tells of this type.
     #[track_caller]
     pub(crate) fn tells(&mut self, kind: &str) -> Value {

@@ -12,7 +12,8 @@ use super::{
     Observer, Options, Progress, ReplicateError, Stage, Summary,
     failure::Failures,
     keeper::{self, Keeper},
-    lanes, outgoing::{self, Outgoing},
+    lanes,
+    outgoing::{self, Outgoing},
     pace::Pace,
     server::{self, Server},
 };
@@ -22,10 +23,12 @@ use crate::{
     id::{ListId, ReplicaId, Root},
     keys::ReplicationKey,
     limits::LANES_MAX,
-    session::{Action, Admitted, ByeCode, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows},
+    session::{
+        Action, Admitted, ByeCode, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows,
+    },
     store::Store,
-    vault::VaultError,
     transport::{CloseReason, Connection, TransportError, TransportKind},
+    vault::VaultError,
 };
 use bytes::Bytes;
 use std::{
@@ -367,7 +370,9 @@ impl Crank<'_> {
         for _ in 0..count {
             let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
             let heard = outlets.heard.clone();
-            outlets.lanes.spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace, heard).await });
+            outlets
+                .lanes
+                .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace, heard).await });
         }
     }
 

@@ -36,21 +36,11 @@ use std::{
 ///
 /// # Errors
 /// [`ReplicateError`]; what was committed before stays, and the next session goes on from there.
-pub async fn sync(
-    vault: &Vault,
-    target: &Target,
-    options: &Options,
-    observer: Arc<dyn Observer>,
-) -> Result<Summary, ReplicateError> {
+pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
     let dialer = Dialer::new(vault.device(), options.tuning())?;
     let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
     observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
-    let party = Party {
-        store: vault.store(),
-        replication: vault.replication_key(),
-        replica: vault.info().replica,
-        options,
-    };
+    let party = Party { store: vault.store(), replication: vault.replication_key(), replica: vault.info().replica, options };
     drive(&connection, Side::Dialer, party, observer).await
 }
 
@@ -59,13 +49,7 @@ pub async fn sync(
 ///
 /// # Errors
 /// [`ReplicateError::Ticket`], what dialling can fail with, or what making the directory can.
-pub async fn pair(
-    ticket: &Ticket,
-    dir: &Path,
-    home: &Home,
-    own_name: &str,
-    options: &Options,
-) -> Result<(Vault, Target), ReplicateError> {
+pub async fn pair(ticket: &Ticket, dir: &Path, home: &Home, own_name: &str, options: &Options) -> Result<(Vault, Target), ReplicateError> {
     if ticket.expires_ms <= crate::clock::wall_ms() {
         return Err(ReplicateError::Ticket("it has expired".into()));
     }

@@ -242,4 +242,3 @@ pub fn invite(vault: &Vault, role: Role, addresses: Vec<String>, expires: Durati
     let info = vault.info();
     Ok(vault.home().issue_ticket(&info.device, addresses, role, &info.name, expires_ms).map_err(VaultError::from)?)
 }
-

@@ -382,7 +382,8 @@ impl Run {
         if self.events > 0 {
             out.tell(SessionEvent::EventsSent { events: std::mem::take(&mut self.events) });
         }
-        let promised = |list: ListRef| Service { list, want: Bitmap::full(list.entries as usize), via: Via::Inline, cause: Cause::Promised };
+        let promised =
+            |list: ListRef| Service { list, want: Bitmap::full(list.entries as usize), via: Via::Inline, cause: Cause::Promised };
         self.lists.drain(..).map(promised).collect()
     }
 }

@@ -2,10 +2,7 @@
 //!
 //! A new vault is built in a hidden directory beside its place and renamed, so that an interrupted `init` leaves no half vault.
 
-use super::{
-    Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError,
-    derived::Derived,
-};
+use super::{Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError, derived::Derived};
 use crate::{
     chunk::Cutter,
     home::{Continuity, Home, OwnLog, VaultHome},
@@ -82,12 +79,7 @@ fn new_vault_id() -> Result<VaultId, VaultError> {
     Ok(VaultId::from_bytes(crate::keys::random_bytes()?))
 }
 
-fn build(
-    dir: &Path,
-    config: &Config,
-    id: &VaultId,
-    write_slots: impl FnOnce(&Path) -> Result<(), VaultError>,
-) -> Result<(), VaultError> {
+fn build(dir: &Path, config: &Config, id: &VaultId, write_slots: impl FnOnce(&Path) -> Result<(), VaultError>) -> Result<(), VaultError> {
     refuse_non_empty(dir)?;
     let staging = staging_beside(dir)?;
     let built = (|| {
@@ -124,10 +116,7 @@ fn staging_beside(dir: &Path) -> Result<PathBuf, VaultError> {
     let parent = absolute.parent().ok_or_else(usage)?;
     fs::create_dir_all(parent).map_err(|error| VaultError::io(format!("making {}", parent.display()), error))?;
     let staging = parent.join(format!(".{name}.{}.new", std::process::id()));
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&staging)
-        .map_err(|error| VaultError::io(format!("making {}", staging.display()), error))?;
+    fs::DirBuilder::new().mode(0o700).create(&staging).map_err(|error| VaultError::io(format!("making {}", staging.display()), error))?;
     Ok(staging)
 }
 

@@ -1,6 +1,9 @@
 //! Keys and their history: what the view answers.
 
-use super::{Entry, KeysReport, LogEntry, Vault, VaultError, view::{Deleted, Standing, VersionRow}};
+use super::{
+    Entry, KeysReport, LogEntry, Vault, VaultError,
+    view::{Deleted, Standing, VersionRow},
+};
 use crate::{
     event::{Key, Operation, Value, decode_operations},
     id::EventId,
@@ -59,21 +62,12 @@ impl Vault {
         }
     }
 
-    pub(super) fn list_keys(
-        &self,
-        prefix: &[u8],
-        deleted: bool,
-        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), VaultError> {
+    pub(super) fn list_keys(&self, prefix: &[u8], deleted: bool, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), VaultError> {
         self.catch_up()?;
         self.scan(prefix, deleted, &mut |row| Ok(each(entry(row))))
     }
 
-    pub(super) fn log_entries(
-        &self,
-        key: Option<&Key>,
-        each: &mut dyn FnMut(LogEntry) -> ControlFlow<()>,
-    ) -> Result<(), VaultError> {
+    pub(super) fn log_entries(&self, key: Option<&Key>, each: &mut dyn FnMut(LogEntry) -> ControlFlow<()>) -> Result<(), VaultError> {
         self.seal_keys()?;
         self.store().refresh()?;
         let mut position = LogPosition::START;

@@ -35,14 +35,14 @@ use crate::{
     seal::SealKeys,
     store::{Slot, Store},
 };
+use derived::Derived;
+use ingest::KnownChunk;
 use std::{
     io::{Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
-use ingest::KnownChunk;
-use derived::Derived;
 use view::FileState;
 
 /// Plaintext of a body that fits an event even if it does not shrink: a kibibyte is more than what sealing adds.
@@ -170,12 +170,7 @@ impl Vault {
     ///
     /// # Errors
     /// When the log or the view cannot be read.
-    pub fn list(
-        &self,
-        prefix: &[u8],
-        deleted: bool,
-        each: &mut dyn FnMut(Entry) -> ControlFlow<()>,
-    ) -> Result<(), VaultError> {
+    pub fn list(&self, prefix: &[u8], deleted: bool, each: &mut dyn FnMut(Entry) -> ControlFlow<()>) -> Result<(), VaultError> {
         self.list_keys(prefix, deleted, each)
     }
 
@@ -207,13 +202,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`VaultError::WouldClobber`] before anything is written; single keys that fail are in the report.
-    pub fn restore(
-        &self,
-        destination: &Path,
-        prefixes: &[Key],
-        overwrite: bool,
-        watch: &dyn Watch,
-    ) -> Result<RestoreReport, VaultError> {
+    pub fn restore(&self, destination: &Path, prefixes: &[Key], overwrite: bool, watch: &dyn Watch) -> Result<RestoreReport, VaultError> {
         restore::restore(self, destination, prefixes, overwrite, watch)
     }
 
@@ -296,10 +285,7 @@ impl Vault {
         let chunks = self.look_up(|view| view.known_plaintexts(plaintexts))?;
         let named: Vec<_> = chunks.iter().flatten().copied().collect();
         let mut present = self.store.contains(&named)?.into_iter();
-        Ok(chunks
-            .into_iter()
-            .map(|chunk| chunk.map(|chunk| KnownChunk { chunk, present: present.next().unwrap_or(false) }))
-            .collect())
+        Ok(chunks.into_iter().map(|chunk| chunk.map(|chunk| KnownChunk { chunk, present: present.next().unwrap_or(false) })).collect())
     }
 
     /// What is known of each file from the last time it was read.

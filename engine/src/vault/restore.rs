@@ -207,8 +207,7 @@ impl Restore<'_> {
     }
 
     fn files(&self, page: Vec<(Key, Value)>) -> Result<(), VaultError> {
-        let (small, large): (Vec<_>, Vec<_>) =
-            page.into_iter().partition(|(_, value)| value.content.bytes <= WHOLE_VALUE_BYTES_MAX as u64);
+        let (small, large): (Vec<_>, Vec<_>) = page.into_iter().partition(|(_, value)| value.content.bytes <= WHOLE_VALUE_BYTES_MAX as u64);
         let mut pieces = small.iter().map(|(_, value)| self.vault.pieces(&value.content)).collect::<Vec<_>>();
         self.vault.locate(&mut pieces.iter_mut().flatten().flatten().collect::<Vec<_>>())?;
         let restore = |((key, value), pieces): (&(Key, Value), Result<Vec<Placed>, VaultError>)| {

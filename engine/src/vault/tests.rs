@@ -100,7 +100,12 @@ fn an_event_whose_body_makes_no_sense_keeps_nobody_from_the_others() {
     put(&vault, "after");
     assert_eq!(keys(&vault), ["after", "before"]);
     let mut changes = 0;
-    vault.log(None, &mut |_| { changes += 1; ControlFlow::Continue(()) }).unwrap();
+    vault
+        .log(None, &mut |_| {
+            changes += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
     assert_eq!(changes, 2);
 }
 
@@ -153,12 +158,17 @@ fn a_log_that_lost_what_only_the_vault_remembers_gets_a_new_author() {
     let before: Vec<_> = fs::read_dir(place.vault_dir().join("log")).unwrap().map(|entry| entry.unwrap().path()).collect();
     drop(vault);
     // The log is gone, and so is this device's record of how far it went.
-    before.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "seg")).for_each(|path| fs::remove_file(path).unwrap());
+    before
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
+        .for_each(|path| fs::remove_file(path).unwrap());
     for name in ["index.db", "index.db-wal", "index.db-shm"] {
         let _ = fs::remove_file(place.vault_dir().join(name));
     }
     let records = walkdir::WalkDir::new(place.dir.path().join("home")).into_iter().filter_map(Result::ok);
-    records.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "head")).for_each(|entry| fs::remove_file(entry.path()).unwrap());
+    records
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "head"))
+        .for_each(|entry| fs::remove_file(entry.path()).unwrap());
     let vault = place.open();
     assert_ne!(vault.info().replica, author);
     assert!(matches!(vault.own.continuity(), Continuity::Renewed(_)));

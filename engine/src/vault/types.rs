@@ -1,10 +1,10 @@
 //! What goes into and comes out of a vault's operations.
 
+pub use crate::store::Repair;
 use crate::{
     event::{Key, ValueKind},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
 };
-pub use crate::store::Repair;
 use std::path::PathBuf;
 use zeroize::Zeroizing;
 

@@ -255,7 +255,11 @@ impl Excluded {
                 .literal_separator(true)
                 .build()
                 .map_err(|error| VaultError::Usage(format!("--exclude {pattern}: {}", error.kind())))?;
-            if anchored.contains('/') { keys.add(glob) } else { names.add(glob) };
+            if anchored.contains('/') {
+                keys.add(glob)
+            } else {
+                names.add(glob)
+            };
         }
         let build = |builder: GlobSetBuilder| builder.build().map_err(|error| VaultError::Usage(format!("--exclude: {error}")));
         Ok(Self { names: build(names)?, keys: build(keys)? })

@@ -239,8 +239,7 @@ impl<'a> Writer<'a> {
             self.vault.catch_up()?;
             put_by = Some(event);
         }
-        let states: Vec<_> =
-            batch.states.into_iter().filter_map(|(found, stands)| Some(found.into_state(stands.or(put_by)?))).collect();
+        let states: Vec<_> = batch.states.into_iter().filter_map(|(found, stands)| Some(found.into_state(stands.or(put_by)?))).collect();
         self.vault.remember(&batch.known, &states)
     }
 }

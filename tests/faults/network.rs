@@ -1,0 +1,181 @@
+//! Links that break: cut, stalled, corrupted, slow; UDP blocked; peers that freeze or are gone.
+
+use crate::{
+    fixture::{MIB, PATIENCE, Random, Running, Two, assert_sound, durable_bytes, finish, keys, pack_bytes, transfer, wait_until},
+    relay::{Fault, Relay, Way},
+    support::{Ran, Serving},
+};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+/// A silent peer is given up after 30 s; the rest is for a busy machine.
+const SILENCE: Duration = Duration::from_secs(50);
+
+/// `a`, which has more than `b`, is served behind a relay.
+struct Linked {
+    two: Two,
+    serving: Serving,
+    relay: Relay,
+}
+
+impl Linked {
+    fn new(bytes: u64) -> Self {
+        Self::with_delay(bytes, Duration::ZERO)
+    }
+
+    fn with_delay(bytes: u64, delay: Duration) -> Self {
+        let two = Two::new();
+        let serving = two.a.serve();
+        assert_eq!(serving.tcp, serving.quic, "both transports on one port, as the relay has them");
+        let linked = Self { relay: Relay::with_delay(&serving.tcp, delay), serving, two };
+        linked.grow("data", bytes);
+        linked
+    }
+
+    /// `a` gets a file of that many bytes more.
+    fn grow(&self, name: &str, bytes: u64) {
+        let file = self.two.sandbox.write(name, Random::new(bytes).bytes(bytes));
+        self.two.a.run(&["add", file.to_str().unwrap()]).ok();
+    }
+
+    /// `b` pulls through the relay.
+    fn pull(&self, more: &[&str], limit: Duration) -> Ran {
+        Running::start(transfer(&self.two.b, "pull", &self.relay.addr, &self.serving, more)).ends_within(limit)
+    }
+
+    /// The link is well again: the rest arrives, and no more than the rest.
+    #[track_caller]
+    fn heal_and_finish(&self, more: &[&str]) -> serde_json::Value {
+        self.relay.fault(Fault::None);
+        assert_sound(&self.two.b);
+        let missing = durable_bytes(&self.two.a) - durable_bytes(&self.two.b);
+        let summary = finish(&self.two.b, "pull", &self.relay.addr, &self.serving, more);
+        assert!(summary["bytes_received"].as_u64().unwrap() <= missing + missing / 100, "{missing} were missing: {summary}");
+        assert_sound(&self.two.b);
+        assert_eq!(keys(&self.two.a), keys(&self.two.b));
+        summary
+    }
+
+    /// Sends a signal to the server.
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.serving.id().to_string()]).status().unwrap().success());
+    }
+}
+
+#[test]
+fn a_tcp_link_that_is_cut_is_temporary_and_the_next_pull_gets_the_rest() {
+    let linked = Linked::new(24 * MIB);
+    for (way, after) in [(Way::ToClient, 9 * MIB), (Way::ToServer, 1_500), (Way::ToClient, 3_000), (Way::ToClient, 1)] {
+        linked.relay.fault(Fault::Cut { way, after });
+        linked.pull(&["--transport", "tcp"], PATIENCE).ended_with(if after == 1 { 16 } else { 5 });
+    }
+    linked.heal_and_finish(&["--transport", "tcp"]);
+}
+
+#[test]
+fn corruption_on_tcp_is_noticed_and_nothing_of_it_is_kept() {
+    let linked = Linked::new(16 * MIB);
+    for (way, after) in [(Way::ToClient, 5 * MIB), (Way::ToServer, 2_000)] {
+        linked.relay.fault(Fault::Corrupt { way, after });
+        let ran = linked.pull(&["--transport", "tcp"], PATIENCE);
+        assert_ne!(ran.code, Some(0), "{way:?}: {}", ran.text());
+        assert_sound(&linked.two.b);
+    }
+    linked.heal_and_finish(&["--transport", "tcp"]);
+}
+
+#[test]
+fn corruption_on_quic_is_a_lost_packet() {
+    let linked = Linked::new(8 * MIB);
+    linked.relay.fault(Fault::Corrupt { way: Way::ToClient, after: 2 * MIB });
+    linked.pull(&["--transport", "quic"], PATIENCE).ok();
+    linked.heal_and_finish(&["--transport", "quic"]);
+}
+
+#[test]
+fn a_slow_path_is_no_fault_on_either_transport() {
+    let linked = Linked::with_delay(2 * MIB, Duration::from_millis(40));
+    assert_eq!(linked.heal_and_finish(&["--transport", "quic"])["transport"], "quic");
+    linked.grow("more", 3 * MIB);
+    assert_eq!(linked.heal_and_finish(&["--transport", "tcp"])["transport"], "tcp");
+}
+
+#[test]
+fn where_udp_is_blocked_tcp_takes_over_within_three_seconds_and_says_so() {
+    let linked = Linked::new(MIB);
+    linked.relay.fault(Fault::NoUdp { after: 0 });
+    let begun = Instant::now();
+    let summary = linked.pull(&[], PATIENCE).ok().last("summary");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!((&summary["transport"], &summary["identical"]), (&"tcp".into(), &true.into()), "{summary}");
+    linked.pull(&["--transport", "quic"], PATIENCE).ended_with(16);
+}
+
+#[test]
+fn udp_that_is_blocked_in_the_middle_is_temporary_and_tcp_goes_on_from_there() {
+    let linked = Linked::new(24 * MIB);
+    linked.relay.fault(Fault::NoUdp { after: 8 * MIB });
+    let ran = linked.pull(&[], SILENCE);
+    // It may have gone over to TCP by itself; else it says that trying again helps, and that is what is done.
+    if ran.code != Some(0) {
+        ran.ended_with(5);
+        assert!(durable_bytes(&linked.two.b) > MIB, "what had arrived is kept");
+        linked.relay.fault(Fault::NoUdp { after: 0 });
+        let missing = durable_bytes(&linked.two.a) - durable_bytes(&linked.two.b);
+        let summary = linked.pull(&[], PATIENCE).ok().last("summary");
+        assert_eq!((&summary["transport"], &summary["resumed"]), (&"tcp".into(), &true.into()), "{summary}");
+        assert!(summary["bytes_received"].as_u64().unwrap() <= missing + missing / 100, "{missing} were missing: {summary}");
+    }
+    assert_eq!(keys(&linked.two.a), keys(&linked.two.b));
+    assert_sound(&linked.two.b);
+}
+
+#[test]
+fn a_one_way_stall_ends_in_time_on_tcp() {
+    let linked = Linked::new(16 * MIB);
+    linked.relay.fault(Fault::Stall { way: Way::ToClient, after: 4 * MIB });
+    linked.pull(&["--transport", "tcp"], SILENCE).ended_with(5);
+    linked.heal_and_finish(&["--transport", "tcp"]);
+}
+
+#[test]
+fn a_refused_link_is_unreachable_and_every_try_is_a_cause() {
+    let linked = Linked::new(1);
+    linked.relay.fault(Fault::Refuse);
+    let error = linked.pull(&[], PATIENCE).ended_with(16).last("error");
+    assert_eq!(error["causes"].as_array().unwrap().len(), 2, "{error}");
+    linked.heal_and_finish(&[]);
+}
+
+#[test]
+fn a_peer_that_freezes_in_the_middle_is_given_up_and_works_again_when_thawed() {
+    let linked = Linked::new(48 * MIB);
+    let replica = linked.two.sandbox.path("replica");
+    let before = pack_bytes(&replica);
+    let mut running = Running::start(transfer(
+        &linked.two.b,
+        "pull",
+        &linked.serving.tcp,
+        &linked.serving,
+        &["--transport", "tcp", "--bwlimit", "20MiB"],
+    ));
+    wait_until("some of it has arrived", || running.has_ended() || pack_bytes(&replica) > before + 4 * MIB);
+    linked.signal("-STOP");
+    running.ends_within(SILENCE).ended_with(5);
+    linked.signal("-CONT");
+    linked.heal_and_finish(&[]);
+}
+
+#[test]
+fn a_peer_that_is_frozen_from_the_start_does_not_keep_anybody() {
+    let linked = Linked::new(1);
+    linked.signal("-STOP");
+    let begun = Instant::now();
+    linked.pull(&[], SILENCE).ended_with(16);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    linked.signal("-CONT");
+    linked.heal_and_finish(&[]);
+    assert!(linked.relay.carried() > 0);
+}

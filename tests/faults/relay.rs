@@ -1,0 +1,279 @@
+//! A link that a test can break: a relay for TCP and UDP on one port, in the test's own process.
+//!
+//! ```text
+//! client ──► relay (port p, TCP and UDP) ──► server      what passes is counted per way, over both transports
+//! client ◄── relay                       ◄── server      a fault strikes when its way has carried so many bytes
+//! ```
+
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often a thread of the relay looks whether the test has ended.
+const POLL: Duration = Duration::from_millis(50);
+const LARGEST_DATAGRAM: usize = 65_536;
+
+/// From the relay's point of view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToServer,
+    ToClient,
+}
+
+/// What happens to the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Connections end, both ways; new ones work.
+    Cut { way: Way, after: u64 },
+    /// From here on nothing passes on this way, and nobody is told.
+    Stall { way: Way, after: u64 },
+    /// One bit of the next bytes is turned.
+    Corrupt { way: Way, after: u64 },
+    /// UDP is dropped both ways after so many bytes on either; TCP passes.
+    NoUdp { after: u64 },
+    /// Connections are closed at once and UDP is dropped.
+    Refuse,
+}
+
+/// What becomes of the next bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Pass,
+    Corrupt,
+    Drop,
+    End,
+}
+
+struct Link {
+    target: SocketAddr,
+    fault: Mutex<Fault>,
+    delay: Duration,
+    carried: [AtomicU64; 2],
+    stopped: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Link {
+    fn judge(&self, protocol: Protocol, way: Way, bytes: usize) -> Verdict {
+        let before = self.carried[way as usize].fetch_add(bytes as u64, SeqCst);
+        let mut fault = self.fault.lock().unwrap();
+        let (verdict, spent) = match *fault {
+            Fault::Cut { way: on, after } if on == way && before >= after => (Verdict::End, true),
+            Fault::Corrupt { way: on, after } if on == way && before >= after => (Verdict::Corrupt, true),
+            Fault::Stall { way: on, after } if on == way && before >= after => (Verdict::Drop, false),
+            Fault::NoUdp { after } if protocol == Protocol::Udp && self.carried() >= after => (Verdict::Drop, false),
+            Fault::Refuse => (Verdict::Drop, false),
+            _ => (Verdict::Pass, false),
+        };
+        if spent {
+            *fault = Fault::None;
+        }
+        verdict
+    }
+
+    fn carried(&self) -> u64 {
+        self.carried[0].load(SeqCst) + self.carried[1].load(SeqCst)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(SeqCst)
+    }
+}
+
+pub(crate) struct Relay {
+    pub(crate) addr: String,
+    link: Arc<Link>,
+}
+
+impl Relay {
+    pub(crate) fn to(target: &str) -> Self {
+        Self::with_delay(target, Duration::ZERO)
+    }
+
+    /// Each way takes this long.
+    pub(crate) fn with_delay(target: &str, delay: Duration) -> Self {
+        let (tcp, udp) = both_on_one_port();
+        let addr = tcp.local_addr().unwrap();
+        let link = Arc::new(Link {
+            target: target.parse().unwrap(),
+            fault: Mutex::new(Fault::None),
+            delay,
+            carried: [AtomicU64::new(0), AtomicU64::new(0)],
+            stopped: AtomicBool::new(false),
+        });
+        let (for_tcp, for_udp) = (Arc::clone(&link), Arc::clone(&link));
+        thread::spawn(move || accept(&tcp, &for_tcp));
+        thread::spawn(move || take_datagrams(&Arc::new(udp), &for_udp));
+        Self { addr: addr.to_string(), link }
+    }
+
+    /// From now on, with counters at zero.
+    pub(crate) fn fault(&self, fault: Fault) {
+        let mut current = self.link.fault.lock().unwrap();
+        self.link.carried.iter().for_each(|carried| carried.store(0, SeqCst));
+        *current = fault;
+    }
+
+    /// Bytes that came since the last fault was set, both ways.
+    pub(crate) fn carried(&self) -> u64 {
+        self.link.carried()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.link.stopped.store(true, SeqCst);
+        // Wakes the thread that accepts.
+        drop(TcpStream::connect(&self.addr));
+    }
+}
+
+fn both_on_one_port() -> (TcpListener, UdpSocket) {
+    (0..100)
+        .find_map(|_| {
+            let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+            UdpSocket::bind(tcp.local_addr().unwrap()).ok().map(|udp| (tcp, udp))
+        })
+        .expect("a port that is free for TCP and UDP")
+}
+
+fn accept(listener: &TcpListener, link: &Arc<Link>) {
+    for client in listener.incoming().map_while(Result::ok) {
+        if link.is_stopped() {
+            return;
+        }
+        if *link.fault.lock().unwrap() == Fault::Refuse {
+            continue;
+        }
+        let Ok(server) = TcpStream::connect(link.target) else { continue };
+        for (way, from, to) in [(Way::ToServer, &client, &server), (Way::ToClient, &server, &client)] {
+            let (from, to, link) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(link));
+            thread::spawn(move || pump(&from, &to, way, &link));
+        }
+    }
+}
+
+/// Carries one way of one connection until it ends.
+fn pump(mut from: &TcpStream, to: &TcpStream, way: Way, link: &Arc<Link>) {
+    let late = Late::start(link.delay, {
+        let mut to = to.try_clone().unwrap();
+        move |bytes: &[u8]| to.write_all(bytes).is_ok()
+    });
+    from.set_read_timeout(Some(POLL)).unwrap();
+    let mut buffer = vec![0; LARGEST_DATAGRAM];
+    while !link.is_stopped() {
+        let bytes = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(bytes) => bytes,
+            Err(error) if is_timeout(&error) => continue,
+            Err(_) => break,
+        };
+        match link.judge(Protocol::Tcp, way, bytes) {
+            Verdict::Pass => {}
+            Verdict::Corrupt => buffer[bytes / 2] ^= 1,
+            Verdict::Drop => continue,
+            Verdict::End => {
+                drop(from.shutdown(Shutdown::Both));
+                drop(to.shutdown(Shutdown::Both));
+                return;
+            }
+        }
+        if !late.send(&buffer[..bytes]) {
+            break;
+        }
+    }
+    late.finish();
+    drop(to.shutdown(Shutdown::Write));
+}
+
+fn take_datagrams(socket: &Arc<UdpSocket>, link: &Arc<Link>) {
+    socket.set_read_timeout(Some(POLL)).unwrap();
+    let mut servers: HashMap<SocketAddr, Late> = HashMap::new();
+    let mut buffer = vec![0; LARGEST_DATAGRAM];
+    while !link.is_stopped() {
+        let Ok((bytes, client)) = socket.recv_from(&mut buffer) else { continue };
+        let late = servers.entry(client).or_insert_with(|| {
+            let upstream = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap());
+            upstream.connect(link.target).unwrap();
+            let (down, back, link_back) = (Arc::clone(&upstream), Arc::clone(socket), Arc::clone(link));
+            thread::spawn(move || return_datagrams(&down, &back, client, &link_back));
+            // A datagram that the system does not take is a lost one.
+            Late::start(link.delay, move |bytes: &[u8]| upstream.send(bytes).is_ok() || true)
+        });
+        pass_datagram(late, &mut buffer[..bytes], Way::ToServer, link);
+    }
+}
+
+fn return_datagrams(from: &UdpSocket, to: &Arc<UdpSocket>, client: SocketAddr, link: &Arc<Link>) {
+    from.set_read_timeout(Some(POLL)).unwrap();
+    let late = Late::start(link.delay, {
+        let to = Arc::clone(to);
+        move |bytes: &[u8]| to.send_to(bytes, client).is_ok() || true
+    });
+    let mut buffer = vec![0; LARGEST_DATAGRAM];
+    while !link.is_stopped() {
+        let Ok(bytes) = from.recv(&mut buffer) else { continue };
+        pass_datagram(&late, &mut buffer[..bytes], Way::ToClient, link);
+    }
+}
+
+fn pass_datagram(late: &Late, datagram: &mut [u8], way: Way, link: &Link) {
+    match link.judge(Protocol::Udp, way, datagram.len()) {
+        Verdict::Pass => {}
+        Verdict::Corrupt => datagram[datagram.len() / 2] ^= 1,
+        Verdict::Drop | Verdict::End => return,
+    }
+    late.send(datagram);
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
+}
+
+/// Hands bytes on, each after the same delay and in order.
+struct Late {
+    delay: Duration,
+    queue: mpsc::SyncSender<(Instant, Vec<u8>)>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Late {
+    fn start(delay: Duration, mut hand_on: impl FnMut(&[u8]) -> bool + Send + 'static) -> Self {
+        let (queue, waiting) = mpsc::sync_channel::<(Instant, Vec<u8>)>(if delay.is_zero() { 4 } else { 4_096 });
+        let thread = thread::spawn(move || {
+            for (due, bytes) in waiting {
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                if !hand_on(&bytes) {
+                    return;
+                }
+            }
+        });
+        Self { delay, queue, thread }
+    }
+
+    fn send(&self, bytes: &[u8]) -> bool {
+        self.queue.send((Instant::now() + self.delay, bytes.to_vec())).is_ok()
+    }
+
+    /// Waits until everything is on its way.
+    fn finish(self) {
+        drop(self.queue);
+        drop(self.thread.join());
+    }
+}
