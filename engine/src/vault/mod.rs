@@ -1,7 +1,7 @@
 //! A vault on this machine: what commands do with it. Above the store (bytes) it has the keys (meaning).
 //!
 //! A [`Vault`] is a [`Store`] with secrets, this device's identity, and the view that both derive from the log. Operations that
-//! read first [`Vault::catch_up`] with the log, which other processes may have extended; operations that write commit one or more
+//! read first catch up with the log, which other processes may have extended; operations that write commit one or more
 //! events and are durable when they return.
 
 mod check;
@@ -43,7 +43,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use view::FileState;
+use view::{FileState, StandingFile};
 
 /// Plaintext of a body that fits an event even if it does not shrink: a kibibyte is more than what sealing adds.
 const BODY_PLAINTEXT_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX - KIB;
@@ -299,7 +299,7 @@ impl Vault {
             Ok((known, held))
         })?;
         let mut held = held.into_iter();
-        let judge = |(found, known): (&walk::Found, Option<(FileState, Option<EventId>)>)| match known {
+        let judge = |(found, known): (&walk::Found, Option<StandingFile>)| match known {
             None if held.next() == Some(false) => ingest::Known::New,
             Some((state, stands)) if stands == Some(state.event) && found.is_as(&state) => ingest::Known::Unchanged,
             None | Some(_) => ingest::Known::Changed,

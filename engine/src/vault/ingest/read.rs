@@ -163,7 +163,7 @@ impl<'a> Reader<'a> {
 
     fn finish(&self, draft: Draft, known: Option<KnownChunk>, permit: Permit) -> Piece {
         if let Some(KnownChunk { chunk, present: true }) = known {
-            let reference = ChunkRef { chunk, plaintext: draft.plaintext_id(), length: draft.length() as u32 };
+            let reference = ChunkRef { chunk, plaintext: draft.plaintext_id(), length: draft.length() };
             self.gate.recycle(draft.into_buffer());
             return Piece { reference, frame: None, listed: true, permit };
         }

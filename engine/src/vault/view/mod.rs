@@ -30,7 +30,7 @@ mod schema;
 mod tests;
 
 pub use apply::Outcome;
-pub use files::FileState;
+pub use files::{FileState, StandingFile};
 pub use read::{Counts, Deleted};
 pub use row::{Standing, VersionRow};
 pub use schema::CACHE_KIB;
