@@ -264,7 +264,10 @@ impl From<TransportError> for Failure {
                 .hint("if that device was set up anew, forget it and pair again: mirror peer remove NAME; nothing is accepted by itself"),
             E::Version => Self::of(Code::TooNew, &error).hint("update mirror on the device that has the older one"),
             E::Timeout => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
-            E::Closed(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            // A peer that gives up a lane in the middle goes away, or is cut off.
+            E::Closed(_) | E::LaneReset => {
+                Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
+            }
             E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
@@ -369,6 +372,7 @@ mod tests {
         let io = |kind: io::ErrorKind| transport(T::Io { what: "the connection was cut", source: std::sync::Arc::new(kind.into()) });
         assert_eq!((io(io::ErrorKind::UnexpectedEof), io(io::ErrorKind::PermissionDenied)), (5, 1));
         assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);
+        assert_eq!(transport(T::LaneReset), 5);
         assert_eq!(code(R::Ticket("expired".into())), 6);
         assert_eq!(code(R::Fork("two events".into())), 9);
         assert_eq!(code(R::Refused("no member".into())), 6);

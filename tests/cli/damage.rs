@@ -170,6 +170,30 @@ fn a_missing_pack_is_named_and_what_lies_elsewhere_is_still_there() {
 }
 
 #[test]
+fn what_a_peer_has_lost_is_left_out_counted_and_fetched_once_it_is_back() {
+    let sandbox = Sandbox::new();
+    let a = vault(&sandbox);
+    let file = OpenOptions::new().read(true).write(true).open(pack(&sandbox)).unwrap();
+    let at = file.metadata().unwrap().len() - VALUE_BYTES as u64 / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    let serving = a.serve();
+    let ticket = a.invite(&serving, "member");
+    let b = sandbox.device("b");
+    let summary = b.run(&["--json", "clone", &ticket, "b"]).ended_with(3).last("summary");
+    assert_eq!((&summary["chunks_unavailable"], &summary["identical"]), (&1.into(), &false.into()), "{summary}");
+    let b = b.within(&sandbox.path("b"));
+    holds(&b, "first", 0);
+    b.run(&["get", "second"]).ended_with(1);
+    b.verify();
+    file.write_all_at(&byte, at).unwrap();
+    let summary = b.run(&["--json", "pull", &serving.tcp, "--device", &serving.device]).ok().last("summary");
+    assert_eq!((&summary["chunks_received"], &summary["identical"]), (&1.into(), &true.into()), "{summary}");
+    holds(&b, "second", 1);
+}
+
+#[test]
 fn a_command_that_is_killed_leaves_a_vault_that_is_whole() {
     let sandbox = Sandbox::new();
     let device = vault(&sandbox);

@@ -86,13 +86,28 @@ pub(super) fn invite(session: &Session, args: &InviteArgs) -> Result<Code, Failu
         RoleChoice::Member => Role::Member,
         RoleChoice::Keyless => Role::Keyless,
     };
-    let addresses = args.addresses.iter().map(|address| super::replicate::with_port(address)).collect::<Result<Vec<_>, _>>()?;
+    let mut addresses = args.addresses.iter().map(|address| super::replicate::with_port(address)).collect::<Result<Vec<_>, _>>()?;
+    if addresses.is_empty() {
+        addresses = own_addresses();
+    }
     let vault = session.open()?;
     let ticket = replicate::invite(&vault, role, addresses, args.expires.0)?.to_string();
     let expires_ms = args.expires.0.as_millis() as u64;
     session.output.show(|| TicketRecord { ticket: ticket.clone(), expires_ms }, || ticket.clone())?;
     session.talk.note(&format!("good once and for {}; whoever has it can join as {:?}", args.expires, args.role).to_lowercase());
     Ok(Code::Ok)
+}
+
+/// Where this device is likely to be reached: the addresses from which it would reach others, and its name. Nothing is sent.
+fn own_addresses() -> Vec<String> {
+    // Any address outside does: the system only looks up the route (these are for documentation, RFC 5737 and 3849).
+    let routes = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let source = |(from, to): (&str, &str)| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(SocketAddr::new(socket.local_addr().ok()?.ip(), PORT).to_string())
+    };
+    routes.into_iter().filter_map(source).chain([format!("{}:{PORT}", own_name())]).collect()
 }
 
 pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure> {
@@ -119,4 +134,19 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
         )
     };
     super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_without_addresses_says_where_this_device_is() {
+        let addresses = own_addresses();
+        assert!(!addresses.is_empty());
+        for address in addresses {
+            assert_eq!(crate::commands::replicate::with_port(&address).as_ref(), Ok(&address));
+            assert!(!address.starts_with("0.0.0.0"), "{address}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 use super::failure::Failures;
 use crate::{
     bitmap::Bitmap,
+    clock,
     event::{ChunkList, Dot, Event, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ChunkId, ListId},
@@ -18,7 +19,7 @@ use bytes::Bytes;
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::mpsc;
 
@@ -116,7 +117,7 @@ impl Keeper {
     /// Works until everybody who could ask is gone; leaves what arrived durable and known.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
         while let Some(job) = jobs.blocking_recv() {
-            let began = Instant::now();
+            let began = clock::now();
             let result = self.work(job);
             self.kept.busy += began.elapsed();
             if let Err(error) = result {

@@ -6,6 +6,7 @@
 use super::{ReplicateError, failure::Failures, outgoing::Gauge};
 use crate::{
     bitmap::Bitmap,
+    clock,
     event::{ChunkList, Event, Frontier, ListRef},
     limits::{MIB, SLOWEST_BYTES_PER_S, STALL_MS},
     session::{Cursor, Done, LoadedEvent, Via},
@@ -15,7 +16,7 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use std::{
     sync::{Arc, mpsc::Receiver},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{
     runtime::Handle,
@@ -127,7 +128,7 @@ impl Server {
         let mut total = 0;
         let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX)?;
         loop {
-            let began = Instant::now();
+            let began = clock::now();
             let Some(span) = spans.next().transpose()? else { break };
             served.reading += began.elapsed();
             let (chunks, bytes) = (span.entries.len() as u64, span.bytes.len() as u64);
@@ -135,7 +136,7 @@ impl Server {
             match via {
                 Via::Inline => inline.extend_from_slice(&span.bytes),
                 Via::Lanes => {
-                    let began = Instant::now();
+                    let began = clock::now();
                     match self.runtime.block_on(self.spans.send_timeout(span.bytes, self.patience(bytes))) {
                         Ok(()) => {}
                         // Lanes that are gone mean that the connection is: the session learns it there.
