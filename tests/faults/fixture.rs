@@ -43,12 +43,6 @@ impl Random {
     }
 }
 
-/// Says past the test harness that something was not tested here.
-pub(crate) fn skipped(what: &str, reason: &str) {
-    // Only print macros are captured; this is to be seen. When stderr is closed there is nobody to tell.
-    let _ = writeln!(io::stderr(), "SKIPPED: {what}: {reason}");
-}
-
 /// Waits for a condition.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {

@@ -122,7 +122,7 @@ impl EvilPeer {
     }
 
     /// Everything that is still said, and how the connection ended. A goodbye is answered by hanging up: the server waits for that.
-    pub(crate) async fn to_the_end(mut self) -> (Vec<Message>, TransportError) {
+    pub(crate) async fn until_the_end(mut self) -> (Vec<Message>, TransportError) {
         let mut heard = Vec::new();
         while let Some(message) = self.hear().await {
             if matches!(message, Message::Bye { .. }) {
