@@ -5,7 +5,6 @@ use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
