@@ -8,6 +8,8 @@
 mod chunks;
 #[path = "hostile/events.rs"]
 mod events;
+#[path = "hostile/greed.rs"]
+mod greed;
 #[path = "hostile/messages.rs"]
 mod messages;
 #[path = "hostile/noise.rs"]

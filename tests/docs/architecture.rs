@@ -51,7 +51,7 @@ impl Source {
         for (at, (number, line)) in code.iter().enumerate() {
             for (_, after) in line.match_indices("crate::").map(|(at, name)| (at, &line[at + name.len()..])) {
                 let names = if after.starts_with('{') { group(&code[at..]) } else { vec![name(after)] };
-                names.into_iter().for_each(|name| drop(found.entry(name).or_insert(*number)));
+                names.into_iter().for_each(|name| _ = found.entry(name).or_insert(*number));
             }
         }
         found

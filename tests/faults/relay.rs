@@ -102,12 +102,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    pub(crate) fn to(target: &str) -> Self {
-        Self::with_delay(target, Duration::ZERO)
-    }
-
-    /// Each way takes this long.
-    pub(crate) fn with_delay(target: &str, delay: Duration) -> Self {
+    /// Towards `target`; each way takes `delay`.
+    pub(crate) fn to(target: &str, delay: Duration) -> Self {
         let (tcp, udp) = both_on_one_port();
         let addr = tcp.local_addr().unwrap();
         let link = Arc::new(Link {
@@ -214,7 +210,10 @@ fn take_datagrams(socket: &Arc<UdpSocket>, link: &Arc<Link>) {
             let (down, back, link_back) = (Arc::clone(&upstream), Arc::clone(socket), Arc::clone(link));
             thread::spawn(move || return_datagrams(&down, &back, client, &link_back));
             // A datagram that the system does not take is a lost one.
-            Late::start(link.delay, move |bytes: &[u8]| upstream.send(bytes).is_ok() || true)
+            Late::start(link.delay, move |bytes: &[u8]| {
+                let _ = upstream.send(bytes);
+                true
+            })
         });
         pass_datagram(late, &mut buffer[..bytes], Way::ToServer, link);
     }
@@ -224,7 +223,10 @@ fn return_datagrams(from: &UdpSocket, to: &Arc<UdpSocket>, client: SocketAddr, l
     from.set_read_timeout(Some(POLL)).unwrap();
     let late = Late::start(link.delay, {
         let to = Arc::clone(to);
-        move |bytes: &[u8]| to.send_to(bytes, client).is_ok() || true
+        move |bytes: &[u8]| {
+            let _ = to.send_to(bytes, client);
+            true
+        }
     });
     let mut buffer = vec![0; LARGEST_DATAGRAM];
     while !link.is_stopped() {

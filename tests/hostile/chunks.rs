@@ -114,7 +114,7 @@ async fn inline_chunks_that_nobody_asked_for_end_the_session() {
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
     let (list, frames) = (list_of(&[&chunk]).id(), chunk.clone().into_bytes().into());
     peer.say(&Message::Chunks { cause: Cause::Asked, list, frames }).await;
-    peer.to_the_end().await;
+    peer.until_the_end().await;
     assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
     assert!(!holds(&world, &chunk));
     world.assert_sound().await;

@@ -22,7 +22,7 @@ use mirror_engine::{
 async fn offered(world: &mut World, device: &DeviceKey, frames: Vec<u8>) -> (Option<ByeCode>, ReplicateError) {
     let mut peer = EvilPeer::greeted(world, device, TransportKind::Tcp).await;
     peer.offer(frames).await;
-    let (heard, _) = peer.to_the_end().await;
+    let (heard, _) = peer.until_the_end().await;
     let bye = heard.into_iter().find_map(|message| if let Message::Bye { code, .. } = message { Some(code) } else { None });
     (bye, world.next_error().await)
 }
@@ -110,7 +110,7 @@ async fn lists_that_no_event_names_end_the_session() {
     for n in 0..=EVENT_LISTS_MAX {
         peer.offer(lists(n, 1)).await;
     }
-    peer.to_the_end().await;
+    peer.until_the_end().await;
     assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
     world.assert_sound().await;
     world.end().await;
@@ -155,7 +155,7 @@ async fn events_that_no_hello_announced_are_refused() {
     let frames = Author::new(&world, &device).event().to_frame().into_bytes().into();
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
     peer.say(&Message::Events { timing: Timing::Early, promise: Promise::None, frames }).await;
-    peer.to_the_end().await;
+    peer.until_the_end().await;
     assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
     world.assert_sound().await;
     world.end().await;

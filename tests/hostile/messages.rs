@@ -66,7 +66,7 @@ async fn what_breaks_the_protocol_ends_its_session_and_no_other() {
     for (what, bytes) in cases {
         let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
         peer.say_bytes(bytes).await;
-        peer.to_the_end().await;
+        peer.until_the_end().await;
         let error = world.next_error().await;
         assert!(matches!(error, ReplicateError::Peer(_)), "{what}: {error}");
     }
@@ -83,7 +83,7 @@ async fn a_lane_that_claims_4_gib_ends_its_session() {
         crate::chunks::make_it_want(&world, &mut peer, &device, &list_of(&[&chunk(1)])).await;
         let mut lane = peer.connection.open_lane().await.unwrap();
         lane.send(Bytes::copy_from_slice(&endless(Kind::Chunk))).await.unwrap();
-        peer.to_the_end().await;
+        peer.until_the_end().await;
         let error = world.next_error().await;
         assert!(matches!(error, ReplicateError::Peer(_)), "{error}");
     }

@@ -12,7 +12,7 @@ use mirror_engine::{
         Direction, Hello, HelloKeys, Message, Side, hello,
         message::{Promise, Timing},
     },
-    transport::{Connection, ControlReceiver, ControlSender, Dialer, Protocol, TransportError, TransportKind, Tuning},
+    transport::{CloseReason, Connection, ControlReceiver, ControlSender, Dialer, Protocol, TransportError, TransportKind, Tuning},
 };
 use std::net::SocketAddr;
 use tokio::time::timeout;
@@ -121,10 +121,13 @@ impl EvilPeer {
         }
     }
 
-    /// Everything that is still said, and how the connection ended.
-    pub(crate) async fn to_the_end(mut self) -> (Vec<Message>, TransportError) {
+    /// Everything that is still said, and how the connection ended. A goodbye is answered by hanging up: the server waits for that.
+    pub(crate) async fn until_the_end(mut self) -> (Vec<Message>, TransportError) {
         let mut heard = Vec::new();
         while let Some(message) = self.hear().await {
+            if matches!(message, Message::Bye { .. }) {
+                self.connection.close(CloseReason::Done);
+            }
             heard.push(message);
         }
         let ended = timeout(PATIENCE, self.connection.closed()).await.expect("the server hangs up");

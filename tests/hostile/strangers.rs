@@ -43,7 +43,7 @@ async fn an_unknown_device_hears_the_same_wherever_it_knocks() {
 
 /// What a session that is no member's hears: nothing, and the end that an unknown device gets, too.
 async fn assert_refused_in_silence(world: &mut World, peer: EvilPeer) {
-    let (heard, ended) = peer.to_the_end().await;
+    let (heard, ended) = peer.until_the_end().await;
     assert_eq!(heard, []);
     assert!(matches!(ended, TransportError::Refused), "{ended}");
     assert!(matches!(world.next_error().await, ReplicateError::Refused(_)));
@@ -91,7 +91,7 @@ async fn whoever_speaks_before_its_hello_hears_nothing() {
         peer.say(&message).await;
         // An extension may be skipped before the Hello, too; what follows it may not.
         peer.say(&Message::Finished).await;
-        let (heard, _) = peer.to_the_end().await;
+        let (heard, _) = peer.until_the_end().await;
         assert_eq!(heard, []);
         assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
     }
@@ -103,7 +103,7 @@ async fn a_known_device_that_says_nothing_is_hung_up_on() {
     let (mut world, device) = (World::start().await, new_device());
     world.admit(&device);
     let silent = EvilPeer::connect(&world, &device, TransportKind::Tcp).await;
-    let (heard, _) = silent.to_the_end().await;
+    let (heard, _) = silent.until_the_end().await;
     assert_eq!(heard, []);
     assert!(matches!(world.next_error().await, ReplicateError::Transport(TransportError::Timeout)));
     world.end().await;

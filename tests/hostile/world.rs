@@ -6,7 +6,7 @@ use mirror_engine::{
     home::{Home, Peer, Role, Ticket},
     id::DeviceId,
     keys::DeviceKey,
-    replicate::{self, Observer, Options, Progress, ReplicateError, Served, Server, Target, Unobserved},
+    replicate::{self, Observer, Options, Progress, ReplicateError, Served, Server, Summary, Target, Unobserved},
     transport::{Choice, TransportKind},
     vault::{InitOptions, Unwatched, Vault},
 };
@@ -103,6 +103,18 @@ impl World {
     /// How the next session or pairing that the server reports has ended.
     pub(crate) async fn next_served(&mut self) -> Served {
         timeout(PATIENCE, self.served.recv()).await.expect("the server reports in time").unwrap()
+    }
+
+    /// A session of the honest replica, once [`World::assert_sound`] has made it.
+    pub(crate) async fn sync_honest(&self, options: &Options) -> Summary {
+        let (replica, target) = self.honest.as_ref().unwrap();
+        let synced = timeout(PATIENCE, replicate::sync(replica, target, options, Arc::new(Unobserved)));
+        synced.await.expect("a session ends in time").unwrap()
+    }
+
+    /// The honest replica, likewise.
+    pub(crate) fn honest(&self) -> &Vault {
+        &self.honest.as_ref().unwrap().0
     }
 
     /// The error of the next session.

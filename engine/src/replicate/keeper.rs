@@ -16,11 +16,7 @@ use crate::{
     store::{PackWriter, Pending, Standing, Store, StoreError},
 };
 use bytes::Bytes;
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// What the keeper does, in the order in which it is asked.

@@ -1,6 +1,6 @@
 //! Replication: one session over one connection between two stores, and what leads to it: dialling, serving, pairing.
 //!
-//! The session decides, the transport carries, the store keeps; here they are connected. See [`mod@drive`] for the picture.
+//! The session decides, the transport carries, the store keeps; here they are connected. See `drive.rs` for the picture.
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
 mod drive;

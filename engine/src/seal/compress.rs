@@ -36,12 +36,13 @@ pub(super) fn compress(buffer: &mut Vec<u8>, at: usize, compression: Compression
         return false;
     }
     let bytes_max = plaintext.len() - plaintext.len() / SAVED_FRACTION;
+    let worst_bytes = zstd_safe::compress_bound(plaintext.len());
     WORKSPACE.with_borrow_mut(|Workspace { compressor, scratch, .. }| {
         let Some(compressor) = take_or_make(compressor, || Compressor::new(LEVEL)) else { return false };
         scratch.clear();
         // Room for the worst case, always: with less, whether zstd succeeds would depend on what this thread compressed before, and
         // equal plaintexts would not seal to equal records.
-        scratch.reserve(zstd_safe::compress_bound(plaintext.len()));
+        scratch.reserve(worst_bytes);
         let Ok(length) = compressor.compress_to_buffer(&buffer[at..], scratch) else { return false };
         if length > bytes_max {
             return false;

@@ -20,12 +20,12 @@ const PAGE_BYTES: usize = EVENT_BODY_BYTES_MAX;
 impl Vault {
     /// The current value of `key`, without its bytes, and the event that set it.
     pub(super) fn current_value(&self, key: &Key) -> Result<Option<(EventId, Value)>, VaultError> {
-        let row = self.view()?.current(key)?;
+        let row = self.ask(|view| view.current(key))?;
         Ok(row.and_then(|row| Some((row.version.place.event, row.version.value()?.clone()))))
     }
 
     fn existing(&self, key: &Key) -> Result<VersionRow, VaultError> {
-        let row = self.view()?.current(key)?;
+        let row = self.ask(|view| view.current(key))?;
         row.filter(|row| row.version.value().is_some()).ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))
     }
 
@@ -48,7 +48,7 @@ impl Vault {
         let mut after: Option<Key> = None;
         loop {
             let shown = if deleted { Deleted::Shown } else { Deleted::Hidden };
-            let rows = self.view()?.scan(prefix, after.as_ref(), shown, PAGE_ROWS)?;
+            let rows = self.ask(|view| view.scan(prefix, after.as_ref(), shown, PAGE_ROWS))?;
             let last = rows.len() < PAGE_ROWS;
             after = rows.last().map(|row| row.key.clone());
             for row in rows {
@@ -76,7 +76,7 @@ impl Vault {
             let Some((next, _)) = events.last() else { return Ok(()) };
             position = *next;
             for (_, event) in &events {
-                for operation in self.operations_of(event)? {
+                for operation in self.readable_operations_of(event)? {
                     if key.is_some_and(|key| key != operation.key()) {
                         continue;
                     }
@@ -145,7 +145,7 @@ impl Vault {
                 Ok(ControlFlow::Continue(()))
             })?;
             for key in deleted {
-                let versions = self.view()?.versions(&key)?;
+                let versions = self.ask(|view| view.versions(&key))?;
                 // The newest value before the deletion, in the order that merge gives all versions.
                 if let Some(value) = versions.iter().rev().find_map(|row| row.version.value().cloned()) {
                     operations.push(Operation::Put(key, value));

@@ -339,6 +339,8 @@ enum Outcome {
 fn umask() -> u32 {
     let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::process::umask(mask);
+    // Of 16 bits on macOS.
+    #[allow(clippy::useless_conversion)]
     u32::from(mask.bits())
 }
 
