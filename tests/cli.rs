@@ -1,9 +1,19 @@
 //! The real program, as users and scripts run it: what is printed where, and with which exit code it ends.
 
+#[path = "cli/damage.rs"]
+mod damage;
+#[path = "cli/demo.rs"]
+mod demo;
+#[path = "cli/files.rs"]
+mod files;
 #[path = "cli/history.rs"]
 mod history;
+#[path = "cli/interruption.rs"]
+mod interruption;
 #[path = "cli/pairing.rs"]
 mod pairing;
+#[path = "cli/peers.rs"]
+mod peers;
 #[path = "cli/secrets.rs"]
 mod secrets;
 mod support;

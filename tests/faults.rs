@@ -19,7 +19,6 @@ mod kill;
 mod network;
 #[path = "faults/relay.rs"]
 mod relay;
-#[allow(dead_code, reason = "shared with the tests of the command line, which use the rest")]
 mod support;
 #[path = "faults/sync.rs"]
 mod sync;

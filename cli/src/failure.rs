@@ -211,8 +211,17 @@ impl From<VaultError> for Failure {
 
 impl From<HomeError> for Failure {
     fn from(error: HomeError) -> Self {
-        let code = system_error(&error).map_or(Code::Failed, code_of_io);
-        Self::of(code, &error).hint("MIRROR_HOME names the directory that holds this device's key and peers")
+        use HomeError as E;
+        let of = |code| Self::of(code, &error);
+        match &error {
+            E::TicketNotOpen | E::TicketExpired(_) => of(Code::Refused).hint("make a new ticket: mirror invite"),
+            E::NoSuchPeer(_) => of(Code::Usage).hint("mirror peer list shows who is known"),
+            E::NameTaken { .. } => of(Code::Usage).hint("choose another name, or forget that peer: mirror peer remove NAME"),
+            E::Invalid(_) => of(Code::Usage).hint("--help explains every flag"),
+            E::Damaged { .. } => of(Code::Damaged).hint("put that file back from a backup of MIRROR_HOME; it is never replaced by itself"),
+            _ => of(system_error(&error).map_or(Code::Failed, code_of_io))
+                .hint("MIRROR_HOME names the directory that holds this device's key and peers"),
+        }
     }
 }
 
@@ -254,11 +263,12 @@ impl From<TransportError> for Failure {
             E::WrongPeer { .. } => Self::of(Code::Refused, &error)
                 .hint("if that device was set up anew, forget it and pair again: mirror peer remove NAME; nothing is accepted by itself"),
             E::Version => Self::of(Code::TooNew, &error).hint("update mirror on the device that has the older one"),
-            // Lanes are given up when the connection ends; which of the two is heard of first is chance.
-            E::LaneReset => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             E::Timeout => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
-            E::Closed(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
-            E::Io { source, .. } if is_of_the_link(source) => {
+            // A peer that gives up a lane in the middle goes away, or is cut off.
+            E::Closed(_) | E::LaneReset => {
+                Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
+            }
+            E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
             _ => Self::of(system_error(&error).map_or(Code::Failed, code_of_io), &error),
@@ -266,15 +276,15 @@ impl From<TransportError> for Failure {
     }
 }
 
-/// Whether the link or the process at its other end has gone, as opposed to trouble of this machine.
-fn is_of_the_link(error: &io::Error) -> bool {
+/// The wire or the peer went away, as opposed to this system refusing something.
+fn is_cut(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(
         error.kind(),
         K::UnexpectedEof
+            | K::BrokenPipe
             | K::ConnectionReset
             | K::ConnectionAborted
-            | K::BrokenPipe
             | K::NotConnected
             | K::TimedOut
             | K::HostUnreachable
@@ -359,12 +369,10 @@ mod tests {
         assert_eq!(transport(T::WrongPeer { expected: device, found: device }), 6);
         assert_eq!(transport(T::Version), 8);
         assert_eq!(transport(T::Timeout), 5);
+        let io = |kind: io::ErrorKind| transport(T::Io { what: "the connection was cut", source: std::sync::Arc::new(kind.into()) });
+        assert_eq!((io(io::ErrorKind::UnexpectedEof), io(io::ErrorKind::PermissionDenied)), (5, 1));
         assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);
         assert_eq!(transport(T::LaneReset), 5);
-        let cut = |kind: io::ErrorKind| T::Io { what: "receiving over TCP", source: std::sync::Arc::new(kind.into()) };
-        assert_eq!(transport(cut(io::ErrorKind::ConnectionReset)), 5);
-        assert_eq!(transport(cut(io::ErrorKind::UnexpectedEof)), 5);
-        assert_eq!(transport(cut(io::ErrorKind::PermissionDenied)), 1);
         assert_eq!(code(R::Ticket("expired".into())), 6);
         assert_eq!(code(R::Fork("two events".into())), 9);
         assert_eq!(code(R::Refused("no member".into())), 6);
@@ -372,7 +380,28 @@ mod tests {
         assert_eq!(code(R::NoAddress("nowhere".into())), 16);
         assert_eq!(code(R::Cancelled), 130);
         assert_eq!(code(R::Vault(VaultError::Keyless)), 6);
-        assert_eq!(code(HomeError::Io { what: "home".into(), source: io::ErrorKind::StorageFull.into() }), 14);
+    }
+
+    #[test]
+    fn every_error_of_a_device_s_directory_has_its_exit_code_and_a_hint() {
+        use HomeError as E;
+        let taken = E::NameTaken { name: "nas".into(), device: DeviceId::from_bytes([1; 32]) };
+        let damaged = E::Damaged { file: "device.key".into(), reason: "too short".into() };
+        for (error, expected) in [
+            (E::TicketNotOpen, 6),
+            (E::TicketExpired(7), 6),
+            (E::NoSuchPeer("nas".into()), 2),
+            (taken, 2),
+            (E::Invalid("too long"), 2),
+            (damaged, 13),
+            (E::TooMany("peers"), 1),
+            (E::Io { what: "home".into(), source: io::ErrorKind::StorageFull.into() }, 14),
+        ] {
+            let name = format!("{error:?}");
+            let failure = Failure::from(error);
+            assert_eq!(failure.code.number(), expected, "{name}");
+            assert!(failure.hint.is_some(), "{name}");
+        }
     }
 
     #[test]

@@ -235,9 +235,10 @@ mod tests {
     #[test]
     fn a_message_says_how_much_how_fast_how_long_and_over_what() {
         let meter = meter();
-        meter.total(4, 4 << 20);
+        meter.expect(4, 4 << 20);
         meter.advance(1, 1 << 20);
-        replicate::Observer::progress(&meter, replicate::Progress::Connected { transport: mirror_engine::transport::TransportKind::Quic });
+        let connected = replicate::Progress::Connected { transport: mirror_engine::transport::TransportKind::Quic, address: None };
+        replicate::Observer::progress(&meter, connected);
         let text = message(&meter.record(), 1e6, Duration::from_secs(3));
         assert_eq!(text, "1.0 MiB of 4.0 MiB · 1 of 4 objects · 8.0 Mbit/s (1.0 MB/s) · 3.0 s left · quic");
     }

@@ -41,7 +41,10 @@ enum Asking {
 /// What was named to open a vault with.
 #[derive(Debug)]
 pub(crate) struct SecretSources {
-    passphrase: Option<Source>,
+    /// Named for this run: a flag or the environment.
+    named: Option<Source>,
+    /// From the configuration file: for vaults that this device has no slot for.
+    standing: Option<Source>,
     recovery_phrase: Option<PathBuf>,
     asking: Asking,
 }
@@ -60,10 +63,24 @@ impl SecretSources {
         let pick = |file: Option<PathBuf>, command: Option<String>| file.map(Source::File).or(command.map(Source::Command));
         let asking = if format == Format::Text && io::stdin().is_terminal() { Asking::Possible } else { Asking::Impossible };
         Self {
-            passphrase: pick(file, command).or_else(|| pick(variable_file(), variable_command())).or_else(|| pick(config.0, config.1)),
+            named: pick(file, command).or_else(|| pick(variable_file(), variable_command())),
+            standing: pick(config.0, config.1),
             recovery_phrase,
             asking,
         }
+    }
+
+    /// What to open a vault with first: what was named for this run is tried even where this device needs nothing, so that a
+    /// wrong passphrase is never taken for a right one. Without that, the device's slot.
+    ///
+    /// # Errors
+    /// As [`SecretSources::unlock`].
+    pub(crate) fn first(&self) -> Result<Unlock, Failure> {
+        if self.named.is_some() || self.recovery_phrase.is_some() { self.unlock() } else { Ok(Unlock::Device) }
+    }
+
+    fn passphrase(&self) -> Option<&Source> {
+        self.named.as_ref().or(self.standing.as_ref())
     }
 
     /// What to open a vault with that this device has no slot for.
@@ -76,7 +93,7 @@ impl SecretSources {
             let phrase = std::str::from_utf8(&phrase).map_err(|_| Failure::new(Code::WrongKey, "the recovery phrase is not text"))?;
             return Ok(Unlock::Recovery(Zeroizing::new(phrase.trim().to_owned())));
         }
-        let passphrase = match (&self.passphrase, self.asking) {
+        let passphrase = match (self.passphrase(), self.asking) {
             (Some(source), _) => read_source(source, Code::WrongKey)?,
             (None, Asking::Possible) => checked(ask("Passphrase: ")?, Code::WrongKey)?,
             (None, Asking::Impossible) => {
@@ -95,7 +112,7 @@ impl SecretSources {
     /// # Errors
     /// [`Code::Usage`] when nothing was named and nobody can be asked, or when it is none.
     pub(crate) fn new_passphrase(&self) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        if let Some(source) = &self.passphrase {
+        if let Some(source) = self.passphrase() {
             return read_source(source, Code::Usage);
         }
         if self.asking == Asking::Impossible {

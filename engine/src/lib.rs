@@ -7,7 +7,7 @@
 //! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
 //! session     (pure)                       store   packs, log, heads, index, journal
 //! merge       (pure)                       io      map of a pack, positioned writes, durable files
-//! keys, event, seal, chunk, frame, codec, id, limits, clock
+//! home, keys, event, seal, chunk, bitmap, frame, codec, id, limits, clock
 //! ```
 //! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
 #![warn(missing_docs)]

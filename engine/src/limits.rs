@@ -18,8 +18,9 @@ pub const WHOLE_VALUE_BYTES_MAX: usize = 64 * KIB;
 
 /// Most entries of one chunk list: a want bitmap over it is at most 2 KiB.
 pub const LIST_ENTRIES_MAX: usize = 16_384;
-/// Most chunk lists that one event names: 16 million chunks, about 20 TB in one event.
-pub const EVENT_LISTS_MAX: usize = 1_024;
+/// Most chunk lists that one event names: a million chunks, about a terabyte. A peer may send all of them before the event itself, so
+/// this bounds what has to be held of an event that never comes: 37 MiB.
+pub const EVENT_LISTS_MAX: usize = 64;
 /// Most operations in one event: amortises its signature and its fdatasync, keeps it a few MiB.
 pub const EVENT_OPERATIONS_MAX: usize = 16_384;
 /// Largest sealed body of an event.
@@ -101,12 +102,22 @@ pub const KDF_LANES: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// A peer that sends nothing for this long is gone.
 pub const IDLE_MS: u64 = 30_000;
+/// A peer that takes nothing of what it asked for, for this long, is gone, even if it says otherwise.
+pub const STALL_MS: u64 = 2 * IDLE_MS;
+/// The slowest link that is not taken for a stalled one, in bytes a second: half of 64 kbit/s.
+pub const SLOWEST_BYTES_PER_S: u64 = 4 * KIB as u64;
 /// A peer must finish handshake and Hello within this time.
 pub const HANDSHAKE_MS: u64 = 10_000;
 /// A dial, over all addresses and transports, has failed after this time.
 pub const CONNECT_MS: u64 = 5_000;
 /// TCP is dialled as well when QUIC has not connected after this time: UDP may be blocked.
 pub const TCP_AFTER_MS: u64 = 1_000;
+/// Sessions of one listener at once: each has its threads and its buffers.
+pub const SESSIONS_MAX: usize = 64;
+/// Sessions of one device at once: one that hangs on to all it gets leaves room for the others.
+pub const SESSIONS_PER_DEVICE_MAX: usize = 8;
+/// Strangers that try to pair at once.
+pub const PAIRINGS_MAX: usize = 8;
 /// Connections that have not finished their handshake, per listener.
 pub const HANDSHAKES_MAX: usize = 64;
 

@@ -9,17 +9,11 @@ struct Pair {
     serving: Serving,
 }
 
-fn invite(device: &Device, serving: &Serving, role: &str) -> String {
-    let addresses = ["--addr", serving.tcp.as_str(), "--addr", serving.quic.as_str()];
-    let ran = device.run(&[&["--json", "invite", "--role", role], &addresses[..]].concat()).ok();
-    ran.last("ticket")["ticket"].as_str().unwrap().to_owned()
-}
-
 fn pair(sandbox: &Sandbox, role: &str) -> Pair {
     let a = sandbox.device_with_vault();
     a.run_with(&["put", "k"], b"from a").ok();
     let serving = a.serve();
-    let ticket = invite(&a, &serving, role);
+    let ticket = a.invite(&serving, role);
     let b = sandbox.device("b");
     let summary = b.run(&["--json", "clone", &ticket, "replica"]).ok().last("summary");
     assert_eq!((&summary["operation"], &summary["identical"]), (&"clone".into(), &true.into()), "{summary}");
@@ -80,7 +74,7 @@ fn a_ticket_is_good_once() {
     let sandbox = Sandbox::new();
     let a = sandbox.device_with_vault();
     let serving = a.serve();
-    let ticket = invite(&a, &serving, "member");
+    let ticket = a.invite(&serving, "member");
     sandbox.write("ticket", format!("{ticket}\n"));
     sandbox.device("b").run(&["clone", "--ticket-file", "ticket", "b"]).ok();
     sandbox.device("c").run_with(&["clone", "-", "c"], ticket.as_bytes()).ended_with(6);

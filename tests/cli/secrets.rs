@@ -1,6 +1,6 @@
 //! Passphrases: where they come from, and what happens without one.
 
-use crate::support::{Device, Sandbox};
+use crate::support::{Device, Sandbox, contents};
 use std::os::unix::fs::PermissionsExt;
 
 const PASSPHRASE: &str = "correct horse";
@@ -116,6 +116,36 @@ fn what_is_no_passphrase_of_this_vault_ends_with_12() {
         device.run(&["-V", "vault", "ls", "--passphrase-file", file]).ended_with(12);
     }
     device.run(&["-V", "vault", "ls", "--passphrase-file", "pw"]).ok();
+}
+
+#[test]
+fn a_wrong_passphrase_that_is_named_is_noticed_also_where_the_device_has_a_slot() {
+    let sandbox = Sandbox::new();
+    sandbox.write("pw", PASSPHRASE);
+    sandbox.write("wrong", "incorrect horse");
+    let device = sandbox.device("a");
+    device.run(&["init", "vault", "--passphrase-file", "pw", "--no-recovery-kit"]).ok();
+    device.run(&["-V", "vault", "ls", "--passphrase-file", "wrong"]).ended_with(12);
+    device.run(&["-V", "vault", "ls", "--passphrase-command", "echo wrong"]).ended_with(12);
+    device.run(&["-V", "vault", "ls", "--passphrase-file", "pw"]).ok();
+    let from_environment = device.command(&["-V", "vault", "ls"]).env("MIRROR_PASSPHRASE_FILE", "wrong").output().unwrap();
+    assert_eq!(from_environment.status.code(), Some(12));
+    // What is configured is only for vaults that the device cannot open by itself.
+    sandbox.write("home-a/config.toml", "passphrase_file = \"wrong\"\n");
+    device.run(&["-V", "vault", "ls"]).ok();
+}
+
+#[test]
+fn a_wrong_passphrase_costs_one_derivation_and_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let device = locked_vault(&sandbox);
+    let before = contents(&sandbox.path("vault"));
+    let args = ["-vvv", "--log-file", "log", "--json", "-V", "vault", "ls", "--passphrase-file", "wrong"];
+    let error = device.run(&args).ended_with(12).last("error");
+    assert!(error["hint"].as_str().unwrap().contains("--recovery-phrase-file"), "{error}");
+    let log = String::from_utf8(sandbox.read("log")).unwrap();
+    assert_eq!(log.matches("deriving a key from a passphrase").count(), 1, "{log}");
+    assert_eq!(contents(&sandbox.path("vault")), before);
 }
 
 #[test]

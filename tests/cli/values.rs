@@ -1,6 +1,6 @@
 //! Values in and out: `init`, `add`, `put`, `get`, `restore`.
 
-use crate::support::Sandbox;
+use crate::support::{Sandbox, incompressible, settle};
 use std::{fs, os::unix::fs::PermissionsExt};
 
 #[test]
@@ -64,12 +64,15 @@ fn a_tree_is_added_once_and_then_found_unchanged() {
     let sandbox = Sandbox::new();
     let device = sandbox.device_with_vault();
     sandbox.write("tree/a.txt", "a");
-    sandbox.write("tree/sub/b.txt", "b");
+    settle(&sandbox.write("tree/sub/b.txt", incompressible(1 << 20, 1)));
     let first = device.run(&["--json", "add", "../tree"]).ok().last("summary");
     assert_eq!(first["operation"], "add");
     assert!(first["added"].as_u64().unwrap() >= 2, "{first}");
+    let before = device.status();
     let again = device.run(&["--json", "add", "../tree"]).ok().last("summary");
     assert_eq!((&again["added"], &again["changed"], &again["bytes_read"]), (&0.into(), &0.into(), &0.into()), "{again}");
+    let after = device.status();
+    assert_eq!((&before["root"], &before["bytes"]), (&after["root"], &after["bytes"]), "nothing is stored twice");
     let keys = device.run(&["ls"]).ok().text();
     assert!(keys.contains("tree/a.txt\n") && keys.contains("tree/sub/b.txt\n"), "{keys}");
 }
@@ -103,13 +106,20 @@ fn what_cannot_be_added_is_named_and_the_rest_is_added() {
     let summary = device.run(&["--json", "add", "../here", "../not-here"]).ended_with(3).last("summary");
     assert!(summary["skipped"][0]["path"].as_str().unwrap().contains("not-here"), "{summary}");
     assert!(device.run(&["ls"]).ok().text().contains("here"));
+    device.run(&["add", "../not-here"]).ended_with(1);
 }
 
 #[test]
 fn a_vault_does_not_swallow_itself() {
     let sandbox = Sandbox::new();
     let device = sandbox.device_with_vault();
-    device.run(&["add", ".."]).ended_with(2);
+    sandbox.write("beside", "x");
+    device.run(&["add", "..", "--exclude", "home-*"]).ok();
+    assert_eq!(device.run(&["ls"]).ok().text(), "beside\n");
+    device.run(&["add", "vault.toml"]).ended_with(2);
+    device.run(&["add", "."]).ended_with(2);
+    device.run(&["restore", "below"]).ended_with(2);
+    assert!(!sandbox.path("vault/below").exists());
 }
 
 #[test]

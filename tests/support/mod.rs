@@ -1,11 +1,22 @@
 //! What tests of the program need: directories of their own, devices of their own, and children that do not outlive them.
+//!
+//! Nothing waits for time to pass: tests wait for something to be so ([`until`]), with a limit that only a bug reaches.
+#![allow(dead_code, unused_imports, reason = "each program of tests uses its part")]
+
+mod children;
+mod data;
+mod relay;
+
+pub(crate) use children::{Running, Serving};
+pub(crate) use data::{contents, incompressible, settle, until};
+pub(crate) use relay::{Relay, Silence};
 
 use serde_json::Value;
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::Write,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
     rc::Rc,
 };
 use tempfile::TempDir;
@@ -88,6 +99,40 @@ impl Device {
         Ran::from(child.wait_with_output().unwrap())
     }
 
+    /// Starts the program and leaves it running.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Running {
+        Running::start(self.command(args))
+    }
+
+    /// Keys and the events that set them, as `ls --json` prints them.
+    pub(crate) fn entries(&self) -> Vec<Value> {
+        self.run(&["--json", "ls", "--deleted"]).ok().json()
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        self.run(&["--json", "status"]).ok().last("status")
+    }
+
+    /// Every byte is as it should be.
+    #[track_caller]
+    pub(crate) fn verify(&self) {
+        assert_eq!(self.run(&["--json", "verify", "--read-data"]).ok().last("summary")["ok"], true);
+    }
+
+    /// A ticket for a new replica of the vault that is served.
+    pub(crate) fn invite(&self, serving: &Serving, role: &str) -> String {
+        let addresses = ["--addr", serving.tcp.as_str(), "--addr", serving.quic.as_str()];
+        let ran = self.run(&[&["--json", "invite", "--role", role], &addresses[..]].concat()).ok();
+        ran.last("ticket")["ticket"].as_str().unwrap().to_owned()
+    }
+
+    /// A new replica `dir` of the vault that is served, on this device.
+    pub(crate) fn clone_of(&self, other: &Self, serving: &Serving, dir: &str) -> Self {
+        let ticket = other.invite(serving, "member");
+        self.run(&["--json", "clone", &ticket, dir]).ok();
+        self.within(&self.cwd.join(dir))
+    }
+
     /// Serves a vault on free ports of the loopback interface until the guard is dropped.
     pub(crate) fn serve(&self) -> Serving {
         Serving::start(self.command(&["--json", "serve", "--listen", "127.0.0.1:0"]))
@@ -139,47 +184,5 @@ impl Ran {
         let last = self.json().pop().expect("at least one record");
         assert_eq!(last["type"], kind, "{last}");
         last
-    }
-}
-
-/// A `mirror serve` that ends with its guard.
-pub(crate) struct Serving {
-    child: Child,
-    pub(crate) tcp: String,
-    pub(crate) quic: String,
-    pub(crate) device: String,
-}
-
-impl Serving {
-    /// Waits for the line `listening`, which is printed once connections are accepted: no sleeping, no guessing of ports.
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-        // What opening has mended is told first.
-        let line = lines.find(|line| !line.contains(r#""type":"repair""#)).unwrap_or_default();
-        let record: Value = serde_json::from_str(&line).unwrap_or_default();
-        let field = |name: &str| record[name].as_str().unwrap_or_default().to_owned();
-        let serving = Self { tcp: field("tcp"), quic: field("quic"), device: field("device"), child };
-        assert_eq!(record["type"], "listening", "{line}");
-        serving
-    }
-
-    /// The number of its process.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Sends SIGTERM to this child and says with which code it ended.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(sent.success());
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }

@@ -4,12 +4,14 @@
 //! each file of [`crate::commands`] turns its arguments into one call of the engine. Values that have a form of their own
 //! (sizes, rates, durations) are parsed here, so that a wrong one is a usage error before anything has been touched.
 
+mod demo;
 mod global;
 mod nearest;
 mod quantity;
 mod replica;
 mod vault;
 
+pub(crate) use demo::DemoArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
 pub(crate) use nearest::nearest;
 pub(crate) use quantity::{BandwidthLimit, Size, Span};
@@ -96,6 +98,8 @@ pub(crate) enum Command {
     Pull(TransferArgs),
     /// Make this replica and a peer's the same, both ways
     Sync(SyncArgs),
+    /// Show all of it on this machine: two replicas, the link cut half-way, resumed, restored, compared
+    Demo(DemoArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Write manual pages to a directory

@@ -24,7 +24,7 @@ pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Code, Failu
     if report.is_clean() {
         return Ok(Code::Ok);
     }
-    session.talk.note("hint: mirror recover rebuilds what can be rebuilt; pull from a replica that is whole fetches the rest");
+    session.talk.note("hint: mirror recover rebuilds what can be rebuilt; put what is lost again, or clone a replica that is whole");
     Ok(Code::Damaged)
 }
 

@@ -4,7 +4,7 @@ use super::{Session, replicate::block_on};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
     failure::{Code, Failure},
-    render::{self, Extent, Listening, TicketRecord},
+    render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
 };
 use mirror_engine::{
@@ -28,7 +28,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
     let progress = session.progress("serve");
-    let (talk, device) = (session.talk.clone(), vault.info().device);
+    let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
     let served = block_on(async {
         let server = replicate::Server::bind(vault, listen, &own_name()).await?;
         let (quic, tcp) = server.local_addrs();
@@ -37,7 +37,8 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
             session.output.show(|| render::listening_record(&listening), || render::listening_text(&listening))?;
         }
         session.output.flush()?;
-        let report = Arc::new(move |served| talk.note(&served_text(&served)));
+        // A reader of stdout that has gone does not end a server.
+        let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
         server.run(Options::default(), progress.meter(), report).await;
         Ok::<_, Failure>(())
     })?;
@@ -46,7 +47,19 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     Ok(if session.interrupt.is_set() { Code::Interrupted } else { Code::Ok })
 }
 
-/// What a server has to tell the person who watches it.
+/// What a server has to tell: JSON for the program that runs it, talk for the person who watches.
+fn tell(output: &Output, talk: &Talk, served: &Served) -> Result<(), Failure> {
+    if output.format() == Format::Text {
+        talk.note(&served_text(served));
+        return Ok(());
+    }
+    output.line(&match served {
+        Served::Session { peer, result } => render::json_line(&render::session_record(*peer, result)),
+        Served::Paired { peer, result } => render::json_line(&render::paired_record(*peer, result)),
+    })?;
+    output.flush()
+}
+
 fn served_text(served: &Served) -> String {
     match served {
         Served::Session { peer, result: Ok(summary) } => render::transfer_text(&peer.short(), Extent::Done, summary),
@@ -73,13 +86,28 @@ pub(super) fn invite(session: &Session, args: &InviteArgs) -> Result<Code, Failu
         RoleChoice::Member => Role::Member,
         RoleChoice::Keyless => Role::Keyless,
     };
-    let addresses = args.addresses.iter().map(|address| super::replicate::with_port(address)).collect::<Result<Vec<_>, _>>()?;
+    let mut addresses = args.addresses.iter().map(|address| super::replicate::with_port(address)).collect::<Result<Vec<_>, _>>()?;
+    if addresses.is_empty() {
+        addresses = own_addresses();
+    }
     let vault = session.open()?;
     let ticket = replicate::invite(&vault, role, addresses, args.expires.0)?.to_string();
     let expires_ms = args.expires.0.as_millis() as u64;
     session.output.show(|| TicketRecord { ticket: ticket.clone(), expires_ms }, || ticket.clone())?;
     session.talk.note(&format!("good once and for {}; whoever has it can join as {:?}", args.expires, args.role).to_lowercase());
     Ok(Code::Ok)
+}
+
+/// Where this device is likely to be reached: the addresses from which it would reach others, and its name. Nothing is sent.
+fn own_addresses() -> Vec<String> {
+    // Any address outside does: the system only looks up the route (these are for documentation, RFC 5737 and 3849).
+    let routes = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
+    let source = |(from, to): (&str, &str)| {
+        let socket = UdpSocket::bind(from).ok()?;
+        socket.connect(to).ok()?;
+        Some(SocketAddr::new(socket.local_addr().ok()?.ip(), PORT).to_string())
+    };
+    routes.into_iter().filter_map(source).chain([format!("{}:{PORT}", own_name())]).collect()
 }
 
 pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure> {
@@ -93,24 +121,32 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
     let progress = session.transfer_progress("clone");
     let ticket: Ticket = ticket.parse().map_err(|error: TicketError| ReplicateError::Ticket(error.to_string()))?;
     let options = Options { direction: Direction::Pull, choice: super::replicate::choice(None), ..Options::default() };
-    let summary = block_on(async {
+    let (peer, result) = block_on(async {
         let (vault, origin) = replicate::pair(&ticket, &args.dir, &home, &own_name(), &options).await?;
-        replicate::sync(&vault, &origin, &options, progress.meter())
-            .await
-            .map_err(|error| {
-                Failure::from(error).cause(format!(
-                    "the replica is there and knows its origin; only the first sync is missing: mirror -V {} pull {}",
-                    args.dir.display(),
-                    origin.name
-                ))
-            })
-            .map(|summary| (summary, origin.name))
-    })?;
+        let result = replicate::sync(&vault, &origin, &options, progress.meter()).await;
+        Ok::<_, Failure>((origin.name, result))
+    })??;
     drop(progress);
-    let (summary, peer) = summary?;
-    session.report(
-        || render::transfer_record("clone", &peer, Extent::Done, &summary),
-        || render::transfer_text(&peer, Extent::Done, &summary),
-    )?;
-    Ok(Code::Ok)
+    let to_go_on = || {
+        format!(
+            "the replica is there and knows its origin; only the rest is missing: mirror -V {} pull {peer}",
+            render::path_text(&args.dir)
+        )
+    };
+    super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ticket_without_addresses_says_where_this_device_is() {
+        let addresses = own_addresses();
+        assert!(!addresses.is_empty());
+        for address in addresses {
+            assert_eq!(crate::commands::replicate::with_port(&address).as_ref(), Ok(&address));
+            assert!(!address.starts_with("0.0.0.0"), "{address}");
+        }
+    }
 }

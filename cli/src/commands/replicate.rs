@@ -9,7 +9,7 @@ use crate::{
 };
 use mirror_engine::{
     home::{HomeError, Peer},
-    replicate::{self, Options, Target},
+    replicate::{self, Options, ReplicateError, Summary, Target},
     session::Direction,
     transport::{Choice, Congestion, TransportKind},
     vault::Vault,
@@ -40,11 +40,31 @@ fn run(session: &Session, operation: &'static str, direction: Direction, options
     let vault = session.open()?;
     let target = target(&vault, options)?;
     let progress = session.transfer_progress(operation);
-    let summary = block_on(replicate::sync(&vault, &target, &sync_options(direction, options), progress.meter()))??;
+    let result = block_on(replicate::sync(&vault, &target, &sync_options(direction, options), progress.meter()))?;
     drop(progress);
-    let (peer, extent) = (&options.peer, Extent::of(options.dry_run));
+    report(session, operation, &options.peer, Extent::of(options.dry_run), result)
+}
+
+/// Says what a transfer did. One that could not do everything did the rest, so it has its summary too.
+pub(super) fn report(
+    session: &Session,
+    operation: &'static str,
+    peer: &str,
+    extent: Extent,
+    result: Result<Summary, ReplicateError>,
+) -> Result<Code, Failure> {
+    let (summary, code) = match result {
+        Ok(summary) => (summary, Code::Ok),
+        Err(ReplicateError::Partial(summary)) => {
+            let chunks = render::count_text(summary.chunks_unavailable, "chunk");
+            session.talk.warn(&format!("{chunks} are not available from {peer}; everything else was done"));
+            session.talk.note("hint: run mirror verify there, or sync with another replica that has them");
+            (*summary, Code::Partial)
+        }
+        Err(error) => return Err(error.into()),
+    };
     session.report(|| render::transfer_record(operation, peer, extent, &summary), || render::transfer_text(peer, extent, &summary))?;
-    Ok(Code::Ok)
+    Ok(code)
 }
 
 /// Runs what waits for the network, on threads of its own.

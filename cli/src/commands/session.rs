@@ -12,7 +12,7 @@ use crate::{
 use indicatif::MultiProgress;
 use mirror_engine::{
     home::Home,
-    vault::{Repair, Unlock, Vault, VaultError},
+    vault::{Repair, Vault, VaultError},
 };
 use std::{env, path::PathBuf, sync::Arc};
 
@@ -59,13 +59,13 @@ impl Session {
         Vault::find(&here).ok_or_else(|| VaultError::NoVault(here).into())
     }
 
-    /// Opens the vault: with this device's slot, else with what was named or is asked for.
+    /// Opens the vault: with what was named for this run, else with this device's slot, else with what is configured or asked for.
     ///
     /// # Errors
     /// Whatever keeps it from opening. What opening has mended is said, and is no error.
     pub(crate) fn open(&self) -> Result<Vault, Failure> {
         let (dir, home) = (self.vault_dir()?, self.home()?);
-        let (vault, repairs) = match Vault::open(&dir, &home, Unlock::Device) {
+        let (vault, repairs) = match Vault::open(&dir, &home, self.settings.secrets.first()?) {
             Err(VaultError::Locked) => Vault::open(&dir, &home, self.settings.secrets.unlock()?)?,
             other => other?,
         };

@@ -3,6 +3,7 @@
 //! stdout is data and stderr is talk. Names come from other machines, so nothing that could steer a terminal is ever
 //! printed as it is: [`escape`] is on every path from a key to a text.
 
+mod demo;
 mod entry;
 mod output;
 mod report;
@@ -13,6 +14,7 @@ mod time;
 mod transfer;
 mod units;
 
+pub(crate) use demo::{Cut, DemoStep, DemoSummary};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;

@@ -1,7 +1,10 @@
 //! What a transfer between two replicas did, and what `serve` and `invite` say.
 
 use super::{Extent, Record, bytes_text, count_text, rate_text, span_text};
-use mirror_engine::{id::DeviceId, replicate::Summary};
+use mirror_engine::{
+    id::DeviceId,
+    replicate::{ReplicateError, Summary},
+};
 use serde::Serialize;
 use std::net::SocketAddr;
 
@@ -107,6 +110,48 @@ pub(crate) fn listening_record(listening: &Listening) -> ListeningRecord {
 
 pub(crate) fn listening_text(listening: &Listening) -> String {
     format!("listening on {} (quic) and {} (tcp), device {}", listening.quic, listening.tcp, listening.device)
+}
+
+/// A session that a server has answered.
+#[derive(Serialize)]
+pub(crate) struct SessionRecord {
+    device: String,
+    error: Option<String>,
+    /// Also when some chunks were not available.
+    #[serde(flatten)]
+    transfer: Option<TransferRecord<'static>>,
+}
+
+impl Record for SessionRecord {
+    const TYPE: &'static str = "session";
+}
+
+pub(crate) fn session_record(device: DeviceId, result: &Result<Box<Summary>, ReplicateError>) -> SessionRecord {
+    let summary = match result {
+        Ok(summary) | Err(ReplicateError::Partial(summary)) => Some(summary),
+        Err(_) => None,
+    };
+    SessionRecord {
+        device: device.to_string(),
+        error: result.as_ref().err().map(ToString::to_string),
+        transfer: summary.map(|summary| transfer_record("serve", &device.to_string(), Extent::Done, summary)),
+    }
+}
+
+/// A ticket that was offered to a server.
+#[derive(Serialize)]
+pub(crate) struct PairedRecord {
+    device: String,
+    name: Option<String>,
+    error: Option<String>,
+}
+
+impl Record for PairedRecord {
+    const TYPE: &'static str = "paired";
+}
+
+pub(crate) fn paired_record(device: DeviceId, result: &Result<String, ReplicateError>) -> PairedRecord {
+    PairedRecord { device: device.to_string(), name: result.as_ref().ok().cloned(), error: result.as_ref().err().map(ToString::to_string) }
 }
 
 #[derive(Serialize)]

@@ -22,7 +22,7 @@ mod ticket;
 
 pub use invitations::{Invitation, TicketKey};
 pub use peers::{Peer, Role};
-pub use replica::{Continuity, OwnReplica, RenewalReason};
+pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
 pub use ticket::{Ticket, TicketError, TicketSecret};
 
 use crate::{

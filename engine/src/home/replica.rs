@@ -178,10 +178,19 @@ struct ReplicaFile {
     file_system: u64,
 }
 
+/// How far an author's log goes in a vault directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OwnLog {
+    /// Its newest event there.
+    pub held: Option<Head>,
+    /// The newest that was ever acknowledged there, as the directory itself remembers it.
+    pub accepted: Option<Head>,
+}
+
 impl VaultHome {
     /// The author that `device` writes as in `vault_dir`: the one recorded, or a new one (see [`Continuity`]), recorded before this returns.
     ///
-    /// `own_head` says where the log of an author ends in `vault_dir` now. It must look at the log when it is called, not at an
+    /// `own_log` says where the log of an author ends in `vault_dir` now. It must look at the log when it is called, not at an
     /// earlier snapshot: another process may be writing, and a head recorded since would look like a rollback.
     ///
     /// # Errors
@@ -190,7 +199,7 @@ impl VaultHome {
         &self,
         vault_dir: &Path,
         device: &DeviceId,
-        own_head: impl Fn(&ReplicaId) -> Option<Head>,
+        own_log: impl Fn(&ReplicaId) -> OwnLog,
     ) -> Result<OwnReplica, HomeError> {
         let name = directory_name(vault_dir)?;
         let metadata = fs::metadata(vault_dir).map_err(failed("reading", vault_dir))?;
@@ -202,7 +211,7 @@ impl VaultHome {
             Some(Ok(record)) if record.inode != metadata.ino() => Some(RenewalReason::OtherDirectory),
             Some(Ok(record)) => {
                 let known = self.own_replica(&name, device, record.incarnation, Continuity::Same)?;
-                match compare(&known, own_head)? {
+                match compare(&known, own_log)? {
                     None => return Ok(known),
                     reason => reason,
                 }
@@ -235,11 +244,13 @@ impl VaultHome {
 }
 
 /// Compares what is on record with the log; brings the record up to the log if the log is fine.
-fn compare(known: &OwnReplica, own_head: impl Fn(&ReplicaId) -> Option<Head>) -> Result<Option<RenewalReason>, HomeError> {
+fn compare(known: &OwnReplica, own_log: impl Fn(&ReplicaId) -> OwnLog) -> Result<Option<RenewalReason>, HomeError> {
     // The record first: the log only grows, so a head that is recorded in between is not missed in the log.
     let recorded = known.recorded_head()?;
-    let found = own_head(&known.id);
-    let reason = match (recorded, found) {
+    let OwnLog { held: found, accepted } = own_log(&known.id);
+    // The record may be lost or lag behind; then the directory itself knows better what its log has lost.
+    let acknowledged = recorded.into_iter().chain(accepted).max_by_key(|head| head.sequence);
+    let reason = match (acknowledged, found) {
         (Some(acknowledged), Some(found)) if found.sequence == acknowledged.sequence && found.event != acknowledged.event => {
             RenewalReason::OtherHistory { acknowledged }
         }

@@ -34,6 +34,7 @@ impl KdfCost {
 
     /// Derives a key. The cost must be allowed: asked by the caller, who knows the file to blame.
     pub(super) fn derive(&self, passphrase: &[u8], salt: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+        tracing::debug!(cost = %self, "deriving a key from a passphrase");
         let failed = |error: argon2::Error| KeyError::Derivation(error.to_string());
         let mut key = Zeroizing::new([0; 32]);
         let params = Params::new(self.memory_kib, self.passes, self.lanes, Some(key.len())).map_err(failed)?;

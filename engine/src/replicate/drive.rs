@@ -13,24 +13,33 @@ use super::{
     failure::Failures,
     keeper::{self, Keeper},
     lanes,
+    outgoing::{self, Outgoing},
     pace::Pace,
     server::{self, Server},
 };
 use crate::{
     clock,
     event::Frontier,
-    id::{ReplicaId, Root},
+    id::{ListId, ReplicaId, Root},
     keys::ReplicationKey,
-    session::{Action, ByeCode, Config, Done, HelloKeys, Local, Outcome, Session, SessionError, SessionEvent, Side, Windows},
+    limits::LANES_MAX,
+    session::{
+        Action, Admitted, ByeCode, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows,
+    },
     store::Store,
     transport::{CloseReason, Connection, TransportError, TransportKind},
+    vault::VaultError,
 };
 use bytes::Bytes;
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::{
+    runtime::Handle,
     sync::{Mutex, mpsc},
     task::JoinSet,
 };
@@ -41,6 +50,8 @@ const RUNS_QUEUED: usize = 4;
 const SPANS_QUEUED: usize = 4;
 /// How often a user's wish to stop is looked for.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// How often the session is told that bytes come, although no chunk is whole.
+const LIVELINESS: Duration = Duration::from_secs(1);
 /// How long a finished session waits for the peer's goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-hello";
@@ -63,7 +74,7 @@ pub(super) async fn drive(
     let began = clock::now();
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
-    let (keeper, pending) = Keeper::new(party.store.clone(), done_in.clone(), failures.clone()).map_err(crate::vault::VaultError::from)?;
+    let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone()).await?;
     let resumed = !pending.is_empty();
     let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
     let config = Config {
@@ -89,6 +100,7 @@ pub(super) async fn drive(
         pace_in: Arc::new(Pace::new(party.options.receive_limit)),
         pace_out: Arc::new(Pace::new(party.options.send_limit)),
         lane_count: party.options.lanes.unwrap_or(default_lanes(connection.kind())),
+        send_rate: party.options.send_limit,
         dry_run,
     };
     let (driven, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
@@ -97,6 +109,20 @@ pub(super) async fn drive(
         return Err(error);
     }
     conclude(connection, tally, kept, served, began.elapsed(), party.options.dry_run)
+}
+
+/// Sees what other processes have appended since, and takes over what the journal holds.
+async fn prepare(
+    store: Arc<Store>,
+    done: mpsc::UnboundedSender<Done>,
+    failures: Failures,
+) -> Result<(Keeper, Vec<Admitted>), ReplicateError> {
+    let opened = tokio::task::spawn_blocking(move || {
+        store.refresh()?;
+        Keeper::new(store, done, failures)
+    });
+    let opened = opened.await.map_err(VaultError::internal)?;
+    Ok(opened.map_err(VaultError::from)?)
 }
 
 /// More lanes than one cost more than they bring where two cores do everything; a second TCP connection hides its neighbour's stalls.
@@ -153,17 +179,26 @@ struct Crank<'a> {
     pace_in: Arc<Pace>,
     pace_out: Arc<Pace>,
     lane_count: usize,
+    send_rate: Option<u64>,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
 }
 
+/// What the session was last told of bytes on lanes.
+struct Heard {
+    bytes: u64,
+    told: Instant,
+}
+
 /// Where the crank's outputs go.
 struct Outlets {
-    messages: mpsc::UnboundedSender<Bytes>,
+    messages: Outgoing,
     keeper: mpsc::Sender<keeper::Job>,
     server: std::sync::mpsc::Sender<server::Job>,
     spans: Arc<Mutex<mpsc::Receiver<Bytes>>>,
     lanes: JoinSet<Result<(), lanes::LaneError>>,
+    /// Bytes that have come on lanes.
+    heard: Arc<AtomicU64>,
 }
 
 type DoneChannel = (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>);
@@ -181,6 +216,7 @@ impl Crank<'_> {
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
         let (spans_in, spans) = mpsc::channel(SPANS_QUEUED);
+        let (messages, mut outgoing, waiting) = outgoing::queue();
         let (server_in, server_jobs) = std::sync::mpsc::channel();
         let observer = self.observer.clone();
         let server = Server {
@@ -189,23 +225,36 @@ impl Crank<'_> {
             spans: spans_in,
             failures: self.failures.clone(),
             on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
+            waiting,
+            rate: self.send_rate,
+            runtime: Handle::current(),
         };
         let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
-        let (messages, mut outgoing) = mpsc::unbounded_channel::<Bytes>();
-        let sender = tokio::spawn(async move {
-            while let Some(message) = outgoing.recv().await {
+        // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
+        let mut sender = JoinSet::new();
+        sender.spawn(async move {
+            while let Some(message) = outgoing.next().await {
+                let bytes = message.len();
                 control_out.send(message).await?;
+                outgoing.sent(bytes);
             }
             Ok::<_, TransportError>(control_out)
         });
-        let mut outlets =
-            Outlets { messages, keeper: keeper_in, server: server_in, spans: Arc::new(Mutex::new(spans)), lanes: JoinSet::new() };
+        let mut outlets = Outlets {
+            messages,
+            keeper: keeper_in,
+            server: server_in,
+            spans: Arc::new(Mutex::new(spans)),
+            lanes: JoinSet::new(),
+            heard: Arc::default(),
+        };
         let turned = self.turn(&mut control_in, &mut done, &mut outlets).await;
-        let Outlets { messages, keeper: keeper_in, server: server_in, spans, lanes } = outlets;
+        let Outlets { messages, keeper: keeper_in, server: server_in, spans, lanes, heard: _ } = outlets;
         drop((messages, server_in, keeper_in));
-        let said = sender.await;
+        // A peer that does not read does not hear the last word either.
+        let said = tokio::time::timeout(GOODBYE, sender.join_next()).await;
         self.goodbye(&mut control_in, &turned).await;
-        drop((said, lanes, spans));
+        drop((said, sender, lanes, spans));
         let kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
         (turned.map(|()| self.tally), kept, served)
@@ -219,6 +268,7 @@ impl Crank<'_> {
     ) -> Result<(), ReplicateError> {
         let mut cancel = tokio::time::interval(CANCEL_POLL);
         let mut stopping = false;
+        let mut heard = Heard { bytes: 0, told: self.began };
         loop {
             self.drain(outlets).await?;
             if self.session.is_finished() {
@@ -234,11 +284,23 @@ impl Crank<'_> {
                 Some(done) = done.recv() => self.session.handle_done(clock::now(), done),
                 Some(lane) = outlets.lanes.join_next() => lane_ended(lane)?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
-                _ = cancel.tick(), if !stopping => if self.observer.cancelled() {
-                    stopping = true;
-                    self.session.handle_stop(clock::now());
-                },
+                _ = cancel.tick() => {
+                    self.tell_liveliness(&mut heard, outlets.heard.load(Ordering::Relaxed));
+                    if !stopping && self.observer.cancelled() {
+                        stopping = true;
+                        self.session.handle_stop(clock::now());
+                    }
+                }
             }
+        }
+    }
+
+    /// A large chunk takes long on a slow link: the session must not take that for silence.
+    fn tell_liveliness(&mut self, heard: &mut Heard, bytes: u64) {
+        let now = clock::now();
+        if bytes != heard.bytes && now.duration_since(heard.told) >= LIVELINESS {
+            *heard = Heard { bytes, told: now };
+            self.session.handle_done(now, Done::Progress { list: ListId::from_bytes([0; 32]), chunks: 0, bytes: 0 });
         }
     }
 
@@ -262,8 +324,7 @@ impl Crank<'_> {
                 idle = false;
             }
             while let Some(message) = self.session.poll_message() {
-                // A sender that is gone means that the connection is: the control stream says why.
-                let _ = outlets.messages.send(message);
+                outlets.messages.say(message);
                 idle = false;
             }
             while let Some(action) = self.session.poll_action() {
@@ -301,10 +362,17 @@ impl Crank<'_> {
         }
     }
 
+    /// How many lanes there are is for the sender to say: one that is opened and not read would hold back what it carries for ever.
+    /// Only a TCP dialer decides, because it dials them for the listener, and the listener waits for one.
     fn accept_lanes(&self, outlets: &mut Outlets) {
-        for _ in 0..self.lane_count {
+        let dials = self.side == Side::Dialer && self.connection.kind() == TransportKind::Tcp;
+        let count = if dials { self.lane_count } else { LANES_MAX };
+        for _ in 0..count {
             let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
-            outlets.lanes.spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace).await });
+            let heard = outlets.heard.clone();
+            outlets
+                .lanes
+                .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace, heard).await });
         }
     }
 
@@ -349,20 +417,42 @@ impl Crank<'_> {
         }
     }
 
-    /// The dialer hears the last word that matters, so it closes; the listener waits for that, so that nothing of its own is lost
-    /// on the way. On an error whoever finds it closes.
+    /// Closing loses what is still under way, so whoever has said the last word waits until the peer has heard it: it answers with
+    /// a goodbye of its own, or closes. A dialer that knows that both are identical has been told so, and need not wait.
     async fn goodbye(&self, control: &mut crate::transport::ControlReceiver, turned: &Result<(), ReplicateError>) {
-        if turned.is_ok() && self.side == Side::Listener {
-            let ended = async { while let Ok(Some(_)) = control.recv().await {} };
-            let _ = tokio::time::timeout(GOODBYE, ended).await;
+        if turned.is_ok() && self.lingers() {
+            let heard = async { while control.recv().await.is_ok_and(|message| message.is_some_and(|message| !is_bye(message))) {} };
+            let _ = tokio::time::timeout(GOODBYE, heard).await;
         }
         self.connection.close(match turned {
-            Ok(()) => CloseReason::Done,
+            Ok(()) => self.close_reason(),
             Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
             Err(_) => CloseReason::Shutdown,
         });
         self.connection.flushed().await;
     }
+
+    fn lingers(&self) -> bool {
+        match &self.tally.outcome {
+            Some(Outcome::PeerEnded { .. } | Outcome::Failed(SessionError::NotAMember(_))) | None => false,
+            Some(Outcome::Complete) => self.side == Side::Listener || self.tally.peer_root != Some(self.tally.root),
+            Some(_) => true,
+        }
+    }
+
+    /// What a session that ran to its end tells by closing: to who is no member, what a device that is not known hears.
+    fn close_reason(&self) -> CloseReason {
+        match &self.tally.outcome {
+            Some(Outcome::Failed(SessionError::NotAMember(_) | SessionError::Refused { .. })) => CloseReason::Refused,
+            Some(Outcome::Failed(SessionError::Protocol { .. })) => CloseReason::ProtocolError,
+            Some(Outcome::Failed(SessionError::TimedOut { .. } | SessionError::Here { .. })) => CloseReason::Shutdown,
+            Some(_) | None => CloseReason::Done,
+        }
+    }
+}
+
+fn is_bye(message: Bytes) -> bool {
+    matches!(Message::decode(message), Ok(Message::Bye { .. }))
 }
 
 async fn keep(outlets: &Outlets, job: keeper::Job) {
@@ -372,10 +462,11 @@ async fn keep(outlets: &Outlets, job: keeper::Job) {
 
 fn lane_ended(lane: Result<Result<(), lanes::LaneError>, tokio::task::JoinError>) -> Result<(), ReplicateError> {
     match lane {
-        Ok(Ok(()) | Err(lanes::LaneError::Stopped)) => Ok(()),
+        // The end of the connection is the control stream's to report: it knows whether that was the end of the session, too.
+        Ok(Ok(()) | Err(lanes::LaneError::Stopped | lanes::LaneError::Transport(TransportError::Closed(_)))) => Ok(()),
         Ok(Err(lanes::LaneError::Transport(error))) => Err(error.into()),
         Ok(Err(error)) => Err(ReplicateError::Peer(error.to_string())),
-        Err(error) => Err(ReplicateError::Peer(format!("a lane failed: {error}"))),
+        Err(error) => Err(VaultError::internal(error).into()),
     }
 }
 
@@ -441,7 +532,8 @@ fn session_failed(error: SessionError) -> ReplicateError {
         SessionError::NotAMember(_) | SessionError::Refused { .. } => ReplicateError::Refused(error.to_string()),
         SessionError::Protocol { .. } => ReplicateError::Peer(error.to_string()),
         SessionError::TimedOut { .. } => ReplicateError::Transport(TransportError::Timeout),
-        SessionError::Here { reason } => ReplicateError::PeerStopped(reason),
+        // What the threads of this side found is known as it is; the session by itself only finds that events and chunks do not fit.
+        SessionError::Here { reason } => VaultError::Damaged(reason).into(),
     }
 }
 

@@ -7,6 +7,7 @@
 use super::failure::Failures;
 use crate::{
     bitmap::Bitmap,
+    clock,
     event::{ChunkList, Dot, Event, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ChunkId, ListId},
@@ -15,11 +16,7 @@ use crate::{
     store::{PackWriter, Pending, Standing, Store, StoreError},
 };
 use bytes::Bytes;
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 /// What the keeper does, in the order in which it is asked.
@@ -63,8 +60,10 @@ pub(super) struct Keeper {
     staged: HashMap<Dot, Staged>,
     /// What the next event may follow, beside the log: all that was staged in this session.
     pending: Pending,
-    /// Lists of staged events, and those that came before their event.
+    /// Lists of staged events.
     lists: HashMap<ListId, ChunkList>,
+    /// Lists that came before their event. The next event names them, or nobody does.
+    loose: HashMap<ListId, ChunkList>,
     kept: Kept,
 }
 
@@ -84,20 +83,37 @@ impl Keeper {
             staged: HashMap::new(),
             pending: Pending::new(),
             lists: HashMap::new(),
+            loose: HashMap::new(),
             kept: Kept::default(),
             store,
         };
         let mut pending = Vec::new();
         for (event, lists) in keeper.store.journal_pending()? {
-            pending.push(keeper.stage(event, lists)?);
+            if keeper.still_fits(&event)? {
+                pending.push(keeper.stage(event, lists)?);
+            }
         }
         Ok((keeper, pending))
+    }
+
+    /// Whether an event of the journal can still be appended. It cannot once the log, or what waits before it, says something else
+    /// in the place of an event that it builds on; kept, it would stand in the way of the true one for ever.
+    fn still_fits(&self, event: &Event) -> Result<bool, StoreError> {
+        match self.store.check_event(event, &self.pending).map_err(Refusal::from) {
+            Ok(Standing::New) => Ok(true),
+            Err(Refusal::Here(error)) if !matches!(error, StoreError::Fork { .. }) => Err(error),
+            Ok(Standing::Held) | Err(_) => {
+                tracing::warn!(event = ?event.dot(), "an event that waited for chunks fits the log no more and is dropped");
+                self.store.journal_remove(&[event.dot()])?;
+                Ok(false)
+            }
+        }
     }
 
     /// Works until everybody who could ask is gone; leaves what arrived durable and known.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
         while let Some(job) = jobs.blocking_recv() {
-            let began = Instant::now();
+            let began = clock::now();
             let result = self.work(job);
             self.kept.busy += began.elapsed();
             if let Err(error) = result {
@@ -154,33 +170,36 @@ impl Keeper {
             Kind::Chunk => Err(Refusal::Peer("a chunk among events".into())),
             Kind::List => {
                 let list = ChunkList::from_record(frame.record()).map_err(|error| Refusal::Peer(error.to_string()))?;
-                if self.lists.len() >= 64 * EVENT_LISTS_MAX {
+                if self.loose.len() >= EVENT_LISTS_MAX {
                     return Err(Refusal::Peer("too many chunk lists without their event".into()));
                 }
-                self.lists.insert(ListId::from_bytes(header.id), list);
+                self.loose.insert(ListId::from_bytes(header.id), list);
                 Ok(None)
             }
             Kind::Event => {
                 let event = Event::check(frame.record().to_vec(), self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?;
-                self.admit_event(event)
+                let loose = std::mem::take(&mut self.loose);
+                self.admit_event(event, &loose)
             }
         }
     }
 
-    fn admit_event(&mut self, event: Event) -> Result<Option<Admitted>, Refusal> {
-        if self.staged.contains_key(&event.dot()) {
-            return Ok(None);
-        }
+    fn admit_event(&mut self, event: Event, loose: &HashMap<ListId, ChunkList>) -> Result<Option<Admitted>, Refusal> {
+        // An event that is staged already is held; another one in its place is a fork.
         if self.store.check_event(&event, &self.pending)? == Standing::Held {
             return Ok(None);
         }
-        let lists = event.header().lists.iter().map(|reference| self.list_of(reference)).collect::<Result<Vec<_>, _>>()?;
-        self.store.journal_put(&event, &lists)?;
+        let lists = event.header().lists.iter().map(|reference| self.list_of(reference, loose)).collect::<Result<Vec<_>, _>>()?;
+        match self.store.journal_put(&event, &lists) {
+            // Others hold it full. The journal only saves asking for the event again after an interruption.
+            Err(StoreError::JournalFull) => tracing::debug!(event = ?event.dot(), "the journal is full: the event waits in memory"),
+            put => put?,
+        }
         Ok(Some(self.stage(event, lists)?))
     }
 
-    fn list_of(&self, reference: &ListRef) -> Result<ChunkList, Refusal> {
-        match self.lists.get(&reference.id) {
+    fn list_of(&self, reference: &ListRef, loose: &HashMap<ListId, ChunkList>) -> Result<ChunkList, Refusal> {
+        match loose.get(&reference.id).or_else(|| self.lists.get(&reference.id)) {
             Some(list) if list.reference() == *reference => Ok(list.clone()),
             Some(_) => Err(Refusal::Peer("an event says of a chunk list what is not true".into())),
             None => match self.store.list(&reference.id)? {
@@ -244,18 +263,21 @@ impl Keeper {
         if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
     }
 
-    /// The frames that are expected and match their ids.
+    /// The frames that are expected, match their ids, and have the length that their lists say. Other copies of an expected chunk are
+    /// reported, once: a chunk that a list lies about must not be stored, or the event would seem complete.
     fn wanted_of<'r>(&mut self, run: &'r [u8]) -> Vec<Verified<'r>> {
         let mut frames = Vec::new();
+        let mut damaged: HashMap<ListId, Vec<ChunkId>> = HashMap::new();
         // Headers were checked when the run was cut out of its lane; inline runs end at the first bad one.
         for (header, bytes) in frame::split(run).map_while(Result::ok) {
             let chunk = ChunkId::from_bytes(header.id);
-            match self.wants.list_of(&chunk).map(|list| (list, Verified::check(bytes))) {
+            match self.wants.length_of(&chunk).map(|length| (length == header.length, Verified::check(bytes))) {
                 None => self.kept.unwanted += 1,
-                Some((_, Ok(frame))) => frames.push(frame),
-                Some((list, Err(_))) => self.say(Done::Damaged { list, chunks: vec![chunk] }),
+                Some((true, Ok(frame))) => frames.push(frame),
+                Some(_) => self.wants.spoiled(&chunk).into_iter().for_each(|list| damaged.entry(list).or_default().push(chunk)),
             }
         }
+        damaged.into_iter().for_each(|(list, chunks)| self.say(Done::Damaged { list, chunks }));
         frames
     }
 
@@ -266,8 +288,8 @@ impl Keeper {
         for frame in frames {
             let chunk = ChunkId::from_bytes(frame.header().id);
             match self.wants.arrived(&chunk, frame.header().length) {
-                Arrival::Unwanted => self.kept.unwanted += 1,
-                Arrival::WrongLength { list } => self.say(Done::Damaged { list, chunks: vec![chunk] }),
+                // The run held it twice.
+                Arrival::Unwanted | Arrival::WrongLength { .. } => self.kept.unwanted += 1,
                 Arrival::Wanted { landed: first, others } => {
                     for landing in others.into_iter().chain([first]) {
                         let (chunks, bytes) = landed.entry(landing.list).or_default();

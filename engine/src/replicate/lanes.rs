@@ -10,7 +10,10 @@ use crate::{
     transport::{LaneReceiver, LaneSender, TransportError},
 };
 use bytes::{Bytes, BytesMut};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use tokio::sync::{Mutex, mpsc};
 
 /// Buffer for runs of small frames. Larger ones fall out of the cache before they are hashed.
@@ -95,12 +98,14 @@ impl Deframer {
     }
 }
 
-/// Reads a lane to its end and hands runs of whole chunk frames to `deliver`; unchecked but for their headers.
+/// Reads a lane to its end and hands runs of whole chunk frames to `deliver`; unchecked but for their headers. Counts what it
+/// has `heard`.
 pub(super) async fn receive<M>(
     mut lane: LaneReceiver,
     runs: mpsc::Sender<M>,
     deliver: fn(Bytes) -> M,
     pace: Arc<Pace>,
+    heard: Arc<AtomicU64>,
 ) -> Result<(), LaneError> {
     let mut deframer = Deframer::default();
     loop {
@@ -109,6 +114,7 @@ pub(super) async fn receive<M>(
             let torn = !deframer.buffer.is_empty();
             return if torn { Err(FrameError::Truncated.into()) } else { Ok(()) };
         }
+        heard.fetch_add(got as u64, Ordering::Relaxed);
         pace.pass(got).await;
         if let Some(run) = deframer.take()? {
             runs.send(deliver(run)).await.map_err(|_| LaneError::Stopped)?;

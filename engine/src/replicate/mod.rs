@@ -1,14 +1,16 @@
 //! Replication: one session over one connection between two stores, and what leads to it: dialling, serving, pairing.
 //!
-//! The session decides, the transport carries, the store keeps; here they are connected. See [`mod@drive`] for the picture.
+//! The session decides, the transport carries, the store keeps; here they are connected. See `drive.rs` for the picture.
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
 mod drive;
 mod failure;
 mod keeper;
 mod lanes;
+mod outgoing;
 mod pace;
 mod pairing;
+mod seats;
 mod serve;
 mod server;
 mod types;
@@ -35,7 +37,6 @@ use std::{
 /// # Errors
 /// [`ReplicateError`]; what was committed before stays, and the next session goes on from there.
 pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
-    vault.store().refresh().map_err(crate::vault::VaultError::from)?;
     let dialer = Dialer::new(vault.device(), options.tuning())?;
     let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
     observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });

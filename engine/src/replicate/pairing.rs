@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-pairing";
 const TIMEOUT: Duration = Duration::from_millis(HANDSHAKE_MS);
+/// How long a bearer gets to take its grant.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 #[derive(Encode, Decode)]
 struct Request {
@@ -131,8 +133,8 @@ async fn grant(vault: &Vault, connection: &Connection, own_name: &str) -> Result
     let invitation = vault.home().redeem(&request.ticket, now_ms).map_err(ticket_error)?;
     let peer = add_peer(vault, connection, &bearer.name, invitation.role)?;
     sender.send(Bytes::from(seal(&channel.grant, &grant))).await?;
-    // The bearer closes once it has the grant; until then it must not be cut off.
-    let _ = receiver.recv().await;
+    // The bearer closes once it has the grant; until then it must not be cut off. Paired it is anyway.
+    let _ = tokio::time::timeout(GOODBYE, receiver.recv()).await;
     Ok(peer)
 }
 
@@ -177,7 +179,12 @@ pub(super) async fn ask(
     own_name: &str,
 ) -> Result<(Vault, Target), ReplicateError> {
     let asked = tokio::time::timeout(TIMEOUT, request(connection, ticket, own_name)).await;
-    let grant = asked.unwrap_or_else(|_| Err(ReplicateError::Ticket("the issuer did not answer in time".into())))?;
+    let asked = asked.unwrap_or_else(|_| Err(ReplicateError::Ticket("the issuer did not answer in time".into())));
+    // In TLS 1.3 the bearer's handshake is over before the issuer refuses, so a refusal may come at any step.
+    let grant = asked.map_err(|error| match error {
+        ReplicateError::Transport(error) if super::is_refusal(&error) => refused(),
+        other => other,
+    })?;
     connection.close(CloseReason::Done);
     let malformed = |reason: String| ReplicateError::Peer(format!("its grant makes no sense: {reason}"));
     let config = Config::parse(&grant.config).map_err(|error| malformed(error.to_string()))?;
@@ -196,13 +203,14 @@ async fn request(connection: &Connection, ticket: &Ticket, own_name: &str) -> Re
     let channel = Channel::new(connection, &ticket.secret.key())?;
     let sealed = seal(&channel.request, &Bearer { name: own_name.to_owned() });
     sender.send(Bytes::from(codec::encode(&Request { ticket: ticket.secret.id(), sealed }))).await?;
-    let refused = || ReplicateError::Ticket("it was used already, has expired, or was never issued there".into());
-    match receiver.recv().await {
-        Ok(Some(answer)) => open(&channel.grant, "grant", &answer).map_err(|_| refused()),
-        Ok(None) => Err(refused()),
-        Err(error) if super::is_refusal(&error) => Err(refused()),
-        Err(error) => Err(error.into()),
+    match receiver.recv().await? {
+        Some(answer) => open(&channel.grant, "grant", &answer).map_err(|_| refused()),
+        None => Err(refused()),
     }
+}
+
+fn refused() -> ReplicateError {
+    ReplicateError::Ticket("it was used already, has expired, or was never issued there".into())
 }
 
 fn remember_issuer(vault: &Vault, ticket: &Ticket, name: &str) -> Result<Target, ReplicateError> {

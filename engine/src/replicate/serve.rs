@@ -4,20 +4,19 @@ use super::{
     Observer, Options, ReplicateError,
     drive::{Party, drive},
     pairing,
+    seats::{Seat, Seats},
 };
 use crate::{
     clock,
     home::VaultHome,
     id::DeviceId,
     session::{Direction, Side},
-    transport::{Admission, Connection, Listener, Protocol, Tuning},
+    transport::{Admission, CloseReason, Connection, Listener, Protocol, Tuning},
     vault::Vault,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::task::JoinSet;
 
-/// Sessions at once: each has its threads and its buffers.
-const SESSIONS_MAX: usize = 64;
 /// How often a user's wish to stop is looked for.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 /// How long sessions get to reach their commit point when serving ends.
@@ -81,14 +80,22 @@ impl Server {
     /// Serves until `observer` says stop; then sessions get a few seconds to finish.
     pub async fn run(self, options: Options, observer: Arc<dyn Observer>, report: Arc<dyn Fn(Served) + Send + Sync>) {
         let mut sessions = JoinSet::new();
+        let seats = Seats::default();
         let mut cancel = tokio::time::interval(CANCEL_POLL);
         loop {
             tokio::select! {
-                connection = self.listener.accept(), if sessions.len() < SESSIONS_MAX => {
+                connection = self.listener.accept() => {
                     let Some(connection) = connection else { break };
+                    let Some(seat) = seats.take(&connection.peer(), connection.protocol()) else {
+                        connection.close(CloseReason::Busy);
+                        continue;
+                    };
                     let (vault, options, observer, report) = (self.vault.clone(), options.clone(), observer.clone(), report.clone());
                     let name = self.name.clone();
-                    sessions.spawn(async move { report(answer(&vault, &connection, &options, &name, observer).await) });
+                    sessions.spawn(async move {
+                        report(answer(&vault, &connection, &options, &name, observer).await);
+                        drop::<Seat>(seat);
+                    });
                 }
                 Some(_) = sessions.join_next() => {}
                 _ = cancel.tick() => if observer.cancelled() { break },
@@ -111,11 +118,7 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
             let options = Options { direction: Direction::Both, ..options.clone() };
             let party =
                 Party { store: vault.store(), replication: vault.replication_key(), replica: vault.info().replica, options: &options };
-            // What other processes have added since: the peer would be told that it has everything.
-            let result = match vault.store().refresh() {
-                Ok(()) => drive(connection, Side::Listener, party, observer).await.map(Box::new),
-                Err(error) => Err(crate::vault::VaultError::from(error).into()),
-            };
+            let result = drive(connection, Side::Listener, party, observer).await.map(Box::new);
             Served::Session { peer, result }
         }
     }

@@ -3,20 +3,25 @@
 //! Chunks leave as spans: runs of frames as they lie in a mapped pack, checked here, so that a damaged one is never sent and the
 //! network thread never waits for a page. A bounded queue to the lanes holds the reading back.
 
-use super::failure::Failures;
+use super::{ReplicateError, failure::Failures, outgoing::Gauge};
 use crate::{
     bitmap::Bitmap,
+    clock,
     event::{ChunkList, Event, Frontier, ListRef},
-    limits::MIB,
+    limits::{MIB, SLOWEST_BYTES_PER_S, STALL_MS},
     session::{Cursor, Done, LoadedEvent, Via},
     store::{LogPosition, Store, StoreError},
+    transport::TransportError,
 };
 use bytes::{Bytes, BytesMut};
 use std::{
     sync::{Arc, mpsc::Receiver},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::Handle,
+    sync::mpsc::{self, error::SendTimeoutError},
+};
 
 /// Most bytes of one span: enough to amortise its way, few enough that lanes share the work.
 const SPAN_BYTES_MAX: usize = MIB;
@@ -52,6 +57,22 @@ pub(super) struct Server {
     pub(super) spans: mpsc::Sender<Bytes>,
     pub(super) failures: Failures,
     pub(super) on_sent: OnSent,
+    /// What waits on the control stream, where inline chunks go.
+    pub(super) waiting: Gauge,
+    /// Bytes a second that the user lets us send.
+    pub(super) rate: Option<u64>,
+    /// The runtime whose tasks send the spans.
+    pub(super) runtime: Handle,
+}
+
+/// Why the server could not do its job.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The peer asked for chunks and does not take them.
+    #[error("the peer does not take what it asked for")]
+    Stalled,
 }
 
 impl Server {
@@ -64,7 +85,10 @@ impl Server {
                 Job::Serve { list, want, via } => self.serve(&list, &want, via, &mut served),
             };
             let done = result.unwrap_or_else(|error| {
-                self.failures.here(error);
+                match error {
+                    ServeError::Store(error) => self.failures.here(error),
+                    ServeError::Stalled => self.failures.note(ReplicateError::Transport(TransportError::Timeout)),
+                }
                 Done::Failed { reason: self.failures.text() }
             });
             if self.done.send(done).is_err() {
@@ -74,7 +98,7 @@ impl Server {
         served
     }
 
-    fn load(&self, beyond: &Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize) -> Result<Done, StoreError> {
+    fn load(&self, beyond: &Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize) -> Result<Done, ServeError> {
         let start = after.map_or(LogPosition::START, |Cursor(segment, offset)| LogPosition { segment: segment as u32, offset });
         let (mut events, mut bytes, mut position) = (Vec::new(), 0, start);
         loop {
@@ -93,15 +117,18 @@ impl Server {
         }
     }
 
-    fn serve(&self, reference: &ListRef, want: &Bitmap, via: Via, served: &mut Served) -> Result<Done, StoreError> {
+    fn serve(&self, reference: &ListRef, want: &Bitmap, via: Via, served: &mut Served) -> Result<Done, ServeError> {
         let Some(list) = self.store.list(&reference.id)?.filter(|list| list.reference() == *reference) else {
             return Ok(Done::UnknownList { list: reference.id });
         };
+        if via == Via::Inline {
+            self.waiting.wait_for_room();
+        }
         let mut inline = BytesMut::new();
         let mut total = 0;
         let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX)?;
         loop {
-            let began = Instant::now();
+            let began = clock::now();
             let Some(span) = spans.next().transpose()? else { break };
             served.reading += began.elapsed();
             let (chunks, bytes) = (span.entries.len() as u64, span.bytes.len() as u64);
@@ -109,10 +136,12 @@ impl Server {
             match via {
                 Via::Inline => inline.extend_from_slice(&span.bytes),
                 Via::Lanes => {
-                    let began = Instant::now();
-                    // Lanes that are gone mean that the connection is: the session learns it there.
-                    if self.spans.blocking_send(span.bytes).is_err() {
-                        break;
+                    let began = clock::now();
+                    match self.runtime.block_on(self.spans.send_timeout(span.bytes, self.patience(bytes))) {
+                        Ok(()) => {}
+                        // Lanes that are gone mean that the connection is: the session learns it there.
+                        Err(SendTimeoutError::Closed(_)) => break,
+                        Err(SendTimeoutError::Timeout(_)) => return Err(ServeError::Stalled),
                     }
                     served.waiting += began.elapsed();
                 }
@@ -126,6 +155,14 @@ impl Server {
             Via::Lanes => Done::Served { list: reference.id, unavailable, bytes: total },
             Via::Inline => Done::Inline { list: reference.id, frames: inline.freeze(), unavailable },
         })
+    }
+}
+
+impl Server {
+    /// How long `bytes` may take to leave, on the slowest link and within the user's limit.
+    fn patience(&self, bytes: u64) -> Duration {
+        let rate = self.rate.unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);
+        Duration::from_millis(STALL_MS) + Duration::from_secs(2 * bytes / rate)
     }
 }
 

@@ -90,6 +90,21 @@ impl Wants {
         }
     }
 
+    /// Bytes that the record of an expected chunk must have; none if nobody asked for it.
+    pub fn length_of(&self, chunk: &ChunkId) -> Option<u32> {
+        self.chunks.get(chunk).map(|slot| slot.length)
+    }
+
+    /// A copy came that cannot be used. The chunk is expected no more, so that a peer is heard once about it, and the lists that
+    /// expected it, which are returned, can no longer be completed.
+    pub fn spoiled(&mut self, chunk: &ChunkId) -> Vec<ListId> {
+        let Some(slot) = self.chunks.remove(chunk) else { return Vec::new() };
+        self.bytes -= frame_bytes(slot.length);
+        let mut lists = self.shared.remove(chunk).unwrap_or_default();
+        lists.push(slot.list);
+        lists
+    }
+
     /// The list that expects a chunk, one of them if there are several.
     pub fn list_of(&self, chunk: &ChunkId) -> Option<ListId> {
         self.chunks.get(chunk).map(|slot| slot.list)
@@ -194,6 +209,23 @@ mod tests {
         wants.expect(chunks.id(), &chunks, &Bitmap::full(1));
         assert_eq!(wants.arrived(&entry(1).id, 7), Arrival::WrongLength { list: chunks.id() });
         assert_eq!(wants.list_of(&entry(1).id), Some(chunks.id()));
+    }
+
+    #[test]
+    fn a_spoiled_chunk_is_reported_to_every_list_once_and_completes_none() {
+        let (mut wants, left, right) = (Wants::new(), list(&[1, 2]), list(&[1, 3]));
+        wants.expect(left.id(), &left, &Bitmap::full(2));
+        wants.expect(right.id(), &right, &Bitmap::full(2));
+        let mut told = wants.spoiled(&entry(1).id);
+        told.sort();
+        let mut both = vec![left.id(), right.id()];
+        both.sort();
+        assert_eq!(told, both);
+        assert_eq!(wants.spoiled(&entry(1).id), []);
+        assert_eq!(wants.length_of(&entry(1).id), None);
+        let landed = Landed { list: left.id(), remaining: 1 };
+        assert_eq!(wants.arrived(&entry(2).id, 102), Arrival::Wanted { landed, others: vec![] }, "one is still missing");
+        assert_eq!(wants.outstanding_bytes(), entry(3).frame_bytes());
     }
 
     proptest! {

@@ -73,6 +73,19 @@ impl Store {
         Ok(Batch { events, next, done })
     }
 
+    /// Where the log ends, as of the last refresh or append.
+    pub fn log_end(&self) -> LogPosition {
+        self.inner.log_snapshot().end
+    }
+
+    /// Where the first event begins that `frontier` lacks; none if it lacks nothing. Costs a look-up an author.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn first_beyond(&self, frontier: &Frontier) -> Result<Option<LogPosition>, StoreError> {
+        self.inner.index.first_beyond(frontier, &self.frontier())
+    }
+
     /// The event at `dot`, if it is held.
     ///
     /// # Errors

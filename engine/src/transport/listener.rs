@@ -50,6 +50,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn bind(addrs: &[SocketAddr], device: &DeviceKey, admission: Arc<dyn Admission>, tuning: Tuning) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
         for addr in addrs {
@@ -64,6 +67,9 @@ impl Listener {
     ///
     /// # Errors
     /// [`TransportError::Io`] when an address cannot be bound.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn bind_only(
         kind: TransportKind,
         addrs: &[SocketAddr],
@@ -142,10 +148,11 @@ impl Setup {
     }
 
     fn quic(&mut self, socket: std::net::UdpSocket) -> Result<(), TransportError> {
-        let server = quic::server_config(&self.identity, self.admission.clone(), &self.tuning)?;
-        let endpoint = quic::endpoint(socket, Some(server), &self.tuning)?;
+        let config = quic::server_config(&self.identity, self.admission.clone())?;
+        let endpoint = quic::endpoint(socket, Some(config.clone()), &self.tuning)?;
         self.addrs.0.push(endpoint.local_addr().map_err(TransportError::io("listening"))?);
-        self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), self.admission.clone(), self.gate.clone())));
+        let accept = quic::Accept { config, admission: self.admission.clone(), tuning: self.tuning.clone() };
+        self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), accept, self.gate.clone())));
         self.endpoints.push(endpoint);
         Ok(())
     }
@@ -168,11 +175,11 @@ impl Setup {
     }
 }
 
-async fn accept_quic(endpoint: Endpoint, admission: Arc<dyn Admission>, gate: Gate) {
+async fn accept_quic(endpoint: Endpoint, accept: quic::Accept, gate: Gate) {
     while let Some(incoming) = endpoint.accept().await {
-        let (admission, from) = (admission.clone(), canonical(incoming.remote_address()));
+        let (accept, from) = (accept.clone(), canonical(incoming.remote_address()));
         gate.run(from, async move {
-            let connection = quic::accept(incoming, &*admission).await?;
+            let connection = quic::accept(accept, incoming).await?;
             Ok(Some(Connection(Inner::Quic(connection))))
         });
     }

@@ -57,16 +57,20 @@ where
         }
     };
     launch(&mut waiting, &mut running, &mut pending);
-    while !running.is_empty() {
+    while !pending.is_empty() {
         let next = waiting.front().map_or(deadline, |attempt| start + attempt.after).min(deadline);
         tokio::select! {
             Some(finished) = running.join_next() => {
                 let Ok((attempt, result)) = finished else { continue };
-                match result {
+                let error = match result {
                     Ok(connection) => return Ok(connection),
-                    Err(error) => failures.push((attempt, error)),
-                }
-                pending.retain(|other| *other != attempt);
+                    Err(error) => error,
+                };
+                // A device that has answered does so no differently over the other transport.
+                let settled = |other: &Attempt| *other == attempt || other.addr == attempt.addr && rank(&error) < SILENCE;
+                pending.retain(|other| !settled(other));
+                waiting.retain(|other| !settled(other));
+                failures.push((attempt, error));
                 launch(&mut waiting, &mut running, &mut pending);
             }
             () = sleep_until(next) => {
@@ -85,15 +89,22 @@ fn late(attempt: &Attempt) -> TransportError {
     TransportError::unreachable(attempt.kind, attempt.addr, format_args!("no answer within {CONNECT_MS} ms"))
 }
 
-/// The failure that says most; when nobody answered, all of them.
-fn verdict(failures: Vec<(Attempt, TransportError)>) -> TransportError {
-    let rank = |error: &TransportError| match error {
+/// Rank of failures that say nothing about who is there.
+const SILENCE: u8 = 3;
+
+/// How much a failure says, the most first.
+fn rank(error: &TransportError) -> u8 {
+    match error {
         TransportError::Refused => 0,
         TransportError::WrongPeer { .. } => 1,
         TransportError::Version => 2,
-        _ => 3,
-    };
-    let telling = failures.iter().map(|(_, error)| error).min_by_key(|error| rank(error)).filter(|error| rank(error) < 3);
+        _ => SILENCE,
+    }
+}
+
+/// The failure that says most; when nobody answered, all of them.
+fn verdict(failures: Vec<(Attempt, TransportError)>) -> TransportError {
+    let telling = failures.iter().map(|(_, error)| error).min_by_key(|error| rank(error)).filter(|error| rank(error) < SILENCE);
     match telling {
         Some(error) => error.clone(),
         None => {
@@ -153,15 +164,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_changed_identity_outweighs_silence() {
+    async fn a_changed_identity_outweighs_silence_and_ends_the_wait() {
+        let start = Instant::now();
         let (expected, found) = (crate::id::DeviceId::from_bytes([1; 32]), crate::id::DeviceId::from_bytes([2; 32]));
         let error = run::<(), _>(plan(&[addr(1)], Choice::Auto), |attempt| async move {
             match attempt.kind {
-                TransportKind::Quic => Err(TransportError::WrongPeer { expected, found }),
-                _ => Err(refused(attempt)),
+                TransportKind::Quic => pending().await,
+                _ => Err(TransportError::WrongPeer { expected, found }),
             }
         });
         assert!(matches!(error.await, Err(TransportError::WrongPeer { .. })));
+        assert_eq!(start.elapsed(), Duration::from_millis(TCP_AFTER_MS));
     }
 
     #[tokio::test]

@@ -28,7 +28,8 @@ pub struct Tuning {
     pub quic_connection_window_bytes: u32,
     /// Bytes that we hold unacknowledged for the peer.
     pub quic_send_window_bytes: u64,
-    /// Largest UDP payload that path discovery tries, 1200 to 65527. The default fits an Ethernet over IPv6.
+    /// Largest UDP payload that path discovery tries, 1200 to 8952. The default is what fits Ethernet; on a link with 9000-byte frames,
+    /// 8952 halves the CPU cost of QUIC.
     pub quic_datagram_bytes_max: u16,
 }
 

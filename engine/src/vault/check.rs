@@ -10,7 +10,7 @@ use std::{collections::HashSet, ops::ControlFlow, path::Path};
 
 pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
     let view = match vault.catch_up() {
-        Ok(()) => vault.view()?.counts()?,
+        Ok(()) => vault.ask(|view| view.counts())?,
         // A keyless replica knows no keys.
         Err(VaultError::Keyless) => Default::default(),
         Err(error) => return Err(error),

@@ -2,10 +2,10 @@
 //!
 //! A new vault is built in a hidden directory beside its place and renamed, so that an interrupted `init` leaves no half vault.
 
-use super::{Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError, view::View};
+use super::{Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError, derived::Derived};
 use crate::{
     chunk::Cutter,
-    home::{Continuity, Home, VaultHome},
+    home::{Continuity, Home, OwnLog, VaultHome},
     id::{ReplicaId, VaultId},
     io::durable,
     keys::{DeviceKey, MasterKey, Secrets, slots},
@@ -16,7 +16,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 const KEYS: &str = "keys";
@@ -157,7 +157,7 @@ fn assemble(
 ) -> Result<(Vault, Vec<Repair>), VaultError> {
     let (store, mut repairs) = Store::open(dir, &id)?;
     let store = Arc::new(store);
-    let own = home.incarnation(dir, &device.id(), |author| store.heads().0.get(author).copied())?;
+    let own = home.incarnation(dir, &device.id(), |author| own_log(&store, author))?;
     if let Continuity::Renewed(why) = own.continuity() {
         let what = format!("{why}; this replica writes on as a new author");
         repairs.push(Repair { file: PathBuf::from("."), what, loss: false });
@@ -169,6 +169,14 @@ fn assemble(
     };
     let dir = dir.to_owned();
     Ok((Vault { dir, config, id, store, home, device, own, replication, sealing }, repairs))
+}
+
+/// Where the log of `author` ends at this moment: another process may have appended since the store was opened.
+fn own_log(store: &Store, author: &ReplicaId) -> OwnLog {
+    if let Err(error) = store.refresh() {
+        tracing::warn!("the log cannot be looked at again: {error}");
+    }
+    OwnLog { held: store.heads().0.get(author).copied(), accepted: store.accepted().0.get(author).copied() }
 }
 
 fn sealing(
@@ -185,7 +193,6 @@ fn sealing(
         DeviceSlot::Present => Some(home.view_path(dir)?),
         DeviceSlot::Absent => None,
     };
-    let view = Mutex::new(View::open(path.as_deref(), id, replica)?);
-    let lookups = path.map(|path| View::open(Some(&path), id, replica)).transpose()?.map(Mutex::new);
-    Ok(Sealing { secrets: Secrets::Member(master), keys, cutter, view, lookups })
+    let derived = Derived::open(path, id, replica)?;
+    Ok(Sealing { secrets: Secrets::Member(master), keys, cutter, derived })
 }

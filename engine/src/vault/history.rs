@@ -20,12 +20,12 @@ const PAGE_BYTES: usize = EVENT_BODY_BYTES_MAX;
 impl Vault {
     /// The current value of `key`, without its bytes, and the event that set it.
     pub(super) fn current_value(&self, key: &Key) -> Result<Option<(EventId, Value)>, VaultError> {
-        let row = self.view()?.current(key)?;
+        let row = self.ask(|view| view.current(key))?;
         Ok(row.and_then(|row| Some((row.version.place.event, row.version.value()?.clone()))))
     }
 
     fn existing(&self, key: &Key) -> Result<VersionRow, VaultError> {
-        let row = self.view()?.current(key)?;
+        let row = self.ask(|view| view.current(key))?;
         row.filter(|row| row.version.value().is_some()).ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))
     }
 
@@ -48,7 +48,7 @@ impl Vault {
         let mut after: Option<Key> = None;
         loop {
             let shown = if deleted { Deleted::Shown } else { Deleted::Hidden };
-            let rows = self.view()?.scan(prefix, after.as_ref(), shown, PAGE_ROWS)?;
+            let rows = self.ask(|view| view.scan(prefix, after.as_ref(), shown, PAGE_ROWS))?;
             let last = rows.len() < PAGE_ROWS;
             after = rows.last().map(|row| row.key.clone());
             for row in rows {
@@ -76,7 +76,7 @@ impl Vault {
             let Some((next, _)) = events.last() else { return Ok(()) };
             position = *next;
             for (_, event) in &events {
-                for operation in self.operations_of(event)? {
+                for operation in self.readable_operations_of(event)? {
                     if key.is_some_and(|key| key != operation.key()) {
                         continue;
                     }
@@ -88,14 +88,23 @@ impl Vault {
         }
     }
 
+    /// What an event says: nothing, if this version does not know its kind, or nobody with the vault's key wrote it.
+    ///
+    /// Who holds only the replication key can sign events, but not seal bodies. The record has matched its id, so a body that does
+    /// not open is its author's doing and is the same on every replica; it must not keep anyone from reading the rest.
     pub(super) fn operations_of(&self, event: &crate::event::Event) -> Result<Vec<Operation>, VaultError> {
         if event.header().kind != crate::event::KIND_OPERATIONS {
             return Ok(Vec::new());
         }
         let context = crate::event::body_context(&event.author(), event.header().sequence);
-        let damaged = |error: String| VaultError::Damaged(format!("event {}: {error}", event.id()));
-        let body = self.seal_keys()?.open_body(event.body(), &context).map_err(|error| damaged(error.to_string()))?;
-        decode_operations(&body).map_err(|error| damaged(error.to_string()))
+        let operations = match self.seal_keys()?.open_body(event.body(), &context) {
+            Ok(body) => decode_operations(&body).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(operations.unwrap_or_else(|error| {
+            tracing::warn!(event = %event.id(), device = %event.header().device, error, "an event says nothing that can be read");
+            Vec::new()
+        }))
     }
 
     pub(super) fn remove_keys(&self, keys: &[Key], reason: Option<&str>) -> Result<KeysReport, VaultError> {
@@ -136,7 +145,7 @@ impl Vault {
                 Ok(ControlFlow::Continue(()))
             })?;
             for key in deleted {
-                let versions = self.view()?.versions(&key)?;
+                let versions = self.ask(|view| view.versions(&key))?;
                 // The newest value before the deletion, in the order that merge gives all versions.
                 if let Some(value) = versions.iter().rev().find_map(|row| row.version.value().cloned()) {
                     operations.push(Operation::Put(key, value));
@@ -204,5 +213,50 @@ fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {
         action,
         size,
         reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        event::{Event, EventHeader, Frontier, Incarnation, KIND_OPERATIONS, Key},
+        home::Home,
+        keys::DeviceKey,
+        vault::{InitOptions, Unwatched, Vault},
+    };
+    use std::ops::ControlFlow;
+
+    #[test]
+    fn an_event_whose_body_nobody_can_open_hides_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("home")).unwrap();
+        let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true };
+        let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
+        let device = DeviceKey::generate().unwrap();
+        let header = EventHeader {
+            vault: vault.info().id,
+            device: device.id(),
+            incarnation: Incarnation([1; 16]),
+            sequence: 1,
+            lamport: 1,
+            previous: None,
+            deps: Frontier::new(),
+            epoch: 1,
+            lists: Vec::new(),
+            kind: KIND_OPERATIONS,
+            body_hash: [0; 32],
+            wall_ms: 0,
+        };
+        let event = Event::sign(header, b"not sealed with the vault's key", &device).unwrap();
+        vault.store().append_foreign(&[(event, Vec::new())]).unwrap();
+        vault.put(&Key::new(*b"k").unwrap(), &mut &b"value"[..], &Unwatched).unwrap();
+        let mut keys = 0;
+        vault
+            .list(b"", false, &mut |_| {
+                keys += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert_eq!(keys, 1);
     }
 }

@@ -1,18 +1,21 @@
 //! A vault on this machine: what commands do with it. Above the store (bytes) it has the keys (meaning).
 //!
 //! A [`Vault`] is a [`Store`] with secrets, this device's identity, and the view that both derive from the log. Operations that
-//! read first [`Vault::catch_up`] with the log, which other processes may have extended; operations that write commit one or more
+//! read first catch up with the log, which other processes may have extended; operations that write commit one or more
 //! events and are durable when they return.
 
 mod check;
 mod config;
 mod content;
 mod create;
+mod derived;
 mod errors;
 mod history;
 mod ingest;
 mod restore;
 mod target;
+#[cfg(test)]
+mod tests;
 mod types;
 pub mod view;
 mod walk;
@@ -28,19 +31,22 @@ use crate::{
     home::{Home, OwnReplica, VaultHome},
     id::{EventId, PlaintextId, VaultId},
     keys::{DeviceKey, ReplicationKey, Secrets},
-    limits::EVENT_BODY_BYTES_MAX,
-    merge::OpenedEvent,
+    limits::{EVENT_BODY_BYTES_MAX, KIB},
     seal::SealKeys,
-    store::{LogPosition, Slot, Store},
+    store::{Slot, Store},
 };
+use derived::Derived;
 use ingest::KnownChunk;
 use std::{
     io::{Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
-use view::{FileState, Outcome, View};
+use view::{FileState, StandingFile};
+
+/// Plaintext of a body that fits an event even if it does not shrink: a kibibyte is more than what sealing adds.
+const BODY_PLAINTEXT_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX - KIB;
 
 /// The only key epoch so far.
 const EPOCH: u32 = 1;
@@ -64,9 +70,7 @@ struct Sealing {
     secrets: Secrets,
     keys: SealKeys,
     cutter: Cutter,
-    view: Mutex<View>,
-    /// A second connection for look-ups of ingest, which must not wait for the writer's transactions. None for a view in memory.
-    lookups: Option<Mutex<View>>,
+    derived: Derived,
 }
 
 impl Vault {
@@ -238,33 +242,15 @@ impl Vault {
         Ok(&self.sealing()?.cutter)
     }
 
-    fn view(&self) -> Result<MutexGuard<'_, View>, VaultError> {
-        Ok(self.sealing()?.view.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Brings the view up to the end of the log.
-    fn catch_up(&self) -> Result<(), VaultError> {
-        self.store.refresh()?;
-        let mut view = self.view()?;
-        loop {
-            let start = view.position()?;
-            let events = self.store.events_from(LogPosition { segment: start.0, offset: start.1 }, EVENT_BODY_BYTES_MAX)?;
-            let Some((next, _)) = events.last() else { return Ok(()) };
-            let next = *next;
-            let opened = events
-                .iter()
-                .map(|(_, event)| Ok(OpenedEvent::new(event, self.operations_of(event)?)))
-                .collect::<Result<Vec<_>, VaultError>>()?;
-            match view.apply(&opened, start..(next.segment, next.offset))? {
-                // Another process was faster: ask again where the view stands.
-                Outcome::Applied | Outcome::Overtaken => {}
-            }
-        }
-    }
-
-    /// Seals and signs `operations`, and commits them as this replica's next event. Their chunks are durable already.
+    /// Seals and signs `operations`, and commits them as this replica's next event, or events if they do not fit one. Their chunks are
+    /// durable already. Returns the last event.
     fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<EventId, VaultError> {
         let plaintext = encode_operations(operations).map_err(VaultError::internal)?;
+        if plaintext.len() > BODY_PLAINTEXT_BYTES_MAX && operations.len() > 1 {
+            let (first, rest) = operations.split_at(operations.len() / 2);
+            self.append(first, lists)?;
+            return self.append(rest, Vec::new());
+        }
         let keys = self.seal_keys()?;
         let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| -> Result<_, VaultError> {
             let body = keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence));
@@ -296,9 +282,7 @@ impl Vault {
 
     /// For each plaintext the chunk that an event already names for it, and whether a pack here holds it.
     fn known_chunks(&self, plaintexts: &[PlaintextId]) -> Result<Vec<Option<KnownChunk>>, VaultError> {
-        let sealing = self.sealing()?;
-        let lookups = sealing.lookups.as_ref().unwrap_or(&sealing.view);
-        let chunks = lookups.lock().unwrap_or_else(PoisonError::into_inner).known_plaintexts(plaintexts)?;
+        let chunks = self.look_up(|view| view.known_plaintexts(plaintexts))?;
         let named: Vec<_> = chunks.iter().flatten().copied().collect();
         let mut present = self.store.contains(&named)?.into_iter();
         Ok(chunks.into_iter().map(|chunk| chunk.map(|chunk| KnownChunk { chunk, present: present.next().unwrap_or(false) })).collect())
@@ -308,13 +292,14 @@ impl Vault {
     fn known_files(&self, files: &[walk::Found]) -> Result<Vec<ingest::Known>, VaultError> {
         use std::os::unix::ffi::OsStrExt;
         let paths: Vec<&[u8]> = files.iter().map(|found| found.path.as_os_str().as_bytes()).collect();
-        let sealing = self.sealing()?;
-        let lookups = sealing.lookups.as_ref().unwrap_or(&sealing.view);
-        let lookups = lookups.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = lookups.standing_files(&paths)?;
-        let strange = files.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(found, _)| &found.key);
-        let mut held = lookups.hold(strange)?.into_iter();
-        let judge = |(found, known): (&walk::Found, Option<(FileState, Option<EventId>)>)| match known {
+        let (known, held) = self.look_up(|view| {
+            let known = view.standing_files(&paths)?;
+            let strange = files.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(found, _)| &found.key);
+            let held = view.hold(strange)?;
+            Ok((known, held))
+        })?;
+        let mut held = held.into_iter();
+        let judge = |(found, known): (&walk::Found, Option<StandingFile>)| match known {
             None if held.next() == Some(false) => ingest::Known::New,
             Some((state, stands)) if stands == Some(state.event) && found.is_as(&state) => ingest::Known::Unchanged,
             None | Some(_) => ingest::Known::Changed,
@@ -324,10 +309,11 @@ impl Vault {
 
     /// Notes what only saves work next time: pieces below nodes, and the stamps of files.
     fn remember(&self, pieces: &[ChunkRef], states: &[(Vec<u8>, FileState)]) -> Result<(), VaultError> {
-        let mut view = self.view()?;
         let plaintexts: Vec<_> = pieces.iter().map(|piece| (piece.plaintext, piece.chunk, piece.length)).collect();
-        view.add_plaintexts(&plaintexts)?;
-        Ok(view.put_file_states(states)?)
+        self.ask(|view| {
+            view.add_plaintexts(&plaintexts)?;
+            view.put_file_states(states)
+        })
     }
 }
 

@@ -14,7 +14,6 @@ use crate::{
     event::{Key, Value, ValueKind},
     io::durable,
     limits::WHOLE_VALUE_BYTES_MAX,
-    seal::ChunkType,
 };
 use rayon::prelude::*;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
@@ -46,6 +45,8 @@ struct Restore<'a> {
     watch: &'a dyn Watch,
     report: Mutex<RestoreReport>,
     temporary: AtomicU64,
+    process: u32,
+    umask: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +107,7 @@ pub(super) fn restore(
     overwrite: bool,
     watch: &dyn Watch,
 ) -> Result<RestoreReport, VaultError> {
+    refuse_inside_vault(vault, destination)?;
     vault.catch_up()?;
     let clobber = if overwrite { Clobber::Overwrite } else { Clobber::Refuse };
     let existed = fs::read_dir(destination).is_ok_and(|mut entries| entries.next().is_some());
@@ -113,13 +115,23 @@ pub(super) fn restore(
         refuse_to_clobber(vault, destination, prefixes)?;
     }
     let target = Target::open(destination).map_err(|error| VaultError::io(format!("opening {}", destination.display()), error))?;
-    if fs::canonicalize(vault.dir()).is_ok_and(|dir| target.root().starts_with(dir)) {
-        return Err(VaultError::Nested { inner: destination.to_owned(), outer: vault.dir().to_owned() });
-    }
-    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), temporary: AtomicU64::new(0) };
+    let (process, umask) = (std::process::id(), umask());
+    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), temporary: AtomicU64::new(0), process, umask };
     restore.all(prefixes)?;
     sync_file_system(restore.target.root())?;
     Ok(restore.report.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// DEST need not be there yet: the nearest directory above it that is tells where it would be.
+fn refuse_inside_vault(vault: &Vault, destination: &Path) -> Result<(), VaultError> {
+    let absolute = std::path::absolute(destination).map_err(|error| VaultError::at("resolving", destination, error))?;
+    let nearest = absolute.ancestors().find_map(|path| fs::canonicalize(path).ok());
+    match (nearest, fs::canonicalize(vault.dir())) {
+        (Some(nearest), Ok(dir)) if nearest.starts_with(&dir) => {
+            Err(VaultError::Nested { inner: destination.to_owned(), outer: vault.dir().to_owned() })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn rows_below(
@@ -196,8 +208,18 @@ impl Restore<'_> {
 
     fn files(&self, page: Vec<(Key, Value)>) -> Result<(), VaultError> {
         let (small, large): (Vec<_>, Vec<_>) = page.into_iter().partition(|(_, value)| value.content.bytes <= WHOLE_VALUE_BYTES_MAX as u64);
-        small.par_iter().with_min_len(16).try_for_each(|(key, value)| self.take(key, value, self.file(key, value)))?;
-        large.iter().try_for_each(|(key, value)| self.take(key, value, self.file(key, value)))
+        let mut pieces = small.iter().map(|(_, value)| self.vault.pieces(&value.content)).collect::<Vec<_>>();
+        self.vault.locate(&mut pieces.iter_mut().flatten().flatten().collect::<Vec<_>>())?;
+        let restore = |((key, value), pieces): (&(Key, Value), Result<Vec<Placed>, VaultError>)| {
+            let outcome = pieces.map_err(Failure::from).and_then(|pieces| self.file(key, value, &pieces));
+            self.take(key, value, outcome)
+        };
+        small.par_iter().zip(pieces).with_min_len(16).try_for_each(restore)?;
+        large.iter().try_for_each(|(key, value)| {
+            let mut pieces = self.vault.pieces(&value.content);
+            self.vault.locate(&mut pieces.iter_mut().flatten().collect::<Vec<_>>())?;
+            restore((&(key.clone(), value.clone()), pieces))
+        })
     }
 
     fn take(&self, key: &Key, value: &Value, result: Result<Outcome, Failure>) -> Result<(), VaultError> {
@@ -225,14 +247,14 @@ impl Restore<'_> {
         Ok(self.target.place(&relative)?)
     }
 
-    fn file(&self, key: &Key, value: &Value) -> Result<Outcome, Failure> {
+    fn file(&self, key: &Key, value: &Value, pieces: &[Placed]) -> Result<Outcome, Failure> {
         let path = self.place(key)?;
         let mode = if let ValueKind::File(mode) = value.kind { mode } else { 0o600 };
         if self.clobber == Clobber::Overwrite && is_as_wanted(&path, value, mode) {
             return Ok(Outcome::Unchanged);
         }
         let temporary = self.temporary_beside(&path);
-        let written = self.write_file(&temporary, value, mode).and_then(|()| Ok(fs::rename(&temporary, &path)?));
+        let written = self.write_file(&temporary, value, mode, pieces).and_then(|()| Ok(fs::rename(&temporary, &path)?));
         if written.is_err() {
             // The error that matters is the one above.
             let _ = fs::remove_file(&temporary);
@@ -242,37 +264,39 @@ impl Restore<'_> {
 
     fn temporary_beside(&self, path: &Path) -> PathBuf {
         let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        path.with_file_name(format!(".mirror-{}-{number}.part", std::process::id()))
+        path.with_file_name(format!(".mirror-{}-{number}.part", self.process))
     }
 
-    fn write_file(&self, path: &Path, value: &Value, mode: u32) -> Result<(), Failure> {
-        let file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-        let pieces = self.vault.pieces(&value.content)?;
-        match pieces.as_slice() {
-            [] => {}
+    fn write_file(&self, path: &Path, value: &Value, mode: u32, pieces: &[Placed]) -> Result<(), Failure> {
+        let file = File::options().write(true).create_new(true).mode(mode & 0o777).open(path)?;
+        let end = match pieces {
+            [] => 0,
             [piece] => self.write_piece(&file, piece)?,
-            many => many.par_iter().try_for_each(|piece| self.write_piece(&file, piece))?,
-        }
-        // Holes at the end of a sparse file are only its length.
-        if file.metadata()?.len() != value.content.bytes {
+            many => many.par_iter().map(|piece| self.write_piece(&file, piece)).try_reduce(|| 0, |a, b| Ok(a.max(b)))?,
+        };
+        // A hole at the end of a sparse file is only its length.
+        if end != value.content.bytes {
             file.set_len(value.content.bytes)?;
         }
-        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        if mode & !0o777 != 0 || mode & self.umask != 0 {
+            file.set_permissions(fs::Permissions::from_mode(mode))?;
+        }
         rustix::fs::futimens(&file, &times(value)).map_err(io::Error::from)?;
         Ok(())
     }
 
-    fn write_piece(&self, file: &File, piece: &Placed) -> Result<(), Failure> {
+    /// Writes one piece; returns where it ends, 0 if it is a hole.
+    fn write_piece(&self, file: &File, piece: &Placed) -> Result<u64, Failure> {
         if self.watch.cancelled() {
             return Err(Failure::All(VaultError::Cancelled));
         }
         BUFFER.with_borrow_mut(|plaintext| {
-            self.vault.open_chunk(&piece.reference, ChunkType::Data, plaintext)?;
-            // A chunk of zeros stays a hole.
-            if plaintext.iter().any(|byte| *byte != 0) {
-                file.write_all_at(plaintext, piece.offset)?;
+            self.vault.open_placed(piece, plaintext)?;
+            if plaintext.iter().all(|byte| *byte == 0) {
+                return Ok(0);
             }
-            Ok(())
+            file.write_all_at(plaintext, piece.offset)?;
+            Ok(piece.offset + plaintext.len() as u64)
         })
     }
 
@@ -309,6 +333,15 @@ thread_local! {
 enum Outcome {
     Written,
     Unchanged,
+}
+
+/// Bits that new files don't get. The only way to ask is to set it, so it is asked once, before other threads make files.
+fn umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(mask);
+    // Of 16 bits on macOS.
+    #[allow(clippy::useless_conversion)]
+    u32::from(mask.bits())
 }
 
 /// Same kind, size, mode and time: an interrupted restore goes on where it stopped.

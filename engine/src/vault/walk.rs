@@ -12,6 +12,7 @@ use crate::{
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use std::{
     fs::{self, Metadata},
+    io,
     os::unix::{
         ffi::{OsStrExt, OsStringExt},
         fs::{FileTypeExt, MetadataExt},
@@ -113,29 +114,43 @@ pub(crate) type Skipped = (PathBuf, String);
 /// The roots and rules of one `add`.
 pub(crate) struct Walk {
     roots: Vec<(PathBuf, Vec<u8>)>,
+    /// Named paths that are not there or cannot be looked at.
+    absent: Vec<Skipped>,
     excluded: Excluded,
     vault: PathBuf,
 }
 
 impl Walk {
-    /// Checks the paths and patterns before anything is read.
+    /// Checks the paths and patterns before anything is read. With none of the paths there is nothing to do; with some of them
+    /// the others are reported like what cannot be read further down.
     pub(crate) fn new(options: &AddOptions, vault: &Path) -> Result<Self, VaultError> {
         let prefix = options.prefix.as_deref().unwrap_or("").trim_end_matches('/');
         let vault = fs::canonicalize(vault).map_err(|error| VaultError::io(format!("resolving {}", vault.display()), error))?;
         let mut roots = Vec::with_capacity(options.paths.len());
+        let mut absent = Vec::new();
         for path in &options.paths {
-            let resolved = resolve(path)?;
+            let resolved = match resolve(path) {
+                Ok(resolved) => resolved,
+                Err(error) if absent.len() + 1 == options.paths.len() => {
+                    return Err(VaultError::io(format!("looking at {}", path.display()), error));
+                }
+                Err(error) => {
+                    absent.push((path.clone(), error.to_string()));
+                    continue;
+                }
+            };
             if resolved.starts_with(&vault) {
                 return Err(VaultError::Nested { inner: path.clone(), outer: vault });
             }
             roots.push((resolved, join(prefix.as_bytes(), &own_name(path)?)));
         }
-        Ok(Self { roots, excluded: Excluded::new(&options.exclude)?, vault })
+        Ok(Self { roots, absent, excluded: Excluded::new(&options.exclude)?, vault })
     }
 
     /// Everything below the roots, directories before what is in them, by name.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Result<Found, Skipped>> {
-        self.roots.iter().flat_map(|(root, base)| self.below(root, base))
+        let found = self.roots.iter().flat_map(|(root, base)| self.below(root, base));
+        self.absent.iter().cloned().map(Err).chain(found)
     }
 
     fn below<'a>(&'a self, root: &'a Path, base: &'a [u8]) -> impl Iterator<Item = Result<Found, Skipped>> + 'a {
@@ -169,14 +184,9 @@ impl Walk {
     }
 }
 
-fn resolve(path: &Path) -> Result<PathBuf, VaultError> {
+fn resolve(path: &Path) -> io::Result<PathBuf> {
     // The last component may be a link, and is then added as one.
-    let what = || format!("looking at {}", path.display());
-    let metadata = fs::symlink_metadata(path).map_err(|error| VaultError::io(what(), error))?;
-    if metadata.is_symlink() {
-        return std::path::absolute(path).map_err(|error| VaultError::io(what(), error));
-    }
-    fs::canonicalize(path).map_err(|error| VaultError::io(what(), error))
+    if fs::symlink_metadata(path)?.is_symlink() { std::path::absolute(path) } else { fs::canonicalize(path) }
 }
 
 fn own_name(path: &Path) -> Result<Vec<u8>, VaultError> {

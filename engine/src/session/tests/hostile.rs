@@ -200,7 +200,9 @@ fn frontiers() -> impl Strategy<Value = Frontier> {
 fn messages() -> impl Strategy<Value = Message> {
     let bitmap = proptest::collection::vec(0_u32..8, 1..5).prop_map(|bits| {
         let mut bitmap = Bitmap::empty(8);
-        bits.into_iter().for_each(|bit| drop(bitmap.insert(bit)));
+        bits.into_iter().for_each(|bit| {
+            bitmap.insert(bit);
+        });
         bitmap
     });
     let timing = prop_oneof![Just(Timing::Known), Just(Timing::Early)];

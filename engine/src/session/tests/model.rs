@@ -287,7 +287,7 @@ impl Driver {
         self.landed_chunks += 1;
         let header = frame::Header::parse(bytes).unwrap();
         let id = ChunkId::from_bytes(header.id);
-        if !self.wants.list_of(&id).is_some() {
+        if self.wants.list_of(&id).is_none() {
             self.unwanted_chunks += 1;
             return vec![];
         }

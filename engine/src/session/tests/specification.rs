@@ -39,7 +39,7 @@ fn samples() -> [(&'static str, Message); 11] {
     let frontier: Frontier = [Dot { author: ReplicaId::from_bytes([1; 32]), sequence: 5 }].into_iter().collect();
     let list = ListRef { id: ListId::from_bytes([2; 32]), entries: 8, bytes: 800 };
     let mut bits = Bitmap::empty(8);
-    [1, 2, 7].into_iter().for_each(|bit| drop(bits.insert(bit)));
+    [1, 2, 7].into_iter().for_each(|bit| assert!(bits.insert(bit)));
     let frames = Bytes::from_static(b"frames");
     [
         ("Hello", Message::Hello(Bytes::from_static(b"sealed"))),

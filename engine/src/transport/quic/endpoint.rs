@@ -1,6 +1,7 @@
 //! QUIC endpoints: how quinn is set up, and the socket below it.
 
 use super::super::{Congestion, TransportError, Tuning, tls::Identity};
+use super::congestion::Yielding;
 use crate::limits::{IDLE_MS, LANES_MAX};
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
@@ -24,6 +25,8 @@ use std::{
 const DATAGRAM_BYTES_MAX: usize = 65_507;
 /// UDP payload of an Ethernet frame: batches are sized for it until something larger is sent.
 const ETHERNET_PAYLOAD_BYTES: usize = 1_472;
+/// UDP payload of a 9000-byte link over IPv6. More was seen to stall on loopback.
+const JUMBO_PAYLOAD_BYTES: u16 = 8_952;
 /// What every QUIC path must carry (RFC 9000, section 14).
 const PAYLOAD_BYTES_MIN: u16 = 1_200;
 
@@ -45,7 +48,7 @@ pub(in super::super) fn endpoint(socket: UdpSocket, server: Option<ServerConfig>
         Err(error) => return Err(failed(error)),
     };
     let mut config = EndpointConfig::default();
-    let receive_bytes = tuning.quic_datagram_bytes_max.max(ETHERNET_PAYLOAD_BYTES as u16);
+    let receive_bytes = tuning.quic_datagram_bytes_max.max(JUMBO_PAYLOAD_BYTES);
     if let Err(error) = config.max_udp_payload_size(receive_bytes) {
         tracing::warn!(%error, "datagram size not possible");
     }
@@ -56,14 +59,11 @@ pub(in super::super) fn endpoint(socket: UdpSocket, server: Option<ServerConfig>
 pub(in super::super) fn server_config(
     identity: &Identity,
     admission: Arc<dyn super::super::Admission>,
-    tuning: &Tuning,
 ) -> Result<ServerConfig, TransportError> {
     let alpn = [super::super::Protocol::Session.alpn(), super::super::Protocol::Pairing.alpn()];
     let tls =
         QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
-    let mut config = ServerConfig::with_crypto(Arc::new(tls));
-    config.transport_config(transport_config(Role::Listener, tuning));
-    Ok(config)
+    Ok(ServerConfig::with_crypto(Arc::new(tls)))
 }
 
 /// Windows, limits and timers, the same on both sides but for who opens the control stream.
@@ -82,8 +82,8 @@ pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<Tra
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS as u32))))
         .keep_alive_interval(Some(Duration::from_millis(IDLE_MS / 3)));
     match tuning.congestion {
-        Congestion::Cubic => config.congestion_controller_factory(Arc::new(congestion::CubicConfig::default())),
-        Congestion::Bbr => config.congestion_controller_factory(Arc::new(congestion::BbrConfig::default())),
+        Congestion::Cubic => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::CubicConfig::default())))),
+        Congestion::Bbr => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::BbrConfig::default())))),
     };
     Arc::new(config)
 }
@@ -94,7 +94,7 @@ const MTU_STEP_BYTES: u16 = 130;
 fn discovery(tuning: &Tuning) -> MtuDiscoveryConfig {
     let mut config = MtuDiscoveryConfig::default();
     config.upper_bound(tuning.quic_datagram_bytes_max.max(PAYLOAD_BYTES_MIN));
-    // With the default bound one probe, of the size that nearly every path takes, finds it: a session that has nothing to say stays small.
+    // With the default bound one probe, of the size that nearly every path takes, finds it: a session with nothing to say stays small.
     config.minimum_change(MTU_STEP_BYTES);
     config
 }

@@ -1,5 +1,6 @@
 //! QUIC (RFC 9000) by quinn: one bidirectional stream is the control stream, unidirectional streams are lanes.
 
+mod congestion;
 mod endpoint;
 mod streams;
 
@@ -22,7 +23,7 @@ use std::{
 use tokio::net::UdpSocket;
 
 /// How long a goodbye may take to leave.
-const FLUSH_LIMIT: Duration = Duration::from_millis(100);
+const FLUSH_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is asked whether it has left: quinn has no event for it.
 const FLUSH_POLL: Duration = Duration::from_millis(1);
 
@@ -57,17 +58,33 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     Ok(QuicConnection::new(connection, peer, dial.protocol, (send, receive)))
 }
 
+/// What incoming handshakes are held against.
+#[derive(Clone)]
+pub(super) struct Accept {
+    pub(super) config: quinn::ServerConfig,
+    pub(super) admission: Arc<dyn Admission>,
+    pub(super) tuning: super::Tuning,
+}
+
 /// Finishes a handshake that came in and holds the peer to what it may speak.
-pub(super) async fn accept(incoming: quinn::Incoming, admission: &dyn Admission) -> Result<QuicConnection, TransportError> {
-    let connection = incoming.await.map_err(ended)?;
+pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<QuicConnection, TransportError> {
+    let Accept { mut config, admission, tuning } = accept;
+    config.transport_config(transport_config(Role::Listener, &tuning));
+    let connection = incoming.accept_with(Arc::new(config)).map_err(ended)?.await.map_err(ended)?;
     let peer = peer(&connection)?;
     let protocol = protocol(&connection).ok_or(TransportError::Version)?;
-    if !admitted(admission, &peer, protocol) {
-        connection.close(VarInt::from_u32(CloseReason::Refused.code().into()), b"");
+    if !admitted(&*admission, &peer, protocol) {
+        hang_up(&connection, CloseReason::Refused);
         return Err(TransportError::Refused);
     }
     let control = connection.accept_bi().await.map_err(ended)?;
     Ok(QuicConnection::new(connection, peer, protocol, control))
+}
+
+/// Closes for `reason`, and sees to it that the peer is told at once.
+fn hang_up(connection: &quinn::Connection, reason: CloseReason) {
+    congestion::step_aside(connection);
+    connection.close(VarInt::from_u32(reason.code().into()), b"");
 }
 
 /// Ends only when `addr` is known not to answer. QUIC's own socket is not connected, so it never hears that a port is closed or
@@ -132,8 +149,8 @@ struct Handle {
     control: Mutex<Option<(quinn::SendStream, quinn::RecvStream)>>,
     /// Why we closed it: quinn tells only that we did.
     closed_for: OnceLock<CloseReason>,
-    /// Datagrams sent before the close.
-    datagrams_at_close: AtomicU64,
+    /// Datagrams sent before the goodbye: the next one is it.
+    sent_before: AtomicU64,
 }
 
 impl Drop for Handle {
@@ -145,8 +162,8 @@ impl Drop for Handle {
 impl Handle {
     fn close(&self, reason: CloseReason) {
         if self.closed_for.set(reason).is_ok() {
-            self.datagrams_at_close.store(self.connection.stats().udp_tx.datagrams, Ordering::Relaxed);
-            self.connection.close(VarInt::from_u32(reason.code().into()), b"");
+            self.sent_before.store(self.connection.stats().udp_tx.datagrams, Ordering::Relaxed);
+            hang_up(&self.connection, reason);
         }
     }
 }
@@ -159,7 +176,7 @@ impl QuicConnection {
             protocol,
             control: Mutex::new(Some(control)),
             closed_for: OnceLock::new(),
-            datagrams_at_close: AtomicU64::new(0),
+            sent_before: AtomicU64::default(),
         }))
     }
 
@@ -217,8 +234,7 @@ impl QuicConnection {
 
     pub(super) async fn flushed(&self) {
         let sent = async {
-            // The library does not count close frames: the first datagram after the call carries one.
-            while self.0.connection.stats().udp_tx.datagrams <= self.0.datagrams_at_close.load(Ordering::Relaxed) {
+            while self.0.connection.stats().udp_tx.datagrams <= self.0.sent_before.load(Ordering::Relaxed) {
                 tokio::time::sleep(FLUSH_POLL).await;
             }
         };

@@ -324,3 +324,58 @@ impl TcpLaneReceiver {
         read.map_err(|error| self.connection.lane_error(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{Admission, Connection, Dialer, Listener, Protocol, TransportKind, Tuning, connection::Inner, tls::Identity};
+    use super::*;
+    use crate::keys::DeviceKey;
+    use std::net::SocketAddr;
+
+    struct Everyone;
+
+    impl Admission for Everyone {
+        fn is_known(&self, _: &DeviceId) -> bool {
+            true
+        }
+        fn pairing_open(&self) -> bool {
+            false
+        }
+    }
+
+    /// A lane to the listener, opened with whatever token, by whatever device.
+    async fn rogue(addr: SocketAddr, listener: &DeviceKey, device: &DeviceKey, token: Token) -> TlsStream {
+        let identity = Identity::new(device).unwrap();
+        let dial = Dial { addr, identity, expected: listener.id(), tuning: Tuning::default() };
+        let lane = LaneDialer::new(dial, token).lane(Direction::ToListener).await.unwrap();
+        lane.stream.write(b"rogue").await.unwrap();
+        lane.stream
+    }
+
+    fn true_token(connection: &Connection) -> Token {
+        let Inner::Tcp(connection) = &connection.0 else { unreachable!("dialled over TCP") };
+        token(&connection.shared().stream).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lane_with_a_wrong_token_or_of_another_device_is_dropped() {
+        let (client, server, other) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]), DeviceKey::from_seed(&[3; 32]));
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = Listener::bind(&[loopback], &server, Arc::new(Everyone), Tuning::default()).unwrap();
+        let addr = listener.local_addrs().1[0];
+        let dialer = Dialer::new(&client, Tuning::default()).unwrap();
+        let dialled = dialer.dial(addr, server.id(), Protocol::Session, TransportKind::Tcp).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+
+        let _guessed = rogue(addr, &server, &client, [7; TOKEN_BYTES]).await;
+        let stolen = rogue(addr, &server, &other, true_token(&dialled)).await;
+        assert!(!matches!(stolen.read(&mut BytesMut::new(), 1).await, Ok(1..)), "the listener hangs up");
+
+        let mut lane = dialled.open_lane().await.unwrap();
+        lane.send(Bytes::from_static(b"true")).await.unwrap();
+        lane.finish().await.unwrap();
+        let mut received = BytesMut::with_capacity(100);
+        accepted.accept_lane().await.unwrap().read(&mut received).await.unwrap();
+        assert_eq!(received, "true");
+    }
+}

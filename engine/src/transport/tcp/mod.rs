@@ -241,10 +241,10 @@ impl Shared {
 
     async fn say_goodbye(&self) {
         let mut last = self.writing.lock().await;
-        if let Some(reason) = self.end_so_far().and_then(|end| goodbye(&end)) {
-            if let Err(error) = self.write_frame(&mut last, &control::close(reason), &Bytes::new()).await {
-                tracing::debug!(%error, "the peer does not hear the goodbye");
-            }
+        if let Some(reason) = self.end_so_far().and_then(|end| goodbye(&end))
+            && let Err(error) = self.write_frame(&mut last, &control::close(reason), &Bytes::new()).await
+        {
+            tracing::debug!(%error, "the peer does not hear the goodbye");
         }
         self.stream.say_goodbye().await;
     }

@@ -71,7 +71,7 @@ pub(super) fn add(vault: &Vault, options: &AddOptions, watch: &dyn Watch) -> Res
         if retry.is_empty() || options.dry_run {
             break;
         }
-        let again = retry.into_iter().map(|found| refresh(found).map_err(|(path, error)| (path, error)));
+        let again = retry.into_iter().map(refresh);
         let round = if round + 1 == ROUNDS { Round::Last } else { Round::Again };
         retry = pass(vault, again, false, round, &mut report, watch)?;
     }

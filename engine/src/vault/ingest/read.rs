@@ -101,8 +101,14 @@ impl<'a> Reader<'a> {
     /// Copies, hashes and, unless the vault has it, seals one piece.
     pub(super) fn seal(&self, data: &[u8], permit: Permit) -> Result<Piece, VaultError> {
         let draft = self.keys.draft(data, self.gate.buffer());
-        let known = self.vault.known_chunks(&[draft.plaintext_id()])?;
-        Ok(self.finish(draft, known.first().copied().flatten(), permit))
+        match self.vault.known_chunks(&[draft.plaintext_id()]) {
+            Ok(known) => Ok(self.finish(draft, known.first().copied().flatten(), permit)),
+            Err(error) => {
+                // Nobody else gives it back, and whoever cuts the next pieces waits for it.
+                self.gate.leave(permit);
+                Err(error)
+            }
+        }
     }
 
     /// Reads and seals a group of small files, links and directories.
@@ -157,7 +163,7 @@ impl<'a> Reader<'a> {
 
     fn finish(&self, draft: Draft, known: Option<KnownChunk>, permit: Permit) -> Piece {
         if let Some(KnownChunk { chunk, present: true }) = known {
-            let reference = ChunkRef { chunk, plaintext: draft.plaintext_id(), length: draft.length() as u32 };
+            let reference = ChunkRef { chunk, plaintext: draft.plaintext_id(), length: draft.length() };
             self.gate.recycle(draft.into_buffer());
             return Piece { reference, frame: None, listed: true, permit };
         }

@@ -231,8 +231,9 @@ impl<'a> Writer<'a> {
     fn commit(&mut self) -> Result<(), VaultError> {
         let batch = std::mem::take(&mut self.batch);
         let mut put_by = None;
+        // Also without an event: a chunk whose pack was lost may have come back for a value that stands as it is.
+        self.pack.checkpoint()?;
         if !batch.operations.is_empty() || !batch.entries.is_empty() {
-            self.pack.checkpoint()?;
             let lists = batch.entries.chunks(LIST_ENTRIES_MAX).map(|entries| ChunkList::new(entries.to_vec()));
             let event = self.vault.append(&batch.operations, lists.collect::<Result<_, _>>().map_err(VaultError::internal)?)?;
             self.vault.catch_up()?;

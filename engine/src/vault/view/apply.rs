@@ -11,7 +11,7 @@ use crate::{
     id::{EventId, ReplicaId},
     merge::{self, OpenedEvent, Place},
 };
-use rusqlite::{CachedStatement, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::ops::Range;
 
 /// What became of a batch.
@@ -216,8 +216,8 @@ impl<'t> Writer<'t> {
     }
 }
 
-fn frontier(transaction: &Transaction<'_>) -> Result<Frontier, ViewError> {
-    let mut statement = transaction.prepare_cached("SELECT author, sequence FROM frontier")?;
+pub(super) fn frontier(connection: &Connection) -> Result<Frontier, ViewError> {
+    let mut statement = connection.prepare_cached("SELECT author, sequence FROM frontier")?;
     let dots =
         statement.query_map([], |row| Ok(Dot { author: ReplicaId::from_bytes(row.get(0)?), sequence: row.get::<_, i64>(1)? as u64 }))?;
     Ok(dots.collect::<Result<_, _>>()?)

@@ -39,6 +39,9 @@ impl FileState {
     }
 }
 
+/// A file as it was read last, and the event that stands for its key now.
+pub type StandingFile = (FileState, Option<EventId>);
+
 impl View {
     /// For each absolute path, in order, what is known of the file: about two microseconds each when asked for many at once.
     ///
@@ -74,7 +77,7 @@ impl View {
     ///
     /// # Errors
     /// [`ViewError`] when the file of the view cannot be read.
-    pub fn standing_files(&self, paths: &[&[u8]]) -> Result<Vec<Option<(FileState, Option<EventId>)>>, ViewError> {
+    pub fn standing_files(&self, paths: &[&[u8]]) -> Result<Vec<Option<StandingFile>>, ViewError> {
         let sql = format!(
             "SELECT {COLUMNS}, (SELECT e.id FROM maximal v CROSS JOIN event e ON e.number = v.event
              WHERE v.key = file.key AND v.standing IN (1, 2) AND v.action = 0) FROM file WHERE path = ?1"

@@ -30,13 +30,13 @@ mod schema;
 mod tests;
 
 pub use apply::Outcome;
-pub use files::FileState;
+pub use files::{FileState, StandingFile};
 pub use read::{Counts, Deleted};
 pub use row::{Standing, VersionRow};
 pub use schema::CACHE_KIB;
 
 use crate::{
-    event::Dot,
+    event::{Dot, Frontier},
     id::{EventId, ReplicaId, VaultId},
 };
 use rusqlite::{Connection, ErrorCode};
@@ -125,6 +125,14 @@ impl View {
     pub fn discard(path: &Path) -> Result<(), ViewError> {
         let _lock = schema::lock(path)?;
         schema::remove(path)
+    }
+
+    /// The events that it has seen.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be read.
+    pub fn frontier(&self) -> Result<Frontier, ViewError> {
+        apply::frontier(&self.connection)
     }
 
     /// The place in the log up to which the view is true. Should the log end before it, the log was put back to an older state

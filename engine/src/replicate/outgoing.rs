@@ -1,0 +1,122 @@
+//! Messages on their way to the peer, and how much of them waits.
+//!
+//! The session may say something at any time, so the queue has no end of its own. What it says by itself is bounded by windows that
+//! the peer has to open; what it answers is not: a peer could ask for chunks inline, for ever, and never read them. Whoever answers
+//! therefore waits for room here before it reads a chunk, and the peer's wants stay unanswered, of which it may have a few only.
+//! Reading what the peer says goes on meanwhile, so two peers that both have much to say never wait for each other.
+
+use bytes::Bytes;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc;
+
+/// Bytes that may wait before answers are held back: enough to keep a fast link busy.
+const WAITING_BYTES_MAX: usize = 8 << 20;
+
+#[derive(Debug, Default)]
+struct Level {
+    bytes: usize,
+    closed: bool,
+}
+
+/// How much waits. Shared by who says, who sends and who answers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Gauge(Arc<(Mutex<Level>, Condvar)>);
+
+impl Gauge {
+    fn level(&self) -> MutexGuard<'_, Level> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Blocks until there is room for answers, or nobody sends any more.
+    pub(super) fn wait_for_room(&self) {
+        let mut level = self.level();
+        while level.bytes > WAITING_BYTES_MAX && !level.closed {
+            level = self.0.1.wait(level).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Where the session's messages go.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    messages: mpsc::UnboundedSender<Bytes>,
+    gauge: Gauge,
+}
+
+/// What is to be sent, in order. Dropped, it lets everybody go who waits for room.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    messages: mpsc::UnboundedReceiver<Bytes>,
+    gauge: Gauge,
+}
+
+/// A queue of messages, both ends of it, and its gauge.
+pub(super) fn queue() -> (Outgoing, Outbound, Gauge) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let gauge = Gauge::default();
+    (Outgoing { messages: sender, gauge: gauge.clone() }, Outbound { messages: receiver, gauge: gauge.clone() }, gauge)
+}
+
+impl Outgoing {
+    /// Queues a message. If nobody sends any more the connection is gone, and the control stream says why.
+    pub(super) fn say(&self, message: Bytes) {
+        let bytes = message.len();
+        self.gauge.level().bytes += bytes;
+        if self.messages.send(message).is_err() {
+            self.gauge.level().bytes -= bytes;
+        }
+    }
+}
+
+impl Outbound {
+    /// The next message; none when nothing more will be said. It waits no longer once [`Outbound::sent`] is called.
+    pub(super) async fn next(&mut self) -> Option<Bytes> {
+        self.messages.recv().await
+    }
+
+    /// A message of `bytes` has been handed to the transport.
+    pub(super) fn sent(&self, bytes: usize) {
+        self.gauge.level().bytes -= bytes;
+        self.gauge.0.1.notify_all();
+    }
+}
+
+impl Drop for Outbound {
+    fn drop(&mut self) {
+        self.gauge.level().closed = true;
+        self.gauge.0.1.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn full() -> (Outgoing, Outbound, Gauge) {
+        let (outgoing, outbound, gauge) = queue();
+        outgoing.say(Bytes::from(vec![0; WAITING_BYTES_MAX + 1]));
+        (outgoing, outbound, gauge)
+    }
+
+    #[test]
+    fn answers_wait_for_room_until_a_message_is_sent() {
+        let (outgoing, outbound, gauge) = full();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| gauge.wait_for_room());
+            outbound.sent(WAITING_BYTES_MAX + 1);
+            waiting.join().unwrap();
+        });
+        outgoing.say(Bytes::from_static(b"more"));
+        gauge.wait_for_room();
+    }
+
+    #[test]
+    fn nobody_waits_for_a_connection_that_is_gone() {
+        let (_outgoing, outbound, gauge) = full();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| gauge.wait_for_room());
+            drop(outbound);
+            waiting.join().unwrap();
+        });
+    }
+}

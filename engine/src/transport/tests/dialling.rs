@@ -1,0 +1,226 @@
+//! Who gets in, who does not, and what happens when the network does not play along.
+
+use super::*;
+
+async fn refusal(connection: Result<Connection, TransportError>) -> TransportError {
+    match connection {
+        Ok(connection) => timeout(LIMIT, connection.closed()).await.expect("a refusal comes at once"),
+        Err(error) => error,
+    }
+}
+
+#[tokio::test]
+async fn another_key_than_expected_is_a_changed_identity() {
+    let net = Net::new();
+    let dialer = Dialer::new(&net.client, Tuning::default()).unwrap();
+    for kind in WIRES {
+        let error = dialer.dial(net.addr(), key(9).id(), Protocol::Session, kind).await.err().unwrap();
+        let TransportError::WrongPeer { expected, found } = error else { panic!("{kind}: {error:?}") };
+        assert_eq!((expected, found), (key(9).id(), net.server.id()));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_device_is_refused_and_never_surfaces() {
+    let net = Net::new();
+    for kind in WIRES {
+        for protocol in [Protocol::Session, Protocol::Pairing] {
+            let error = refusal(net.dial_as(&key(9), protocol, kind).await).await;
+            assert!(matches!(error, TransportError::Refused), "{kind}: {error:?}");
+        }
+        let (_, accepted) = net.pair(kind).await;
+        assert_eq!(accepted.peer(), net.client.id());
+    }
+}
+
+#[tokio::test]
+async fn while_pairing_is_open_a_stranger_may_pair_and_nothing_else() {
+    let net = Net::new();
+    net.admission.pairing.store(true, Ordering::SeqCst);
+    for kind in WIRES {
+        let error = refusal(net.dial_as(&key(9), Protocol::Session, kind).await).await;
+        assert!(matches!(error, TransportError::Refused), "{kind}: {error:?}");
+        let dialled = net.dial_as(&key(9), Protocol::Pairing, kind).await.unwrap();
+        let accepted = net.listener.accept().await.unwrap();
+        assert_eq!((accepted.peer(), accepted.protocol(), dialled.protocol()), (key(9).id(), Protocol::Pairing, Protocol::Pairing));
+    }
+}
+
+#[tokio::test]
+async fn a_device_that_is_removed_is_refused_from_then_on() {
+    struct Once(AtomicBool);
+    impl Admission for Once {
+        fn is_known(&self, _: &DeviceId) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+        fn pairing_open(&self) -> bool {
+            false
+        }
+    }
+    let admission = Arc::new(Once(AtomicBool::new(true)));
+    let listener = Listener::bind(&[LOOPBACK], &key(2), admission.clone(), Tuning::default()).unwrap();
+    let dialer = Dialer::new(&key(1), Tuning::default()).unwrap();
+    let addr = listener.local_addrs().0[0];
+    for kind in WIRES {
+        admission.0.store(true, Ordering::SeqCst);
+        let dialled = dialer.dial(addr, key(2).id(), Protocol::Session, kind).await.unwrap();
+        let _accepted = listener.accept().await.unwrap();
+        admission.0.store(false, Ordering::SeqCst);
+        let error = refusal(dialer.dial(addr, key(2).id(), Protocol::Session, kind).await).await;
+        assert!(matches!(error, TransportError::Refused), "{kind}: {error:?}");
+        drop(dialled);
+    }
+}
+
+#[tokio::test]
+async fn noise_and_silence_do_not_disturb_a_good_connection() {
+    let net = Net::new();
+    let mut silent = Vec::new();
+    for _ in 0..2 * crate::limits::HANDSHAKES_MAX {
+        silent.push(TcpStream::connect(net.addr()).await.unwrap());
+    }
+    for noise in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0x16, 3, 1, 0xff, 0xff], &[0; 70_000], &[0xff; 40_000]] {
+        let mut stream = TcpStream::connect(net.addr()).await.unwrap();
+        // The listener may hang up before all of it is written.
+        drop(stream.write_all(noise).await);
+        let mut answer = Vec::new();
+        drop(timeout(Duration::from_millis(20), stream.read_to_end(&mut answer)).await);
+        let udp = UdpSocket::bind(LOOPBACK).await.unwrap();
+        for first in [0x00, 0x40, 0xc0, 0xff] {
+            let datagram = [&[first], &noise[..noise.len().min(1_300)]].concat();
+            udp.send_to(&datagram, net.addr()).await.unwrap();
+        }
+    }
+    for kind in WIRES {
+        let (dialled, accepted) = timeout(LIMIT, net.pair(kind)).await.unwrap();
+        let (mut sender, _receiver) = dialled.take_control().unwrap();
+        sender.send(Bytes::from_static(b"hello")).await.unwrap();
+        assert_eq!(accepted.take_control().unwrap().1.recv().await.unwrap().unwrap(), "hello");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_in_the_middle_of_a_message_is_an_error() {
+    let (a, b, cut) = cuttable_pair(key(1).id(), key(2).id());
+    let (mut to_b, _from_b) = a.take_control().unwrap();
+    let (_to_a, mut from_a) = b.take_control().unwrap();
+    cut.cut_after(150);
+    to_b.send(pattern(100)).await.unwrap();
+    assert!(matches!(to_b.send(pattern(100)).await, Err(TransportError::Io { .. })));
+    assert_eq!(from_a.recv().await.unwrap().unwrap(), pattern(100));
+    assert!(matches!(from_a.recv().await, Err(TransportError::Io { .. })));
+}
+
+/// Passes bytes between a dialer and a listener, and stops after so many from the dialer.
+async fn relay(from: TcpListener, to: SocketAddr, mut budget: usize) {
+    let (mut dialer, _) = from.accept().await.unwrap();
+    let mut listener = TcpStream::connect(to).await.unwrap();
+    let (mut up, mut down) = (vec![0; 4_096], vec![0; 4_096]);
+    while budget > 0 {
+        tokio::select! {
+            read = dialer.read(&mut up) => {
+                let count = read.unwrap().min(budget);
+                listener.write_all(&up[..count]).await.unwrap();
+                budget -= count;
+            }
+            read = listener.read(&mut down) => {
+                let count = read.unwrap();
+                dialer.write_all(&down[..count]).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tcp_connection_cut_in_the_middle_of_a_message_is_an_error_on_both_ends() {
+    let net = Net::new();
+    let between = TcpListener::bind(LOOPBACK).await.unwrap();
+    let addr = between.local_addr().unwrap();
+    let relayed = tokio::spawn(relay(between, net.addr(), 100_000));
+    let dialer = Dialer::new(&net.client, Tuning::default()).unwrap();
+    let dialled = dialer.dial(addr, net.server.id(), Protocol::Session, TransportKind::Tcp).await.unwrap();
+    let accepted = net.listener.accept().await.unwrap();
+    let (mut sender, mut answers) = dialled.take_control().unwrap();
+    let (_, mut receiver) = accepted.take_control().unwrap();
+    let (_, received, answered) =
+        timeout(LIMIT, async { tokio::join!(sender.send(pattern(MIB)), receiver.recv(), answers.recv()) }).await.unwrap();
+    assert!(received.is_err() && answered.is_err(), "{received:?} {answered:?}");
+    relayed.await.unwrap();
+}
+
+#[tokio::test]
+async fn with_udp_blocked_tcp_takes_over_after_a_second() {
+    let (client, server) = (key(1), key(2));
+    let admission = Arc::new(Known { devices: vec![client.id()], pairing: AtomicBool::new(false) });
+    let listener = Listener::bind_only(TransportKind::Tcp, &[LOOPBACK], &server, admission, Tuning::default()).unwrap();
+    let addr = listener.local_addrs().1[0];
+    let dialer = Dialer::new(&client, Tuning::default()).unwrap();
+
+    // Nothing listens on UDP: the system says so and nobody waits.
+    let start = Instant::now();
+    let connection = dialer.dial_auto(&[addr], server.id(), Protocol::Session, Choice::Auto).await.unwrap();
+    assert!(connection.kind() == TransportKind::Tcp && start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+
+    let _swallows = UdpSocket::bind(addr).await.unwrap();
+    let start = Instant::now();
+    let connection = dialer.dial_auto(&[addr], server.id(), Protocol::Session, Choice::Auto).await.unwrap();
+    assert!(connection.kind() == TransportKind::Tcp && start.elapsed() < Duration::from_millis(1_800), "{:?}", start.elapsed());
+    let error = dialer.dial_auto(&[addr], key(9).id(), Protocol::Session, Choice::Auto).await;
+    assert!(matches!(error, Err(TransportError::WrongPeer { .. })));
+}
+
+#[tokio::test]
+async fn closed_ports_are_unreachable_at_once_and_each_is_named() {
+    let addr = Net::new().addr();
+    let dialer = Dialer::new(&key(1), Tuning::default()).unwrap();
+    let start = Instant::now();
+    let error = dialer.dial_auto(&[addr], key(2).id(), Protocol::Session, Choice::Auto).await.err().unwrap();
+    let TransportError::Unreachable { causes } = &error else { panic!("{error:?}") };
+    let kinds: Vec<_> = causes.iter().map(|cause| cause.kind).collect();
+    assert_eq!(kinds, [TransportKind::Quic, TransportKind::Tcp], "{error}");
+    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn quic_wins_where_both_work() {
+    let net = Net::new();
+    let dialer = Dialer::new(&net.client, Tuning::default()).unwrap();
+    let connection = dialer.dial_auto(&[net.addr()], net.server.id(), Protocol::Session, Choice::Auto).await.unwrap();
+    assert_eq!(connection.kind(), TransportKind::Quic);
+    assert_eq!(connection.remote_addr(), Some(net.addr()));
+    assert!(connection.stats().rtt.is_some());
+}
+
+#[tokio::test]
+async fn a_dual_stack_listener_answers_on_both_families() {
+    let any: SocketAddr = "[::]:0".parse().unwrap();
+    if std::net::UdpSocket::bind(any).is_err() {
+        return;
+    }
+    let net = Net::on(any);
+    let dialer = Dialer::new(&net.client, Tuning::default()).unwrap();
+    let port = net.addr().port();
+    for host in ["127.0.0.1", "::1", "::ffff:127.0.0.1"] {
+        for kind in WIRES {
+            let addr = SocketAddr::new(host.parse().unwrap(), port);
+            let (dialled, accepted) = tokio::join!(dialer.dial(addr, net.server.id(), Protocol::Session, kind), net.listener.accept());
+            let seen = accepted.unwrap().remote_addr().unwrap();
+            assert_eq!(seen.is_ipv4(), dialled.unwrap().remote_addr().unwrap().is_ipv4(), "{host} {kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_closed_listener_accepts_nobody_and_keeps_what_it_has() {
+    for kind in WIRES {
+        let net = Net::new();
+        let (dialled, accepted) = net.pair(kind).await;
+        net.listener.close();
+        let late = timeout(Duration::from_millis(200), net.dial_as(&net.client, Protocol::Session, kind)).await;
+        assert!(!matches!(late, Ok(Ok(_))));
+        let (mut sender, _receiver) = dialled.take_control().unwrap();
+        sender.send(Bytes::from_static(b"still here")).await.unwrap();
+        assert_eq!(accepted.take_control().unwrap().1.recv().await.unwrap().unwrap(), "still here");
+        assert!(timeout(LIMIT, net.listener.accept()).await.unwrap().is_none());
+    }
+}

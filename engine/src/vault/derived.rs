@@ -1,0 +1,210 @@
+//! What an open vault derives from its log: the view, followed as the log grows, and begun again when it cannot be true.
+//!
+//! The view is a cache in a file of its own, so it can be wrong in two ways that a user must never meet: the file is damaged, or
+//! the log was put back to an older state behind its back (a backup, another copy of the directory). Either way it is thrown away
+//! and the log applied from its start, once; what is wrong after that is reported.
+//!
+//! An event whose body makes no sense is one without operations here. A replica that holds no key can sign such an event, and it
+//! must not keep those that do from reading everything else.
+
+use super::{
+    Sealing, Vault, VaultError,
+    view::{Outcome, Position, View, ViewError},
+};
+use crate::{
+    event::{Event, Operation},
+    id::{ReplicaId, VaultId},
+    limits::EVENT_BODY_BYTES_MAX,
+    merge::OpenedEvent,
+    store::{LogPosition, StoreError},
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// The view of one open vault.
+#[derive(Debug)]
+pub(super) struct Derived {
+    /// None for a view in memory.
+    path: Option<PathBuf>,
+    vault: VaultId,
+    replica: ReplicaId,
+    view: Mutex<View>,
+    /// A second connection for look-ups of ingest, which must not wait for the writer's transactions. None for a view in memory.
+    lookups: Option<Mutex<View>>,
+    /// Whether the view has been held against the log since the vault was opened.
+    compared: AtomicBool,
+}
+
+impl Derived {
+    /// Opens the view at `path`, or one in memory.
+    pub(super) fn open(path: Option<PathBuf>, vault: &VaultId, replica: &ReplicaId) -> Result<Self, ViewError> {
+        let view = Mutex::new(View::open(path.as_deref(), vault, replica)?);
+        let lookups = path.as_deref().map(|path| View::open(Some(path), vault, replica)).transpose()?.map(Mutex::new);
+        Ok(Self { path, vault: *vault, replica: *replica, view, lookups, compared: AtomicBool::new(false) })
+    }
+
+    /// The view.
+    pub(super) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view, through the connection that waits for no writer.
+    pub(super) fn lookups(&self) -> MutexGuard<'_, View> {
+        self.lookups.as_ref().unwrap_or(&self.view).lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Throws the view away; it stands before the whole log then.
+    fn begin_again(&self) -> Result<(), ViewError> {
+        let mut view = self.view();
+        if let Some(path) = &self.path {
+            View::discard(path)?;
+        }
+        *view = View::open(self.path.as_deref(), &self.vault, &self.replica)?;
+        if let Some(lookups) = &self.lookups {
+            *lookups.lock().unwrap_or_else(PoisonError::into_inner) = View::open(self.path.as_deref(), &self.vault, &self.replica)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why the view could not follow the log.
+enum Stray {
+    /// It says what the log does not say: begin again.
+    Untrue(String),
+    Failed(VaultError),
+}
+
+impl From<ViewError> for Stray {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::Damaged(_) | ViewError::OutOfOrder { .. } => Self::Untrue(error.to_string()),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+impl From<VaultError> for Stray {
+    fn from(error: VaultError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for Stray {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Stray> for VaultError {
+    fn from(stray: Stray) -> Self {
+        match stray {
+            Stray::Untrue(reason) => Self::Damaged(reason),
+            Stray::Failed(error) => error,
+        }
+    }
+}
+
+impl Vault {
+    fn derived(&self) -> Result<&Derived, VaultError> {
+        self.sealing().map(|Sealing { derived, .. }| derived)
+    }
+
+    /// Brings the view up to the end of the log.
+    pub(super) fn catch_up(&self) -> Result<(), VaultError> {
+        self.store().refresh()?;
+        match self.follow() {
+            Err(Stray::Untrue(reason)) => self.rebuild(&reason),
+            followed => Ok(followed?),
+        }
+    }
+
+    /// Asks the view. Should it prove damaged, it is rebuilt and asked again.
+    pub(super) fn ask<T>(&self, question: impl Fn(&mut View) -> Result<T, ViewError>) -> Result<T, VaultError> {
+        self.ask_through(Derived::view, question)
+    }
+
+    /// Asks the view without waiting for who writes to it.
+    pub(super) fn look_up<T>(&self, question: impl Fn(&mut View) -> Result<T, ViewError>) -> Result<T, VaultError> {
+        self.ask_through(Derived::lookups, question)
+    }
+
+    fn ask_through<T>(
+        &self,
+        connection: for<'d> fn(&'d Derived) -> MutexGuard<'d, View>,
+        question: impl Fn(&mut View) -> Result<T, ViewError>,
+    ) -> Result<T, VaultError> {
+        let derived = self.derived()?;
+        // Let go of before rebuilding takes it.
+        let answer = question(&mut connection(derived));
+        match answer.map_err(Stray::from) {
+            Err(Stray::Untrue(reason)) => {
+                self.rebuild(&reason)?;
+                Ok(question(&mut connection(derived))?)
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    fn rebuild(&self, reason: &str) -> Result<(), VaultError> {
+        tracing::warn!("the view of the vault is rebuilt from the log: {reason}");
+        self.derived()?.begin_again()?;
+        Ok(self.follow()?)
+    }
+
+    fn follow(&self) -> Result<(), Stray> {
+        let derived = self.derived()?;
+        let mut view = derived.view();
+        self.compare(&view, derived)?;
+        loop {
+            let start = view.position()?;
+            let events = self.store().events_from(log_position(start), EVENT_BODY_BYTES_MAX)?;
+            let Some((next, _)) = events.last() else { return Ok(()) };
+            let next = *next;
+            let opened: Vec<OpenedEvent> = events.iter().map(|(_, event)| self.opened(event)).collect::<Result<_, _>>()?;
+            match view.apply(&opened, start..(next.segment, next.offset))? {
+                // Another process was faster: ask again where the view stands.
+                Outcome::Applied | Outcome::Overtaken => {}
+            }
+        }
+    }
+
+    /// Holds the view against the log: everything that it has seen must be there, and nothing else before its position. Costs a
+    /// look-up an author, so it is done once, and again when the log ends before the view.
+    fn compare(&self, view: &View, derived: &Derived) -> Result<(), Stray> {
+        let position = log_position(view.position()?);
+        let beyond_end = position > self.store().log_end();
+        if derived.compared.swap(true, Ordering::Relaxed) && !beyond_end {
+            return Ok(());
+        }
+        let seen = view.frontier()?;
+        let begins = self.store().first_beyond(&seen)?;
+        if beyond_end || !self.store().frontier().covers(&seen) || begins.is_some_and(|begins| begins < position) {
+            return Err(Stray::Untrue("the log is not the one that it was made from".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn opened(&self, event: &Event) -> Result<OpenedEvent, VaultError> {
+        Ok(OpenedEvent::new(event, self.readable_operations_of(event)?))
+    }
+
+    /// The operations of an event; none if its body makes no sense.
+    pub(super) fn readable_operations_of(&self, event: &Event) -> Result<Vec<Operation>, VaultError> {
+        match self.operations_of(event) {
+            Err(VaultError::Damaged(reason)) => {
+                tracing::warn!("passed over: {reason}");
+                Ok(Vec::new())
+            }
+            operations => operations,
+        }
+    }
+}
+
+fn log_position((segment, offset): Position) -> LogPosition {
+    LogPosition { segment, offset }
+}

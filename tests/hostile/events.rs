@@ -1,0 +1,162 @@
+//! A member that offers events and lists which break the rules of the log.
+
+use crate::{
+    peer::{Author, EvilPeer, chunk, frames_of, list_of, new_device},
+    world::World,
+};
+use mirror_engine::{
+    event::{Dot, Event, EventHeader, Frontier},
+    frame::{FrameBuf, Kind},
+    id::{EventId, ReplicaId, VaultId},
+    keys::DeviceKey,
+    limits::EVENT_LISTS_MAX,
+    replicate::ReplicateError,
+    session::{
+        ByeCode, Message,
+        message::{Promise, Timing},
+    },
+    transport::TransportKind,
+};
+
+/// Offers `frames` and returns the server's last word and its error.
+async fn offered(world: &mut World, device: &DeviceKey, frames: Vec<u8>) -> (Option<ByeCode>, ReplicateError) {
+    let mut peer = EvilPeer::greeted(world, device, TransportKind::Tcp).await;
+    peer.offer(frames).await;
+    let (heard, _) = peer.until_the_end().await;
+    let bye = heard.into_iter().find_map(|message| if let Message::Bye { code, .. } = message { Some(code) } else { None });
+    (bye, world.next_error().await)
+}
+
+async fn assert_refused(world: &mut World, device: &DeviceKey, frames: Vec<u8>, what: &str) {
+    let before = world.vault.store().root();
+    let (bye, error) = offered(world, device, frames).await;
+    assert_eq!(bye, Some(ByeCode::Violation), "{what}: {error}");
+    assert!(matches!(error, ReplicateError::Peer(_)), "{what}: {error}");
+    assert_eq!(world.vault.store().root(), before, "{what}");
+    assert!(world.vault.store().journal_pending().unwrap().is_empty(), "{what}");
+}
+
+fn changed(author: &Author<'_>, change: impl FnOnce(&mut EventHeader)) -> Event {
+    let mut header = author.header.clone();
+    change(&mut header);
+    Event::sign(header, b"body", author.device).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_break_a_rule_are_refused_and_leave_nothing() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let author = Author::new(&world, &device);
+    let nobody = Dot { author: ReplicaId::from_bytes([9; 32]), sequence: 3 };
+    let mut forged = author.event().record().to_vec();
+    // The signature ends where the body of four bytes begins.
+    let signature_end = forged.len() - 5;
+    forged[signature_end] ^= 1;
+    let missing = EventId::from_bytes([5; 32]);
+    let cases = [
+        ("a forged signature", FrameBuf::new(Kind::Event, &forged)),
+        ("another vault", changed(&author, |header| header.vault = VaultId::from_bytes([4; 32])).to_frame()),
+        ("a leap in time", changed(&author, |header| header.lamport = 1 << 40).to_frame()),
+        ("a missing dependency", changed(&author, |header| header.deps = Frontier::from_iter([nobody])).to_frame()),
+        ("a gap in its log", changed(&author, |header| (header.sequence, header.previous) = (2, Some(missing))).to_frame()),
+        ("no event at all", FrameBuf::new(Kind::Event, b"nonsense")),
+        ("nothing", FrameBuf::new(Kind::Event, b"")),
+        ("a chunk among events", chunk(1)),
+    ];
+    for (what, frame) in cases {
+        assert_refused(&mut world, &device, frame.into_bytes(), what).await;
+    }
+    world.assert_sound().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_lie_are_refused() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let (a, b) = (chunk(1), chunk(2));
+    let list = list_of(&[&a, &b]);
+    let author = Author::new(&world, &device).naming(&list);
+    let entry = &list.record()[..36];
+    let raw = |record: &[u8]| FrameBuf::new(Kind::List, record).into_bytes();
+    let cases = [
+        ("no list", author.event().to_frame().into_bytes()),
+        ("too few entries", frames_of(&changed(&author, |header| header.lists[0].entries = 1), &[&list])),
+        ("more bytes than its chunks have", frames_of(&changed(&author, |header| header.lists[0].bytes = u64::MAX), &[&list])),
+        ("another list", frames_of(&author.event(), &[&list_of(&[&a])])),
+        ("a chunk twice", raw(&[entry, entry].concat())),
+        ("a chunk without bytes", raw(&[&entry[..32], &[0; 4]].concat())),
+        ("a chunk of 4 GiB", raw(&[&entry[..32], &[0xff; 4]].concat())),
+        ("no entries", raw(&[])),
+        ("half an entry", raw(&entry[..18])),
+    ];
+    for (what, frames) in cases {
+        assert_refused(&mut world, &device, frames, what).await;
+    }
+    world.assert_sound().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lists_that_no_event_names_end_the_session() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let lists = |from: usize, count: usize| {
+        let list = move |n: usize| list_of(&[&FrameBuf::new(Kind::Chunk, &n.to_le_bytes())]).to_frame().into_bytes();
+        (from..from + count).flat_map(list).collect::<Vec<u8>>()
+    };
+    assert_refused(&mut world, &device, lists(0, EVENT_LISTS_MAX + 1), "too many at once").await;
+    let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
+    for n in 0..=EVENT_LISTS_MAX {
+        peer.offer(lists(n, 1)).await;
+    }
+    peer.until_the_end().await;
+    assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
+    world.assert_sound().await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_event_with_the_same_number_is_a_fork() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let author = Author::new(&world, &device);
+    let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
+    peer.offer(author.event().to_frame().into_bytes()).await;
+    let (dot, held) = (author.dot(), author.event().id());
+    peer.hear_until(|message| matches!(message, Message::Applied { frontier, .. } if frontier.contains(&dot)).then_some(())).await;
+    drop(peer);
+    world.next_served().await;
+    let other = changed(&author, |header| header.wall_ms = 2);
+    let (_, error) = offered(&mut world, &device, other.to_frame().into_bytes()).await;
+    assert!(matches!(error, ReplicateError::Fork(_)), "{error}");
+    assert_eq!(world.vault.store().event(&dot).unwrap().unwrap().id(), held, "the one that was here first stays");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_events_with_one_number_in_one_session_are_a_fork() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let chunk = chunk(3);
+    let list = list_of(&[&chunk]);
+    let author = Author::new(&world, &device).naming(&list);
+    // The first waits for its chunk when the second comes.
+    let both = [frames_of(&author.event(), &[&list]), frames_of(&changed(&author, |header| header.wall_ms = 2), &[&list])].concat();
+    let (_, error) = offered(&mut world, &device, both).await;
+    assert!(matches!(error, ReplicateError::Fork(_)), "{error}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_no_hello_announced_are_refused() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let frames = Author::new(&world, &device).event().to_frame().into_bytes().into();
+    let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
+    peer.say(&Message::Events { timing: Timing::Early, promise: Promise::None, frames }).await;
+    peer.until_the_end().await;
+    assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
+    world.assert_sound().await;
+    world.end().await;
+}

@@ -1,0 +1,110 @@
+//! Programs that run beside a test and end with it.
+
+use super::{Ran, until};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+/// A command that is under way.
+pub(crate) struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    pub(crate) stdin: Option<ChildStdin>,
+}
+
+impl Running {
+    pub(super) fn start(mut command: Command) -> Self {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { stdin: child.stdin.take(), child, stdout }
+    }
+
+    /// Reads records from stdout until one is as wanted. A program that ends before has failed the test.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the program ended before it came so far");
+            let record = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            if wanted(&record) {
+                return record;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits until `done` while the program runs.
+    #[track_caller]
+    pub(crate) fn wait_until(&mut self, mut done: impl FnMut() -> bool) {
+        let child = &mut self.child;
+        until(|| {
+            assert!(child.try_wait().unwrap().is_none(), "the program ended before it came so far");
+            done()
+        });
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Ran {
+        drop(self.stdin.take());
+        let mut stdout = Vec::new();
+        self.stdout.read_to_end(&mut stdout).unwrap();
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        Ran { code: self.child.wait().unwrap().code(), stdout, stderr }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A `mirror serve` that ends with its guard.
+pub(crate) struct Serving {
+    running: Running,
+    pub(crate) tcp: String,
+    pub(crate) quic: String,
+    pub(crate) device: String,
+}
+
+impl Serving {
+    /// Waits for the line `listening`, which is printed once connections are accepted: no sleeping, no guessing of ports.
+    pub(super) fn start(mut command: Command) -> Self {
+        command.stderr(Stdio::null());
+        let mut running = Running::start(command);
+        let record = running.wait_for(|record| record["type"] == "listening");
+        let field = |name: &str| record[name].as_str().unwrap().to_owned();
+        Self { tcp: field("tcp"), quic: field("quic"), device: field("device"), running }
+    }
+
+    /// Where to find it, over one transport, as arguments of `push`, `pull` and `sync`.
+    pub(crate) fn over(&self, transport: &'static str) -> [String; 5] {
+        let address = if transport == "tcp" { &self.tcp } else { &self.quic };
+        [address.clone(), "--device".into(), self.device.clone(), "--transport".into(), transport.into()]
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    /// The next thing that it tells of this type.
+    #[track_caller]
+    pub(crate) fn tells(&mut self, kind: &str) -> Value {
+        self.running.wait_for(|record| record["type"] == kind)
+    }
+
+    /// Sends SIGTERM and says with which code it ended.
+    pub(crate) fn terminate(self) -> Option<i32> {
+        self.running.signal(Signal::TERM);
+        self.running.finish().code
+    }
+}
