@@ -49,8 +49,9 @@ impl Roles<'_> {
             running.kill();
         } else {
             drop(serving);
-            let code = running.ends_within(crate::fixture::PATIENCE).code;
-            assert!([0, 5, 16].map(Some).contains(&code), "the survivor of {victim:?} ended with {code:?}");
+            let ran = running.ends_within(crate::fixture::PATIENCE);
+            let expected = [0, 5, 16].map(Some).contains(&ran.code);
+            assert!(expected, "the survivor of {victim:?} ended with {:?}: {} {}", ran.code, ran.text(), ran.stderr);
         }
     }
 

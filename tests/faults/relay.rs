@@ -102,8 +102,8 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// Each way takes this long.
-    pub(crate) fn with_delay(target: &str, delay: Duration) -> Self {
+    /// Towards `target`; each way takes `delay`.
+    pub(crate) fn to(target: &str, delay: Duration) -> Self {
         let (tcp, udp) = both_on_one_port();
         let addr = tcp.local_addr().unwrap();
         let link = Arc::new(Link {
@@ -211,7 +211,7 @@ fn take_datagrams(socket: &Arc<UdpSocket>, link: &Arc<Link>) {
             thread::spawn(move || return_datagrams(&down, &back, client, &link_back));
             // A datagram that the system does not take is a lost one.
             Late::start(link.delay, move |bytes: &[u8]| {
-                let _ = upstream.send(bytes);
+                drop(upstream.send(bytes));
                 true
             })
         });
@@ -224,7 +224,7 @@ fn return_datagrams(from: &UdpSocket, to: &Arc<UdpSocket>, client: SocketAddr, l
     let late = Late::start(link.delay, {
         let to = Arc::clone(to);
         move |bytes: &[u8]| {
-            let _ = to.send_to(bytes, client);
+            drop(to.send_to(bytes, client));
             true
         }
     });

@@ -137,6 +137,10 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DiskFull) => Self::NoSpace { what, lacking: "no space" },
             Some(ErrorCode::ReadOnly) => Self::ReadOnly { what },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { by: "another process (index.db)".to_owned() },
+            // The disk refused; what the file holds is not known to be wrong.
+            Some(ErrorCode::SystemIoFailure) => {
+                Self::Io { what: "cannot use index.db".to_owned(), source: io::Error::other(error.to_string()) }
+            }
             _ => Self::Index(error),
         }
     }

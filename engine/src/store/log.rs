@@ -247,7 +247,9 @@ impl Inner {
         let mut accepted = state.accepted.clone();
         heads::join(&mut accepted, &head_map(&group.heads));
         if let Err(error) = heads::write(&self.disk, &self.heads_path(), &self.vault, &accepted) {
-            self.take_back(state, end.segment);
+            if self.heads_are_back(&state.accepted) {
+                self.take_back(state, end.segment);
+            }
             return Err(error);
         }
         state.heads.append(&mut group.heads);
@@ -342,6 +344,24 @@ impl Inner {
             self.disk.sync_dir(&directory).map_err(|error| StoreError::io("sync", &directory, error))?;
         }
         Ok(())
+    }
+
+    /// After a failed write `heads` is the old file, or the new one whose directory entry could not be synced. Makes it the old one, so
+    /// that the log may be cut: cut behind heads that are ahead, it would look like a loss. Returns whether that is so; if not, the
+    /// events stay in the log and are found there, whole, by whoever looks next.
+    fn heads_are_back(&self, accepted: &Heads) -> bool {
+        let ahead = || match heads::read(&self.heads_path(), &self.vault) {
+            Ok(heads::HeadsFile::Whole(found)) => {
+                found.0.iter().any(|(author, head)| accepted.0.get(author).is_none_or(|known| known.sequence < head.sequence))
+            }
+            Ok(heads::HeadsFile::Missing | heads::HeadsFile::Damaged) => false,
+            Err(_) => true,
+        };
+        // What it fails with matters no more than what came of it.
+        !ahead() || {
+            let _ = heads::write(&self.disk, &self.heads_path(), &self.vault, accepted);
+            !ahead()
+        }
     }
 
     /// Undoes a failed append to segment `written`, as far as the disk lets us, and goes on in a new one.

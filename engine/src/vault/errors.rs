@@ -48,6 +48,10 @@ impl From<ViewError> for VaultError {
             ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
                 Self::NoSpace(format!("{error}: no space"))
             }
+            // The disk refused; what the file holds is not known to be wrong.
+            ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure) => {
+                Self::io("the view cannot be used", io::Error::other(cause.to_string()))
+            }
             other => Self::Damaged(other.to_string()),
         }
     }

@@ -81,6 +81,30 @@ fn a_new_pack_whose_directory_entry_is_not_durable_does_not_count() {
     assert_eq!(store.locate(&[id_of(&chunks(0..1)[0])]).unwrap()[0].unwrap().pack, 2);
 }
 
+/// Fails syncs of the vault's own directory, in which `heads` is replaced, from the first to the given one.
+fn append_with_failing_directory(failures: i64) {
+    let dir = Dir::new();
+    Author::new(1).append(&dir.open(), &[]).unwrap();
+    let count = AtomicI64::new(failures);
+    let (_, disk) = faulty(move |operation| match operation {
+        Operation::SyncDirectory(path) if !path.ends_with("log") => (count.fetch_sub(1, Ordering::SeqCst) > 0).then(eio),
+        _ => None,
+    });
+    let store = dir.open_on(disk);
+    Author::new(1).append(&store, &[]).unwrap_err();
+    let (again, repairs) = dir.open_mending();
+    assert!(!repairs.iter().any(|repair| repair.loss), "{repairs:?}");
+    Author::new(1).append(&store, &[]).unwrap();
+    again.refresh().unwrap();
+    assert_eq!(again.root(), store.root());
+}
+
+#[test]
+fn heads_that_were_replaced_and_not_synced_are_no_loss() {
+    append_with_failing_directory(1);
+    append_with_failing_directory(2);
+}
+
 #[test]
 fn a_failed_append_acknowledges_nothing_and_the_next_one_does_not_fork() {
     for (failing, at) in [("log", 0), ("log", 1), ("log", 2), ("heads", 0), ("heads", 1), ("heads", 2)] {
