@@ -160,3 +160,25 @@ async fn events_that_no_hello_announced_are_refused() {
     world.assert_sound().await;
     world.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_branch_that_waited_for_chunks_does_not_stand_in_the_way_of_the_true_log() {
+    let (mut world, device) = (World::start().await, new_device());
+    world.admit(&device);
+    let list = list_of(&[&chunk(3)]);
+    let author = Author::new(&world, &device).naming(&list);
+    let first = author.event();
+    let second = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (2, 2, Some(first.id())));
+    let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
+    // Their chunk never comes, so both stay in the journal.
+    peer.offer([frames_of(&first, &[&list]), frames_of(&second, &[&list])].concat()).await;
+    peer.hear_until(|message| matches!(message, Message::Want { .. }).then_some(())).await;
+    drop(peer);
+    world.next_served().await;
+    assert_eq!(world.vault.store().journal_pending().unwrap().len(), 2);
+    let other = changed(&author, |header| header.lists.clear());
+    world.vault.store().append_foreign(&[(other, vec![])]).unwrap();
+    world.assert_sound().await;
+    assert!(world.vault.store().journal_pending().unwrap().is_empty());
+    world.end().await;
+}
