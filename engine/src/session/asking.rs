@@ -109,11 +109,12 @@ impl Asking {
         self.lists.get(list).map_or(0, |open| u64::from(open.missing))
     }
 
-    /// Nothing more of the list can come from this peer, and it is not complete.
+    /// Nothing more of the list can come from this peer, and it is not complete. One of which nothing is missing is not stuck: the
+    /// peer's answer may overtake the news that it is complete, and to call its event parked would acknowledge it too early.
     pub(super) fn is_stuck(&self, list: &ListId) -> bool {
         self.lists.get(list).is_some_and(|open| {
             let answered = open.unasked == Unasked::No && open.rest.is_empty() && !self.unserved.contains_key(list);
-            open.source == Source::Elsewhere || (answered && open.missing <= open.unavailable)
+            open.source == Source::Elsewhere || (answered && open.missing > 0 && open.missing <= open.unavailable)
         })
     }
 
@@ -257,5 +258,38 @@ impl Asking {
             open.unavailable = open.unavailable.saturating_add(chunks);
         }
         self.land(list, chunks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRIES: usize = 3;
+
+    /// A list of which everything was asked for.
+    fn asked() -> (Asking, ListId) {
+        let list = ListRef { id: ListId::from_bytes([1; 32]), entries: ENTRIES as u32, bytes: 3_000_000 };
+        let (mut asking, mut out) = (Asking::new(Windows::default()), Outbox::new());
+        asking.track(list, Bitmap::from_positions(ENTRIES, 0..ENTRIES as u32), Source::Peer, Promise::None);
+        asking.pump(&mut out);
+        (asking, list.id)
+    }
+
+    #[test]
+    fn a_list_that_is_served_before_its_completion_is_told_is_not_stuck() {
+        let (mut asking, list) = asked();
+        asking.progress(&list, ENTRIES as u32);
+        asking.served(&list, &Bitmap::empty(ENTRIES)).unwrap();
+        assert!(asking.is_open(&list) && !asking.is_stuck(&list));
+    }
+
+    #[test]
+    fn a_list_is_stuck_once_all_is_here_but_what_the_peer_lacks() {
+        let (mut asking, list) = asked();
+        asking.served(&list, &Bitmap::from_positions(ENTRIES, [1])).unwrap();
+        assert!(!asking.is_stuck(&list), "two are on their way");
+        asking.progress(&list, 2);
+        assert!(asking.is_stuck(&list));
     }
 }
