@@ -109,7 +109,8 @@ impl Asking {
         self.lists.get(list).map_or(0, |open| u64::from(open.missing))
     }
 
-    /// Nothing more of the list can come from this peer, and it is not complete.
+    /// Nothing more of the list can come from this peer, and it is not complete. One of which nothing is missing is not stuck: the
+    /// peer's answer may overtake the news that it is complete, and to call its event parked would acknowledge it too early.
     pub(super) fn is_stuck(&self, list: &ListId) -> bool {
         self.lists.get(list).is_some_and(|open| {
             let answered = open.unasked == Unasked::No && open.rest.is_empty() && !self.unserved.contains_key(list);
