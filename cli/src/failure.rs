@@ -369,6 +369,7 @@ mod tests {
         assert_eq!(transport(T::WrongPeer { expected: device, found: device }), 6);
         assert_eq!(transport(T::Version), 8);
         assert_eq!(transport(T::Timeout), 5);
+        assert_eq!(transport(T::LaneReset), 5);
         let io = |kind: io::ErrorKind| transport(T::Io { what: "the connection was cut", source: std::sync::Arc::new(kind.into()) });
         assert_eq!((io(io::ErrorKind::UnexpectedEof), io(io::ErrorKind::PermissionDenied)), (5, 1));
         assert_eq!(transport(T::Closed(CloseReason::Busy)), 5);

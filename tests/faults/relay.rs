@@ -211,7 +211,7 @@ fn take_datagrams(socket: &Arc<UdpSocket>, link: &Arc<Link>) {
             thread::spawn(move || return_datagrams(&down, &back, client, &link_back));
             // A datagram that the system does not take is a lost one.
             Late::start(link.delay, move |bytes: &[u8]| {
-                drop(upstream.send(bytes));
+                let _ = upstream.send(bytes);
                 true
             })
         });
@@ -224,7 +224,7 @@ fn return_datagrams(from: &UdpSocket, to: &Arc<UdpSocket>, client: SocketAddr, l
     let late = Late::start(link.delay, {
         let to = Arc::clone(to);
         move |bytes: &[u8]| {
-            drop(to.send_to(bytes, client));
+            let _ = to.send_to(bytes, client);
             true
         }
     });

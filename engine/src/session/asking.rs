@@ -113,7 +113,8 @@ impl Asking {
     pub(super) fn is_stuck(&self, list: &ListId) -> bool {
         self.lists.get(list).is_some_and(|open| {
             let answered = open.unasked == Unasked::No && open.rest.is_empty() && !self.unserved.contains_key(list);
-            open.source == Source::Elsewhere || (answered && open.missing <= open.unavailable)
+            // With nothing missing it is complete, and the driver is about to say so.
+            open.source == Source::Elsewhere || (answered && open.missing > 0 && open.missing <= open.unavailable)
         })
     }
 
@@ -257,5 +258,46 @@ impl Asking {
             open.unavailable = open.unavailable.saturating_add(chunks);
         }
         self.land(list, chunks);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> ListRef {
+        ListRef { id: ListId::from_bytes([1; 32]), entries: 4, bytes: 4_000 }
+    }
+
+    /// A list whose one want was answered.
+    fn answered(unavailable: u32) -> Asking {
+        let mut asking = Asking::new(Windows::default());
+        asking.track(list(), Bitmap::full(4), Source::Peer, Promise::None);
+        asking.pump(&mut Outbox::new());
+        let mut lacking = Bitmap::empty(4);
+        (0..unavailable).for_each(|position| {
+            lacking.insert(position);
+        });
+        asking.served(&list().id, &lacking).unwrap();
+        asking
+    }
+
+    #[test]
+    fn a_list_is_not_stuck_between_its_last_chunk_and_the_word_that_it_is_complete() {
+        let mut asking = answered(0);
+        assert!(!asking.is_stuck(&list().id));
+        asking.progress(&list().id, 4);
+        assert!(asking.is_open(&list().id) && !asking.is_stuck(&list().id));
+        asking.complete(&list().id);
+        assert!(!asking.is_open(&list().id));
+    }
+
+    #[test]
+    fn a_list_is_stuck_when_all_that_is_missing_is_unavailable() {
+        let mut asking = answered(2);
+        asking.progress(&list().id, 1);
+        assert!(!asking.is_stuck(&list().id));
+        asking.progress(&list().id, 1);
+        assert!(asking.is_stuck(&list().id));
     }
 }
