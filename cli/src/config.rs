@@ -10,6 +10,7 @@ use crate::{
     secrets::SecretSources,
 };
 use etcetera::BaseStrategy;
+use mirror_engine::limits::MEMORY_BYTES_DEFAULT;
 use serde::Deserialize;
 use std::{
     env, fs,
@@ -20,9 +21,8 @@ use std::{
 const FILE: &str = "config.toml";
 /// A configuration file that is longer than this is none.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-const MEMORY_BYTES_DEFAULT: u64 = 512 << 20;
 /// Less would not hold a handful of the largest chunks on each side.
-const MEMORY_BYTES_MIN: u64 = 64 << 20;
+const MEMORY_BYTES_MIN: u64 = 256 << 20;
 
 /// `config.toml`. Every field has a flag of the same name that wins over it.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
@@ -172,7 +172,7 @@ fn check_io(choice: IoChoice) -> Result<(), Failure> {
 fn memory_bytes(size: Option<Size>) -> Result<u64, Failure> {
     match size {
         None => Ok(MEMORY_BYTES_DEFAULT),
-        Some(size) if size.bytes < MEMORY_BYTES_MIN => Err(Failure::usage("--memory is too small").hint("give at least 64MiB")),
+        Some(size) if size.bytes < MEMORY_BYTES_MIN => Err(Failure::usage("--memory is too small").hint("give at least 256MiB")),
         Some(size) => Ok(size.bytes),
     }
 }

@@ -72,6 +72,9 @@ pub const LANES_MAX: usize = 16;
 /// Received chunk bytes between two checkpoints (sync of the pack, then the index): what a crash may cost in re-verification.
 pub const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 
+/// Memory that a process may use unless the user says otherwise.
+pub const MEMORY_BYTES_DEFAULT: u64 = 512 * MIB as u64;
+
 /// Longest name of a peer or a vault, in bytes.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Known peers of one vault.
@@ -102,6 +105,9 @@ pub const KDF_LANES: std::ops::RangeInclusive<u32> = 1..=4;
 
 /// A peer that sends nothing for this long is gone.
 pub const IDLE_MS: u64 = 30_000;
+/// Over QUIC sooner: nothing but its idle time tells a peer that was killed from one that is quiet, and its keep-alives do not queue
+/// behind data as TCP's do.
+pub const QUIC_IDLE_MS: u64 = 10_000;
 /// A peer that takes nothing of what it asked for, for this long, is gone, even if it says otherwise.
 pub const STALL_MS: u64 = 2 * IDLE_MS;
 /// The slowest link that is not taken for a stalled one, in bytes a second: half of 64 kbit/s.

@@ -65,11 +65,12 @@ impl Session {
     /// Whatever keeps it from opening. What opening has mended is said, and is no error.
     pub(crate) fn open(&self) -> Result<Vault, Failure> {
         let (dir, home) = (self.vault_dir()?, self.home()?);
-        let (vault, repairs) = match Vault::open(&dir, &home, self.settings.secrets.first()?) {
+        let (mut vault, repairs) = match Vault::open(&dir, &home, self.settings.secrets.first()?) {
             Err(VaultError::Locked) => Vault::open(&dir, &home, self.settings.secrets.unlock()?)?,
             other => other?,
         };
         repairs.iter().try_for_each(|repair| self.mention(repair))?;
+        vault.limit_memory(self.settings.memory_bytes);
         Ok(vault)
     }
 

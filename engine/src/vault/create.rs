@@ -9,6 +9,7 @@ use crate::{
     id::{ReplicaId, VaultId},
     io::durable,
     keys::{DeviceKey, MasterKey, Secrets, slots},
+    limits::MEMORY_BYTES_DEFAULT,
     seal::SealKeys,
     store::Store,
 };
@@ -168,7 +169,7 @@ fn assemble(
         Secrets::Member(master) => Some(sealing(master, &id, &own.id(), &home, dir, slot)?),
     };
     let dir = dir.to_owned();
-    Ok((Vault { dir, config, id, store, home, device, own, replication, sealing }, repairs))
+    Ok((Vault { dir, config, id, store, home, device, own, replication, sealing, memory_bytes: MEMORY_BYTES_DEFAULT }, repairs))
 }
 
 /// Where the log of `author` ends at this moment: another process may have appended since the store was opened.

@@ -63,6 +63,7 @@ pub struct Vault {
     replication: ReplicationKey,
     /// None on a keyless replica.
     sealing: Option<Sealing>,
+    memory_bytes: u64,
 }
 
 /// What only a replica with the vault's key has.
@@ -94,6 +95,11 @@ impl Vault {
     /// The vault directory at or above `start`, as git finds its repository.
     pub fn find(start: &Path) -> Option<PathBuf> {
         start.ancestors().find(|dir| dir.join(CONFIG_FILE).is_file()).map(Path::to_owned)
+    }
+
+    /// Bounds what `add` and `put` hold at once. What else an operation needs does not grow with the vault: about 100 MiB.
+    pub fn limit_memory(&mut self, bytes: u64) {
+        self.memory_bytes = bytes;
     }
 
     /// The vault's directory.

@@ -2,7 +2,7 @@
 
 use super::super::{Congestion, TransportError, Tuning, tls::Identity};
 use super::congestion::Yielding;
-use crate::limits::{IDLE_MS, LANES_MAX};
+use crate::limits::{LANES_MAX, QUIC_IDLE_MS};
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
     UdpPoller, VarInt, congestion,
@@ -79,8 +79,8 @@ pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<Tra
         // One lane at a time fills packets: fewer, larger frames for the receiver to put together.
         .send_fairness(false)
         .mtu_discovery_config(Some(discovery(tuning)))
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS as u32))))
-        .keep_alive_interval(Some(Duration::from_millis(IDLE_MS / 3)));
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(QUIC_IDLE_MS as u32))))
+        .keep_alive_interval(Some(Duration::from_millis(QUIC_IDLE_MS / 3)));
     match tuning.congestion {
         Congestion::Cubic => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::CubicConfig::default())))),
         Congestion::Bbr => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::BbrConfig::default())))),

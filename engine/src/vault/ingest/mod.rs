@@ -27,8 +27,10 @@ use read::{Piece, Reader};
 use std::{io::Read, path::PathBuf, sync::Arc};
 use writer::Writer;
 
-/// Chunk bytes that may be between the cutter and the writer.
-const IN_FLIGHT_BYTES: usize = 48 * MIB;
+/// Chunk bytes that may be between the cutter and the writer: enough to keep some cores busy; more only fills memory.
+const IN_FLIGHT_BYTES_MAX: usize = 48 * MIB;
+/// The pipeline's share of a memory budget; the rest is for caches, the index, the view, and the batch that is gathered.
+const BUDGET_SHARE: u64 = 8;
 /// Small files read and sealed by one task: amortises its scheduling and its look-up of known plaintexts.
 const GROUP_FILES: usize = 64;
 /// Bytes of small files in one task.
@@ -37,6 +39,11 @@ const GROUP_BYTES: u64 = MIB as u64;
 const SCAN_ENTRIES: usize = 512;
 /// How often a file that changes while it is read is read again.
 const ROUNDS: usize = 3;
+
+/// At least one chunk must pass, whatever the budget.
+fn in_flight_bytes(memory_bytes: u64) -> usize {
+    ((memory_bytes / BUDGET_SHARE) as usize).clamp(CHUNK_BYTES_MAX, IN_FLIGHT_BYTES_MAX)
+}
 
 /// A file on its way, numbered by the scan.
 type FileNumber = u64;
@@ -96,7 +103,7 @@ fn pass(
     report: &mut AddReport,
     watch: &dyn Watch,
 ) -> Result<Vec<Found>, VaultError> {
-    let gate = Gate::new(IN_FLIGHT_BYTES);
+    let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
     let reader = Reader::new(vault, &gate)?;
     let (items, inbox) = bounded(256);
     let (scanned, written) = std::thread::scope(|scope| {
@@ -267,7 +274,7 @@ pub(super) enum Known {
 /// Puts one value, streamed from `source`, under `key`.
 pub(super) fn put(vault: &Vault, key: &Key, source: &mut dyn Read, watch: &dyn Watch) -> Result<AddReport, VaultError> {
     vault.catch_up()?;
-    let gate = Gate::new(IN_FLIGHT_BYTES);
+    let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
     let reader = Reader::new(vault, &gate)?;
     let (items, inbox) = bounded(256);
     let (sent, written) = std::thread::scope(|scope| {
