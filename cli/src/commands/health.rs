@@ -10,7 +10,7 @@ use mirror_engine::vault::Vault;
 
 pub(super) fn status(session: &Session) -> Result<Code, Failure> {
     let vault = session.open()?;
-    let (status, peers) = (vault.status()?, vault.home().peers()?);
+    let (status, peers) = (vault.status()?, vault.peers()?);
     session.output.show(|| render::status_record(&status, &peers), || render::status_text(&status, &peers))?;
     Ok(Code::Ok)
 }

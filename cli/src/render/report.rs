@@ -1,10 +1,10 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
-use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_text};
+use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_text, rfc3339};
 use mirror_engine::{
     event::Key,
     home::Peer,
-    vault::{AddReport, Initialised, KeysReport, Repair, RestoreReport, Status, VerifyReport},
+    vault::{AddReport, Initialised, KeysReport, PeerStatus, Repair, RestoreReport, Status, VerifyReport},
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -193,7 +193,7 @@ impl Record for StatusRecord {
     const TYPE: &'static str = "status";
 }
 
-pub(crate) fn status_record(status: &Status, peers: &[Peer]) -> StatusRecord {
+pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusRecord {
     StatusRecord {
         vault: status.info.id.to_string(),
         name: status.info.name.clone(),
@@ -210,21 +210,34 @@ pub(crate) fn status_record(status: &Status, peers: &[Peer]) -> StatusRecord {
     }
 }
 
-fn peer_state(peer: &Peer) -> PeerState {
+/// Nothing keeps a connection open yet, so no peer is connected while `status` looks.
+fn peer_state(status: &PeerStatus) -> PeerState {
     PeerState {
-        name: peer.name.clone(),
-        device: peer.device.to_string(),
-        addresses: peer.addresses.clone(),
+        name: status.peer.name.clone(),
+        device: status.peer.device.to_string(),
+        addresses: status.peer.addresses.clone(),
         connected: false,
-        transport: None,
-        lag_events: None,
-        lag_bytes: None,
-        identical: None,
-        last_contact_ms: None,
+        transport: status.contact.as_ref().map(|contact| contact.transport.clone()),
+        lag_events: status.lag_events,
+        lag_bytes: status.lag_bytes,
+        identical: status.identical,
+        last_contact_ms: status.contact.as_ref().map(|contact| contact.at_ms),
     }
 }
 
-pub(crate) fn status_text(status: &Status, peers: &[Peer]) -> String {
+/// How a peer stood when it was last talked with.
+fn lag_text(status: &PeerStatus) -> String {
+    let Some(contact) = &status.contact else { return "never talked with".to_owned() };
+    let at = rfc3339(contact.at_ms as i64);
+    match (status.identical, status.lag_events, status.lag_bytes) {
+        (Some(true), ..) => format!("identical at {at} over {}", contact.transport),
+        (_, Some(events), Some(bytes)) => format!("{} ({}) behind since {at}", count_text(events, "event"), bytes_text(bytes)),
+        (_, Some(events), None) => format!("{} behind since {at}", count_text(events, "event")),
+        _ => format!("last talked with at {at}"),
+    }
+}
+
+pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
     let keyless = if status.info.keyless { " (keyless: cannot read)" } else { "" };
     let mut lines = vec![
         format!("vault      {}  {}{keyless}", escape(status.info.name.as_bytes()), status.info.id.short()),
@@ -236,7 +249,7 @@ pub(crate) fn status_text(status: &Status, peers: &[Peer]) -> String {
         format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
         format!("conflicts  {}", status.conflicts),
     ];
-    lines.extend(peers.iter().map(|peer| format!("peer       {}", peer_text(peer))));
+    lines.extend(peers.iter().map(|status| format!("peer       {}, {}", peer_text(&status.peer), lag_text(status))));
     lines.join("\n")
 }
 

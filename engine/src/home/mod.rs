@@ -7,6 +7,7 @@
 //!   vaults/<vault id>/       one for each vault, however many directories it has here
 //!     peers.toml             who we know
 //!     tickets/<id>.ticket    invitations that wait to be used
+//!     contacts/<device>.contact  what a peer held when it was last talked with
 //!     replicas/<dir>.id      which author writes the log of this vault directory
 //!     replicas/<dir>.head    how far that log has been acknowledged
 //!     views/<dir>.db         plaintext cache of that directory (names!), made and owned by the vault
@@ -15,11 +16,13 @@
 //! changes one holds the lock, so two processes at once end with what one after the other would have left.
 
 mod base32;
+mod contacts;
 mod invitations;
 mod peers;
 mod replica;
 mod ticket;
 
+pub use contacts::Contact;
 pub use invitations::{Invitation, TicketKey};
 pub use peers::{Peer, Role};
 pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
@@ -153,7 +156,7 @@ impl Home {
     /// [`HomeError::Io`].
     pub fn vault(&self, vault: &VaultId) -> Result<VaultHome, HomeError> {
         let dir = self.dir.join("vaults").join(vault.to_string());
-        for part in ["tickets", "replicas", "views"] {
+        for part in ["tickets", "replicas", "views", "contacts"] {
             private_file::make_dir(&dir.join(part)).map_err(failed("making", &dir))?;
         }
         Ok(VaultHome { dir, vault: *vault })

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock,
     event::Frontier,
+    home::{Contact, VaultHome},
     id::{ListId, ReplicaId, Root},
     keys::ReplicationKey,
     limits::LANES_MAX,
@@ -59,6 +60,7 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-hello";
 /// One end of a conversation.
 pub(super) struct Party<'a> {
     pub(super) store: &'a Arc<Store>,
+    pub(super) home: &'a VaultHome,
     pub(super) replication: &'a ReplicationKey,
     pub(super) replica: ReplicaId,
     pub(super) options: &'a Options,
@@ -108,7 +110,17 @@ pub(super) async fn drive(
     if let Some(error) = failures.take() {
         return Err(error);
     }
+    remember(party.home, connection, &tally);
     conclude(connection, tally, kept, served, began.elapsed(), party.options.dry_run)
+}
+
+/// For `status`: nothing depends on it, so a failure is only logged.
+fn remember(home: &VaultHome, connection: &Connection, tally: &Tally) {
+    let (Some(frontier), Some(root)) = (&tally.peer_frontier, tally.peer_root) else { return };
+    let contact = Contact { at_ms: clock::wall_ms(), transport: connection.kind().to_string(), frontier: frontier.clone(), root };
+    if let Err(error) = home.record_contact(&connection.peer(), &contact) {
+        tracing::warn!(%error, "the contact with the peer was not recorded");
+    }
 }
 
 /// Sees what other processes have appended since, and takes over what the journal holds.
@@ -144,6 +156,7 @@ struct Tally {
     resumed: bool,
     root: Root,
     peer_root: Option<Root>,
+    peer_frontier: Option<Frontier>,
     outcome: Option<Outcome>,
     chunks_total: u64,
     bytes_total: u64,
@@ -161,6 +174,7 @@ impl Tally {
             resumed,
             root,
             peer_root: None,
+            peer_frontier: None,
             outcome: None,
             chunks_total: 0,
             bytes_total: 0,
@@ -386,8 +400,12 @@ impl Crank<'_> {
                     tally.events_received = frontier.events_beyond(ours);
                     self.session.handle_stop(clock::now());
                 }
+                tally.peer_frontier = Some(frontier);
             }
-            SessionEvent::PeerApplied { root, .. } => tally.peer_root = Some(root),
+            SessionEvent::PeerApplied { frontier, root } => {
+                tally.peer_root = Some(root);
+                tally.peer_frontier = Some(frontier);
+            }
             SessionEvent::Applied { root, .. } => tally.root = root,
             SessionEvent::Identical { root } => {
                 tally.root = root;

@@ -40,7 +40,8 @@ pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: A
     let dialer = Dialer::new(vault.device(), options.tuning())?;
     let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
     observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
-    let party = Party { store: vault.store(), replication: vault.replication_key(), replica: vault.info().replica, options };
+    let party =
+        Party { store: vault.store(), home: vault.home(), replication: vault.replication_key(), replica: vault.info().replica, options };
     drive(&connection, Side::Dialer, party, observer).await
 }
 

@@ -116,8 +116,13 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
         }
         Protocol::Session => {
             let options = Options { direction: Direction::Both, ..options.clone() };
-            let party =
-                Party { store: vault.store(), replication: vault.replication_key(), replica: vault.info().replica, options: &options };
+            let party = Party {
+                store: vault.store(),
+                home: vault.home(),
+                replication: vault.replication_key(),
+                replica: vault.info().replica,
+                options: &options,
+            };
             let result = drive(connection, Side::Listener, party, observer).await.map(Box::new);
             Served::Session { peer, result }
         }

@@ -1,10 +1,12 @@
 //! Status, verification, recovery.
 
-use super::{Config, Repair, Status, Vault, VaultError, VerifyReport, Watch};
+use super::{Config, PeerStatus, Repair, Status, Vault, VaultError, VerifyReport, Watch};
 use crate::{
     event::Key,
+    home::Peer,
     id::ChunkId,
-    store::{self, Depth, DryRun},
+    limits::MIB,
+    store::{self, Depth, DryRun, LogPosition},
 };
 use std::{collections::HashSet, ops::ControlFlow, path::Path};
 
@@ -25,6 +27,26 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
         bytes: counts.bytes,
         conflicts: view.conflicts,
     })
+}
+
+/// Events of a lagging peer that are looked at to add up what it lacks.
+const LAG_BYTES_READ_MAX: usize = 32 * MIB;
+
+pub(super) fn peers(vault: &Vault) -> Result<Vec<PeerStatus>, VaultError> {
+    vault.store().refresh()?;
+    vault.home().peers()?.into_iter().map(|peer| peer_status(vault, peer)).collect()
+}
+
+fn peer_status(vault: &Vault, peer: Peer) -> Result<PeerStatus, VaultError> {
+    let Some(contact) = vault.home().contact(&peer.device) else {
+        return Ok(PeerStatus { peer, contact: None, lag_events: None, lag_bytes: None, identical: None });
+    };
+    let lag_events = vault.store().frontier().events_beyond(&contact.frontier);
+    let batch = vault.store().events_beyond(&contact.frontier, LogPosition::START, LAG_BYTES_READ_MAX)?;
+    let lists = batch.events.iter().flat_map(|(event, _)| &event.header().lists);
+    let lag_bytes = batch.done.then(|| lists.map(|list| list.bytes).sum());
+    let identical = Some(contact.root == vault.store().root());
+    Ok(PeerStatus { peer, lag_events: Some(lag_events), lag_bytes, identical, contact: Some(contact) })
 }
 
 pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {

@@ -220,6 +220,14 @@ impl Vault {
         check::status(self)
     }
 
+    /// The peers that this device knows, with what each held when it was last talked with.
+    ///
+    /// # Errors
+    /// When the peers or the log cannot be read.
+    pub fn peers(&self) -> Result<Vec<PeerStatus>, VaultError> {
+        check::peers(self)
+    }
+
     /// Checks the vault's structure and, with `read_data`, every byte. Works without the vault's key.
     ///
     /// # Errors

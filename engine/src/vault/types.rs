@@ -3,6 +3,7 @@
 pub use crate::store::Repair;
 use crate::{
     event::{Key, ValueKind},
+    home::{Contact, Peer},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
 };
 use std::path::PathBuf;
@@ -171,6 +172,21 @@ pub struct Status {
     pub bytes: u64,
     /// Keys with more than one maximal version.
     pub conflicts: u64,
+}
+
+/// A peer, and what it held when it was last talked with.
+#[derive(Debug, Clone)]
+pub struct PeerStatus {
+    /// Who it is.
+    pub peer: Peer,
+    /// The end of the last session with it; none if there was none.
+    pub contact: Option<Contact>,
+    /// Events held here that it lacked then.
+    pub lag_events: Option<u64>,
+    /// Bytes of the chunks that those events add; none if there are too many to add up quickly.
+    pub lag_bytes: Option<u64>,
+    /// Whether it held then what is held here now.
+    pub identical: Option<bool>,
 }
 
 /// What `verify` found.
