@@ -13,6 +13,7 @@ mod pairing;
 mod seats;
 mod serve;
 mod server;
+mod tally;
 mod types;
 
 pub use pairing::invite;

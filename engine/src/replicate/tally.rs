@@ -1,0 +1,120 @@
+//! What a session came to: counts gathered from its events while it runs, and the summary or error at its end.
+
+use super::{ReplicateError, Stage, Summary, keeper, server};
+use crate::{
+    event::Frontier,
+    id::Root,
+    session::{ByeCode, Outcome, SessionError},
+    transport::{Connection, TransportError},
+    vault::VaultError,
+};
+use std::time::Duration;
+
+/// What has been counted from the session's events.
+pub(super) struct Tally {
+    pub(super) events_sent: u64,
+    pub(super) events_received: u64,
+    pub(super) chunks_received: u64,
+    pub(super) bytes_received: u64,
+    pub(super) chunks_unavailable: u64,
+    pub(super) first_chunk: Option<Duration>,
+    pub(super) resumed: bool,
+    pub(super) root: Root,
+    pub(super) peer_root: Option<Root>,
+    pub(super) peer_frontier: Option<Frontier>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) chunks_total: u64,
+    pub(super) bytes_total: u64,
+}
+
+impl Tally {
+    pub(super) fn new(root: Root, resumed: bool) -> Self {
+        Self {
+            events_sent: 0,
+            events_received: 0,
+            chunks_received: 0,
+            bytes_received: 0,
+            chunks_unavailable: 0,
+            first_chunk: None,
+            resumed,
+            root,
+            peer_root: None,
+            peer_frontier: None,
+            outcome: None,
+            chunks_total: 0,
+            bytes_total: 0,
+        }
+    }
+}
+
+pub(super) fn conclude(
+    connection: &Connection,
+    tally: Tally,
+    kept: keeper::Kept,
+    served: server::Served,
+    elapsed: Duration,
+    dry_run: bool,
+) -> Result<Summary, ReplicateError> {
+    let stats = connection.stats();
+    if kept.unwanted > 0 {
+        tracing::debug!(kept.unwanted, "chunks arrived that nobody had asked for");
+    }
+    let summary = Summary {
+        peer: connection.peer(),
+        transport: connection.kind(),
+        resumed: tally.resumed,
+        events_sent: tally.events_sent,
+        events_received: tally.events_received,
+        chunks_sent: served.chunks,
+        chunks_received: tally.chunks_received,
+        chunks_present: 0,
+        bytes_sent: served.bytes,
+        bytes_received: tally.bytes_received,
+        chunks_unavailable: tally.chunks_unavailable,
+        wire_bytes_sent: stats.bytes_sent,
+        wire_bytes_received: stats.bytes_received,
+        elapsed,
+        first_chunk: tally.first_chunk,
+        limiting_stage: limiting_stage(&tally, kept, served, elapsed),
+        root: tally.root,
+        peer_root: tally.peer_root,
+    };
+    match tally.outcome {
+        Some(Outcome::Complete) | None => Ok(summary),
+        Some(Outcome::Partial { here, there }) => {
+            let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there);
+            Err(ReplicateError::Partial(Box::new(Summary { chunks_unavailable, ..summary })))
+        }
+        Some(Outcome::Diverged) => {
+            Err(ReplicateError::Fork("both replicas hold as many events of every author, and not the same: a log was forked".into()))
+        }
+        Some(Outcome::Stopped) if dry_run => Ok(summary),
+        Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
+        Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
+        Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),
+        Some(Outcome::PeerEnded { reason, .. }) => Err(ReplicateError::PeerStopped(reason)),
+        Some(Outcome::Failed(error)) => Err(session_failed(error)),
+    }
+}
+
+fn session_failed(error: SessionError) -> ReplicateError {
+    match error {
+        SessionError::NotAMember(_) | SessionError::Refused { .. } => ReplicateError::Refused(error.to_string()),
+        SessionError::Protocol { .. } => ReplicateError::Peer(error.to_string()),
+        SessionError::TimedOut { .. } => ReplicateError::Transport(TransportError::Timeout),
+        // What the threads of this side found is known as it is; the session by itself only finds that events and chunks do not fit.
+        SessionError::Here { reason } => VaultError::Damaged(reason).into(),
+    }
+}
+
+/// Which stage was busy or waited for longest. Only what this end can see.
+fn limiting_stage(tally: &Tally, kept: keeper::Kept, served: server::Served, elapsed: Duration) -> Stage {
+    if tally.bytes_received + served.bytes == 0 {
+        return Stage::RoundTrips;
+    }
+    let busy = |duration: Duration| duration.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
+    if tally.bytes_received > served.bytes {
+        return if busy(kept.busy) > 0.7 { Stage::Write } else { Stage::Link };
+    }
+    if busy(served.waiting) >= busy(served.reading) { Stage::Link } else { Stage::Read }
+}
