@@ -299,12 +299,13 @@ impl Crank<'_> {
                 self.note(event);
                 idle = false;
             }
-            while let Some(message) = self.session.poll_message() {
-                outlets.messages.say(message);
-                idle = false;
-            }
+            // Before the messages: what a Want asks for may come at once, and the keeper drops what it does not expect yet.
             while let Some(action) = self.session.poll_action() {
                 self.start(action, outlets).await;
+                idle = false;
+            }
+            while let Some(message) = self.session.poll_message() {
+                outlets.messages.say(message);
                 idle = false;
             }
             if idle {
