@@ -67,7 +67,11 @@ impl Linked {
 #[test]
 fn a_tcp_link_that_is_cut_is_temporary_and_the_next_pull_gets_the_rest() {
     let linked = Linked::new(24 * MIB);
-    for (way, after) in [(Way::ToClient, 9 * MIB), (Way::ToServer, 1_500), (Way::ToClient, 3_000), (Way::ToClient, 1)] {
+    for (case, (way, after)) in
+        [(Way::ToClient, 9 * MIB), (Way::ToServer, 500), (Way::ToClient, 3_000), (Way::ToClient, 1)].into_iter().enumerate()
+    {
+        // Something to carry, however much the cut before has let through.
+        linked.grow(&format!("more-{case}"), 4 * MIB);
         linked.relay.fault(Fault::Cut { way, after });
         linked.pull(&["--transport", "tcp"], PATIENCE).ended_with(5);
     }
