@@ -44,9 +44,12 @@ impl Roles<'_> {
         let mut running = Running::start(transfer(self.client(), self.command, &serving.tcp, &serving, &more));
         wait_until("so much has arrived", || running.has_ended() || pack_bytes(self.receiver_dir) >= before + after_bytes);
         let client_dies = victim == Victim::Both || (victim == Victim::Sender) == (self.command == "push");
-        // Dropping the guard is SIGKILL, too.
+        // Dropping a server is SIGKILL, too.
         if client_dies {
             running.kill();
+            if victim != Victim::Both {
+                assert_eq!(serving.terminate(), Some(130), "the server outlives its client");
+            }
         } else {
             drop(serving);
             let ran = running.ends_within(crate::fixture::PATIENCE);
