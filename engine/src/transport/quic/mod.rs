@@ -23,7 +23,7 @@ use std::{
 use tokio::net::UdpSocket;
 
 /// How long a goodbye may take to leave.
-const FLUSH_LIMIT: Duration = Duration::from_secs(1);
+const FLUSH_LIMIT: Duration = Duration::from_millis(30);
 /// How often it is asked whether it has left: quinn has no event for it.
 const FLUSH_POLL: Duration = Duration::from_millis(1);
 
@@ -234,7 +234,10 @@ impl QuicConnection {
 
     pub(super) async fn flushed(&self) {
         let sent = async {
-            while self.0.connection.stats().udp_tx.datagrams <= self.0.sent_before.load(Ordering::Relaxed) {
+            // When the peer hung up first there is no goodbye of ours to wait for.
+            while matches!(self.0.connection.close_reason(), Some(ConnectionError::LocallyClosed))
+                && self.0.connection.stats().udp_tx.datagrams <= self.0.sent_before.load(Ordering::Relaxed)
+            {
                 tokio::time::sleep(FLUSH_POLL).await;
             }
         };
