@@ -138,6 +138,7 @@ fn must_pass_3_a_500_mb_transfer_survives_an_interruption_in_mid_stream_and_resu
     let before = b.status();
     let summary = transfer(&b, "pull", &serving, "quic");
     assert_eq!(summary["resumed"], true);
+    assert_eq!(number(&summary, "chunks_present") + number(&summary, "chunks_received"), number(&total, "chunks"), "{summary}");
     let twice = (number(&before, "chunks") + number(&summary, "chunks_received")) as f64 - number(&total, "chunks") as f64;
     assert!(twice.abs() <= RESENT_MAX * number(&total, "chunks") as f64, "{twice} chunks of {total} came twice: {before} {summary}");
     are_identical(&a, &b);

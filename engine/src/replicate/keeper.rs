@@ -41,6 +41,8 @@ pub(super) struct Kept {
     pub(super) busy: Duration,
     /// Chunks that nobody asked for.
     pub(super) unwanted: u64,
+    /// Chunks that events named and that were here before they came.
+    pub(super) present: u64,
 }
 
 /// Events that wait for chunks, with their lists.
@@ -215,6 +217,7 @@ impl Keeper {
         for list in &lists {
             bytes += list.entries().len() * 36;
             let lacking = self.store.missing(list)?;
+            self.kept.present += (list.entries().len() - lacking.len()) as u64;
             if !lacking.is_empty() {
                 missing.push((list.reference(), lacking));
             }

@@ -42,6 +42,8 @@ pub(super) struct Served {
     pub(super) reading: Duration,
     /// Time spent waiting for the lanes to take a span.
     pub(super) waiting: Duration,
+    /// Chunks that the events named which were sent.
+    pub(super) offered: u64,
     /// Chunks handed out.
     pub(super) chunks: u64,
     /// Bytes of their frames.
@@ -81,7 +83,9 @@ impl Server {
         let mut served = Served::default();
         for job in jobs {
             let result = match job {
-                Job::Load { beyond, after, bytes_max, events_max } => self.load(&beyond, after, bytes_max, events_max),
+                Job::Load { beyond, after, bytes_max, events_max } => {
+                    self.load(&beyond, after, bytes_max, events_max).inspect(|done| served.offered += offered(done))
+                }
                 Job::Serve { list, want, via } => self.serve(&list, &want, via, &mut served),
             };
             let done = result.unwrap_or_else(|error| {
@@ -163,6 +167,14 @@ impl Server {
     fn patience(&self, bytes: u64) -> Duration {
         let rate = self.rate.unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);
         Duration::from_millis(STALL_MS) + Duration::from_secs(2 * bytes / rate)
+    }
+}
+
+/// Chunks that the loaded events name.
+fn offered(done: &Done) -> u64 {
+    match done {
+        Done::Events { events, .. } => events.iter().flat_map(|event| &event.lists).map(|list| u64::from(list.entries)).sum(),
+        _ => 0,
     }
 }
 

@@ -67,7 +67,8 @@ pub(super) fn conclude(
         events_received: tally.events_received,
         chunks_sent: served.chunks,
         chunks_received: tally.chunks_received,
-        chunks_present: 0,
+        // Of what was sent, the peer had what it did not ask for.
+        chunks_present: kept.present + served.offered.saturating_sub(served.chunks),
         bytes_sent: served.bytes,
         bytes_received: tally.bytes_received,
         chunks_unavailable: tally.chunks_unavailable,
