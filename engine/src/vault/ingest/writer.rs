@@ -218,11 +218,15 @@ impl<'a> Writer<'a> {
     fn node(&mut self, below: &[ChunkRef]) -> Result<ChunkRef, VaultError> {
         let keys = self.vault.seal_keys()?;
         let plaintext = codec::encode(&below.to_vec());
-        let sealed = keys.seal(keys.draft(&plaintext, self.gate.buffer()), ChunkType::Node, Compression::Never);
-        let frame = sealed.frame.verified();
+        let draft = keys.draft(&plaintext, self.gate.buffer());
+        let known = self.vault.known_chunks(&[draft.plaintext_id()])?.into_iter().flatten().next();
+        let sealed = keys.seal(draft, ChunkType::Node, Compression::Never);
+        let (chunk, frame) = (sealed.reference.chunk, sealed.frame.verified());
         self.pack.append_run(&[frame])?;
-        if self.batch.listed.insert(sealed.reference.chunk) {
-            self.batch.entries.push(Entry { id: sealed.reference.chunk, length: frame.header().length });
+        // As with data: an event that is applied already names the nodes of a value that is put again.
+        let listed = known.is_some_and(|known| known.chunk == chunk);
+        if !listed && self.batch.listed.insert(chunk) {
+            self.batch.entries.push(Entry { id: chunk, length: frame.header().length });
         }
         Ok(sealed.reference)
     }
