@@ -6,8 +6,8 @@
 //! replicate   drives one session over one connection and one store · pairing
 //! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
 //! session     (pure)                       store   packs, log, heads, index, journal
-//! merge       (pure)                       io      map of a pack, positioned writes, durable files
-//! home, keys, event, seal, chunk, bitmap, frame, codec, id, limits, clock
+//! merge       (pure)                       home    device key, peers, tickets
+//! event, keys, seal, chunk, bitmap, frame, codec, id, limits, clock · io  map of a pack, durable files
 //! ```
 //! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
 #![warn(missing_docs)]

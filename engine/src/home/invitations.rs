@@ -7,6 +7,7 @@ use super::{HomeError, Role, Ticket, TicketSecret, VaultHome, failed, lock};
 use crate::{
     clock, codec,
     id::{DeviceId, TicketId},
+    io::durable,
     keys::{private_file, random_bytes},
     limits::TICKETS_MAX,
 };
@@ -148,7 +149,9 @@ impl VaultHome {
         let path = self.ticket_path(id);
         match fs::remove_file(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            removed => removed.and_then(|()| private_file::sync_parent(&path)).map(|()| true).map_err(failed("removing", &path)),
+            removed => {
+                removed.and_then(|()| durable::sync_dir(durable::directory_of(&path))).map(|()| true).map_err(failed("removing", &path))
+            }
         }
     }
 

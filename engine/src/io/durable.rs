@@ -158,7 +158,7 @@ impl Disk {
     /// What the system says; the old file is still there then, and nothing else is left.
     pub fn write_atomic(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
         let temporary = temporary_beside(path);
-        let directory = path.parent().unwrap_or(Path::new("."));
+        let directory = directory_of(path);
         let written = self.write_temporary(&temporary, bytes, mode).and_then(|()| {
             self.ask(Operation::Rename(&temporary, path))?;
             fs::rename(&temporary, path)
@@ -177,6 +177,11 @@ impl Disk {
         self.ask(Operation::Sync(temporary))?;
         file.sync_all()
     }
+}
+
+/// The directory that `path` is in; a bare name is in the working directory.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {

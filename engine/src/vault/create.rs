@@ -90,8 +90,7 @@ fn build(dir: &Path, config: &Config, id: &VaultId, write_slots: impl FnOnce(&Pa
         write_slots(&keys)?;
         config.write(&staging)?;
         fs::rename(&staging, dir).map_err(|error| VaultError::io(format!("making {}", dir.display()), error))?;
-        let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        durable::sync_dir(parent).map_err(|error| VaultError::io("syncing the parent directory", error))
+        durable::sync_dir(durable::directory_of(dir)).map_err(|error| VaultError::io("syncing the parent directory", error))
     })();
     if built.is_err() {
         // The error that matters is the one above.
