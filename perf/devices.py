@@ -3,6 +3,8 @@ import json, os, signal, subprocess, tempfile, time
 from dataclasses import dataclass
 
 MIRROR = os.environ.get("MIRROR", "mirror")
+# Words before the program: `ip netns exec NAME` runs it in another network namespace, and becomes it.
+PREFIX = []
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Device:
         self.environment = dict(clean, MIRROR_HOME=os.path.join(top, f"home-{name}"))
 
     def start(self, *args):
-        return Running([MIRROR, "--vault", self.vault, "--json", "--no-progress", *args], self.environment)
+        return Running([*PREFIX, MIRROR, "--vault", self.vault, "--json", "--no-progress", *args], self.environment)
 
     def run(self, *args, codes=(0,)):
         ran = self.start(*args).wait()
