@@ -3,7 +3,7 @@
 use crate::support::{Device, Sandbox, incompressible};
 use rustix::process::Signal;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::Write,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -211,13 +211,13 @@ fn a_command_that_is_killed_leaves_a_vault_that_is_whole() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_stdout_that_is_closed_ends_every_command_without_a_word() {
-    use std::process::Stdio;
+    use std::{fs::File, os::fd::OwnedFd, process::Stdio};
     let sandbox = Sandbox::new();
     let device = vault(&sandbox);
     for args in [&["get", "first"][..], &["ls", "-l"], &["log"], &["--json", "log"], &["status"], &["--json", "verify"]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let output = device.command(args).stdout(File::from(std::os::fd::OwnedFd::from(writer))).stderr(Stdio::piped()).output().unwrap();
+        let output = device.command(args).stdout(File::from(OwnedFd::from(writer))).stderr(Stdio::piped()).output().unwrap();
         assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
     }
 }
