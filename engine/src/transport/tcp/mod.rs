@@ -7,8 +7,8 @@
 //!   ── TLS, ALPN mirror-lane/1 ── 1 token ────────►  parked, until the listener wants to send:
 //!   ◄───────────────────────────── 1 ── bytes ──────  a lane to the dialer
 //! ```
-//! Only the dialer dials: the listener may be unable to (NAT). The token is an exporter of the control connection, so a lane
-//! belongs to exactly one connection, and another known device cannot slip one in. The dialer keeps one lane parked while it waits in
+//! Only the dialer dials: the listener may be unable to (NAT). The token is an exporter of the control connection (which may be
+//! QUIC, see `lanes`), so a lane belongs to exactly one connection, and another known device cannot slip one in. The dialer keeps one lane parked while it waits in
 //! `accept_lane`, which returns when the listener claims it, as on QUIC.
 //!
 //! # Liveness
@@ -19,10 +19,9 @@ mod lanes;
 mod record;
 mod stream;
 
-pub(super) use lanes::{Registry, TcpLaneReceiver, TcpLaneSender};
+pub(super) use lanes::{LaneSet, Registry, TcpLaneReceiver, TcpLaneSender};
 
 use self::{
-    lanes::{LaneDialer, LaneQueues, Lanes},
     record::{Records, Use},
     stream::TlsStream,
 };
@@ -81,9 +80,7 @@ impl Dial {
 /// Dials. Returns after two round trips, before the listener has seen our key.
 pub(super) async fn dial(dial: Dial, protocol: Protocol) -> Result<TcpConnection, TransportError> {
     let stream = dial.connect(protocol.alpn(), Use::Control).await?;
-    let remote = dial.addr;
-    let token = lanes::token(&stream)?;
-    Ok(TcpConnection::start(stream, dial.expected, protocol, remote, Lanes::Dialer(LaneDialer::new(dial, token))))
+    Ok(TcpConnection::start(stream, dial.expected, protocol, dial.addr))
 }
 
 /// What accepted sockets are held against.
@@ -110,10 +107,7 @@ pub(super) async fn accept(accept: Accept, tcp: TcpStream, remote: SocketAddr) -
         stream.say_goodbye().await;
         return Err(TransportError::Refused);
     }
-    let token = lanes::token(&stream)?;
-    let connection = TcpConnection::start(stream, peer, protocol, remote, Lanes::Listener(LaneQueues::new()));
-    accept.registry.register(token, &connection.0.shared);
-    Ok(Some(connection))
+    Ok(Some(TcpConnection::start(stream, peer, protocol, remote)))
 }
 
 /// A connection over TCP. Clones share it; the last one to go ends it.
@@ -139,7 +133,6 @@ struct Shared {
     /// Held while a frame is being written, so that frames do not mix.
     writing: AsyncMutex<LastFrame>,
     messages: Mutex<Option<mpsc::Receiver<Bytes>>>,
-    lanes: Lanes,
     end: watch::Sender<Option<TransportError>>,
     /// Whether the goodbye is over, heard or not.
     gone: watch::Sender<bool>,
@@ -261,7 +254,7 @@ fn goodbye(end: &TransportError) -> Option<CloseReason> {
 }
 
 impl TcpConnection {
-    fn start(stream: TlsStream, peer: DeviceId, protocol: Protocol, remote: SocketAddr, lanes: Lanes) -> Self {
+    fn start(stream: TlsStream, peer: DeviceId, protocol: Protocol, remote: SocketAddr) -> Self {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
         let shared = Arc::new(Shared {
             peer,
@@ -270,7 +263,6 @@ impl TcpConnection {
             stream,
             writing: AsyncMutex::default(),
             messages: Mutex::new(Some(messages)),
-            lanes,
             end: watch::Sender::new(None),
             gone: watch::Sender::new(false),
         });
@@ -306,6 +298,10 @@ impl TcpConnection {
 
     pub(super) fn stats(&self) -> Stats {
         self.shared().stream.meter().stats()
+    }
+
+    pub(super) fn end_so_far(&self) -> Option<TransportError> {
+        self.shared().end_so_far()
     }
 
     pub(super) fn close(&self, reason: CloseReason) {
