@@ -4,6 +4,7 @@
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
 mod carriers;
+mod choice;
 mod drive;
 mod failure;
 mod keeper;

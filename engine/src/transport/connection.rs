@@ -205,6 +205,14 @@ impl Connection {
         }
     }
 
+    /// Holds at most `bytes` that were sent on QUIC's lanes and not acknowledged; what is sent beyond that waits. TCP's buffers are the
+    /// system's, which sizes them by the path.
+    pub fn limit_backlog(&self, bytes: u64) {
+        if let Inner::Quic(inner) = &self.inner {
+            inner.limit_backlog(bytes);
+        }
+    }
+
     fn own_stats(&self) -> Stats {
         dispatch!(&self.inner, inner => inner.stats())
     }

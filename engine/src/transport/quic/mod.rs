@@ -225,6 +225,10 @@ impl QuicConnection {
         }
     }
 
+    pub(super) fn limit_backlog(&self, bytes: u64) {
+        self.0.connection.set_send_window(bytes);
+    }
+
     pub(super) fn end_so_far(&self) -> Option<TransportError> {
         self.0.connection.close_reason().map(|error| self.why(error))
     }
