@@ -9,14 +9,14 @@
 //! bulk data flows. When the session is over, or the connection, everything else ends because its queue does.
 
 use super::{
-    Observer, Options, Progress, ReplicateError, Summary,
+    Observer, Options, Progress, ReplicateError,
     carriers::{Carriers, Setup},
     failure::Failures,
     keeper::{self, Keeper},
     outgoing::{self, Outgoing},
     pace::Pace,
     server::{self, Server},
-    tally::{Tally, conclude},
+    tally::{Ended, Tally, conclude},
 };
 use crate::{
     clock,
@@ -63,7 +63,7 @@ pub(super) async fn drive(
     side: Side,
     party: Party<'_>,
     observer: Arc<dyn Observer>,
-) -> Result<Summary, ReplicateError> {
+) -> Result<Ended, ReplicateError> {
     let began = clock::now();
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
@@ -93,13 +93,12 @@ pub(super) async fn drive(
         options: party.options,
         dry_run,
     };
-    let (driven, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
-    let tally = driven.map_err(|error| failures.take().unwrap_or(error))?;
-    if let Some(error) = failures.take() {
-        return Err(error);
+    let (turned, tally, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
+    let result = failures.take().map_or(turned, Err);
+    if result.is_ok() {
+        remember(party.home, connection, &tally);
     }
-    remember(party.home, connection, &tally);
-    conclude(connection, tally, kept, served, began.elapsed(), party.options.dry_run)
+    Ok(conclude(connection, result, tally, kept, served, began.elapsed(), party.options.dry_run))
 }
 
 /// For `status`: nothing depends on it, so a failure is only logged.
@@ -160,9 +159,10 @@ impl Crank<'_> {
         store: &Arc<Store>,
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
-    ) -> (Result<Tally, ReplicateError>, keeper::Kept, server::Served) {
+    ) -> (Result<(), ReplicateError>, Tally, keeper::Kept, server::Served) {
         let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
-            return (Err(ReplicateError::Peer("the control stream is taken".into())), Default::default(), Default::default());
+            let taken = ReplicateError::Peer("the control stream is taken".into());
+            return (Err(taken), self.tally, Default::default(), Default::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
@@ -210,7 +210,7 @@ impl Crank<'_> {
         drop((said, sender, carriers));
         let kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
-        (turned.map(|()| self.tally), kept, served)
+        (turned, self.tally, kept, served)
     }
 
     async fn turn(
@@ -364,6 +364,7 @@ impl Crank<'_> {
         self.connection.close(match turned {
             Ok(()) => self.close_reason(),
             Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
+            Err(ReplicateError::Transport(TransportError::LaneReset | TransportError::Io { .. })) => CloseReason::Broken,
             Err(_) => CloseReason::Shutdown,
         });
         self.connection.flushed().await;

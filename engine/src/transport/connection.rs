@@ -4,7 +4,7 @@ use super::{
     CloseReason, LaneKind, Protocol, TransportError, TransportKind,
     memory::{MemoryConnection, MemoryControlReceiver, MemoryControlSender, MemoryLaneReceiver, MemoryLaneSender},
     quic::{QuicConnection, QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender},
-    tcp::{LaneSet, TcpConnection, TcpControlReceiver, TcpControlSender, TcpLaneReceiver, TcpLaneSender},
+    tcp::{LaneSet, Meter, TcpConnection, TcpControlReceiver, TcpControlSender, TcpLaneReceiver, TcpLaneSender},
 };
 use crate::{
     id::DeviceId,
@@ -210,6 +210,14 @@ impl Connection {
     pub fn limit_backlog(&self, bytes: u64) {
         if let Inner::Quic(inner) = &self.inner {
             inner.limit_backlog(bytes);
+        }
+    }
+
+    /// Where its TCP lanes are to count: a TCP connection takes their bytes for a sign of life.
+    pub(super) fn lane_meter(&self) -> Arc<Meter> {
+        match &self.inner {
+            Inner::Tcp(inner) => inner.lane_meter(),
+            Inner::Quic(_) | Inner::Memory(_) => Arc::default(),
         }
     }
 

@@ -65,7 +65,7 @@ impl LaneSet {
     /// # Errors
     /// [`TransportError::Protocol`] when the connection has no exporter.
     pub(in super::super) fn dialling(connection: &Connection, dials: Vec<Dial>) -> Result<Arc<Self>, TransportError> {
-        Ok(Self::new(connection.peer(), Source::Dialer(LaneDialer::new(dials, token(connection)?))))
+        Ok(Self::new(connection, Source::Dialer(LaneDialer::new(dials, token(connection)?))))
     }
 
     /// For the end that listens: from now on lanes find it in `registry`.
@@ -74,13 +74,13 @@ impl LaneSet {
     /// [`TransportError::Protocol`] when the connection has no exporter.
     pub(in super::super) fn listening(connection: &Connection, registry: &Registry) -> Result<Arc<Self>, TransportError> {
         let token = token(connection)?;
-        let set = Self::new(connection.peer(), Source::Listener(LaneQueues::new()));
+        let set = Self::new(connection, Source::Listener(LaneQueues::new()));
         registry.register(token, &set);
         Ok(set)
     }
 
-    fn new(peer: DeviceId, source: Source) -> Arc<Self> {
-        Arc::new(Self { peer, meter: Arc::default(), source })
+    fn new(connection: &Connection, source: Source) -> Arc<Self> {
+        Arc::new(Self { peer: connection.peer(), meter: connection.lane_meter(), source })
     }
 
     /// Bytes on the wire of all its lanes so far.

@@ -12,14 +12,15 @@
 //! `accept_lane`, which returns when the listener claims it, as on QUIC.
 //!
 //! # Liveness
-//! A keep-alive frame leaves every third of [`IDLE_MS`]; a control connection that stays silent for all of it is dead. When the
-//! control connection ends, everything on it ends.
+//! A keep-alive frame leaves every quarter of [`TCP_IDLE_MS`]; a connection that stays silent for all of it, control and lanes, is dead.
+//! When the control connection ends, everything on it ends.
 
 mod lanes;
 mod record;
 mod stream;
 
 pub(super) use lanes::{LaneSet, Registry, TcpLaneReceiver, TcpLaneSender};
+pub(super) use stream::Meter;
 
 use self::{
     record::{Records, Use},
@@ -31,7 +32,7 @@ use super::{
     quic::canonical,
     socket, tls,
 };
-use crate::{id::DeviceId, limits::IDLE_MS};
+use crate::{id::DeviceId, limits::TCP_IDLE_MS};
 use bytes::Bytes;
 use rustls::{ServerConfig, pki_types::ServerName};
 use std::{
@@ -130,6 +131,8 @@ struct Shared {
     protocol: Protocol,
     remote: SocketAddr,
     stream: TlsStream,
+    /// What its lanes carry.
+    lane_meter: Arc<Meter>,
     /// Held while a frame is being written, so that frames do not mix.
     writing: AsyncMutex<LastFrame>,
     messages: Mutex<Option<mpsc::Receiver<Bytes>>>,
@@ -185,13 +188,24 @@ impl Shared {
                 Ok(Some(Frame::Close(reason))) => return TransportError::closed(reason),
                 // Nobody may be interested in messages; the end of the connection still matters.
                 Ok(Some(Frame::Message(message))) => drop(messages.send(message).await),
-                Ok(None) => match timeout(Duration::from_millis(IDLE_MS), self.stream.read(frames.buffer(), Frames::room())).await {
-                    Ok(Ok(0)) => return TransportError::Protocol("the control connection ended without a reason".to_owned()),
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return error,
-                    Err(_) => return TransportError::Timeout,
+                Ok(None) => match self.read_on(&mut frames).await {
+                    Ok(0) => return TransportError::Protocol("the control connection ended without a reason".to_owned()),
+                    Ok(_) => {}
+                    Err(error) => return error,
                 },
                 Err(error) => return error,
+            }
+        }
+    }
+
+    /// Reads on. Silence is the end only where the lanes are silent, too: they may fill a slow link.
+    async fn read_on(&self, frames: &mut Frames) -> Result<usize, TransportError> {
+        loop {
+            let heard = self.lane_meter.received();
+            match timeout(Duration::from_millis(TCP_IDLE_MS), self.stream.read(frames.buffer(), Frames::room())).await {
+                Ok(read) => return read,
+                Err(_) if self.lane_meter.received() == heard => return Err(TransportError::Timeout),
+                Err(_) => {}
             }
         }
     }
@@ -211,7 +225,7 @@ impl Shared {
 
     async fn keep_alive(&self) -> TransportError {
         loop {
-            sleep(Duration::from_millis(IDLE_MS / 3)).await;
+            sleep(Duration::from_millis(TCP_IDLE_MS / 4)).await;
             // Whoever holds the lock is sending, which says as much.
             let Ok(mut last) = self.writing.try_lock() else { continue };
             if let Err(error) = self.write_frame(&mut last, &control::keep_alive(), &Bytes::new()).await {
@@ -261,6 +275,7 @@ impl TcpConnection {
             protocol,
             remote,
             stream,
+            lane_meter: Arc::default(),
             writing: AsyncMutex::default(),
             messages: Mutex::new(Some(messages)),
             end: watch::Sender::new(None),
@@ -298,6 +313,10 @@ impl TcpConnection {
 
     pub(super) fn stats(&self) -> Stats {
         self.shared().stream.meter().stats()
+    }
+
+    pub(super) fn lane_meter(&self) -> Arc<Meter> {
+        self.shared().lane_meter.clone()
     }
 
     pub(super) fn end_so_far(&self) -> Option<TransportError> {
