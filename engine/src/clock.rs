@@ -2,7 +2,8 @@
 //!
 //! Wall time is for display; nothing is ordered by it. Pure modules (session, merge) take `now` as an argument.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch; 0 if the clock stands before it.
 pub fn wall_ms() -> u64 {
@@ -12,4 +13,10 @@ pub fn wall_ms() -> u64 {
 /// Monotonic time, for durations and timeouts.
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// CPU time of this process so far, all threads, in user mode and in the kernel.
+pub fn process_cpu() -> Duration {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
 }

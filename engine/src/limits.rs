@@ -108,6 +108,11 @@ pub const IDLE_MS: u64 = 30_000;
 /// Over QUIC sooner: nothing but its idle time tells a peer that was killed from one that is quiet, and its keep-alives do not queue
 /// behind data as TCP's do.
 pub const QUIC_IDLE_MS: u64 = 10_000;
+/// So often QUIC says that it is alive when it has nothing else to say: often enough for silence to be noticed within seconds.
+pub const QUIC_KEEP_ALIVE_MS: u64 = 1_000;
+/// A TCP connection on which nothing comes for this long, neither on its control stream nor on a lane, is dead. A keep-alive leaves every
+/// quarter of it, and even behind 64 KiB that wait for a link of 64 kbit/s (8 s) one comes in time.
+pub const TCP_IDLE_MS: u64 = 10_000;
 /// A peer that takes nothing of what it asked for, for this long, is gone, even if it says otherwise.
 pub const STALL_MS: u64 = 2 * IDLE_MS;
 /// The slowest link that is not taken for a stalled one, in bytes a second: half of 64 kbit/s.

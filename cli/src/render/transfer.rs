@@ -33,6 +33,15 @@ pub(crate) struct TransferRecord<'a> {
     wire_bytes_received: u64,
     first_chunk_ms: Option<u64>,
     chunks_unavailable: u64,
+    transports: TransportsRecord,
+    reconnects: u32,
+}
+
+/// Bytes on the wire, both ways. `transport` is the one with more.
+#[derive(Serialize)]
+struct TransportsRecord {
+    quic: u64,
+    tcp: u64,
 }
 
 impl Record for TransferRecord<'_> {
@@ -64,6 +73,8 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         wire_bytes_received: summary.wire_bytes_received,
         first_chunk_ms: summary.first_chunk.map(|after| after.as_millis() as u64),
         chunks_unavailable: summary.chunks_unavailable,
+        transports: TransportsRecord { quic: summary.transports.quic, tcp: summary.transports.tcp },
+        reconnects: summary.reconnects,
     }
 }
 
@@ -170,7 +181,7 @@ mod tests {
     use crate::render::json_line;
     use mirror_engine::{
         id::{DeviceId, Root},
-        replicate::Stage,
+        replicate::{ByTransport, Stage},
         transport::TransportKind,
     };
     use std::time::Duration;
@@ -179,6 +190,8 @@ mod tests {
         Summary {
             peer: DeviceId::from_bytes([3; 32]),
             transport: TransportKind::Tcp,
+            transports: ByTransport { quic: 100, tcp: 5100 },
+            reconnects: 0,
             resumed: false,
             events_sent: 1,
             events_received: 0,

@@ -9,14 +9,14 @@
 //! bulk data flows. When the session is over, or the connection, everything else ends because its queue does.
 
 use super::{
-    Observer, Options, Progress, ReplicateError, Summary,
+    Observer, Options, Progress, ReplicateError,
+    carriers::{Carriers, Setup},
     failure::Failures,
     keeper::{self, Keeper},
-    lanes,
     outgoing::{self, Outgoing},
     pace::Pace,
     server::{self, Server},
-    tally::{Tally, conclude},
+    tally::{Ended, Tally, conclude},
 };
 use crate::{
     clock,
@@ -24,25 +24,17 @@ use crate::{
     home::{Contact, VaultHome},
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
-    limits::LANES_MAX,
     session::{Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows},
     store::Store,
-    transport::{CloseReason, Connection, TransportError, TransportKind},
+    transport::{CloseReason, Connection, TransportError},
     vault::VaultError,
 };
 use bytes::Bytes;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    runtime::Handle,
-    sync::{Mutex, mpsc},
-    task::JoinSet,
-};
+use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
 
 /// Runs of frames between the lanes and the keeper.
 const RUNS_QUEUED: usize = 4;
@@ -71,7 +63,7 @@ pub(super) async fn drive(
     side: Side,
     party: Party<'_>,
     observer: Arc<dyn Observer>,
-) -> Result<Summary, ReplicateError> {
+) -> Result<Ended, ReplicateError> {
     let began = clock::now();
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
@@ -98,19 +90,15 @@ pub(super) async fn drive(
         tally: Tally::new(root, resumed),
         failures: failures.clone(),
         observer,
-        pace_in: Arc::new(Pace::new(party.options.receive_limit)),
-        pace_out: Arc::new(Pace::new(party.options.send_limit)),
-        lane_count: party.options.lanes.unwrap_or(default_lanes(connection.kind())),
-        send_rate: party.options.send_limit,
+        options: party.options,
         dry_run,
     };
-    let (driven, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
-    let tally = driven.map_err(|error| failures.take().unwrap_or(error))?;
-    if let Some(error) = failures.take() {
-        return Err(error);
+    let (turned, tally, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
+    let result = failures.take().map_or(turned, Err);
+    if result.is_ok() {
+        remember(party.home, connection, &tally);
     }
-    remember(party.home, connection, &tally);
-    conclude(connection, tally, kept, served, began.elapsed(), party.options.dry_run)
+    Ok(conclude(connection, result, tally, kept, served, began.elapsed(), party.options.dry_run))
 }
 
 /// For `status`: nothing depends on it, so a failure is only logged.
@@ -136,14 +124,6 @@ async fn prepare(
     Ok(opened.map_err(VaultError::from)?)
 }
 
-/// More lanes than one cost more than they bring where two cores do everything; a second TCP connection hides its neighbour's stalls.
-fn default_lanes(kind: TransportKind) -> usize {
-    match kind {
-        TransportKind::Tcp => 2,
-        TransportKind::Quic | TransportKind::Memory => 1,
-    }
-}
-
 struct Crank<'a> {
     session: Session,
     began: Instant,
@@ -152,10 +132,7 @@ struct Crank<'a> {
     tally: Tally,
     failures: Failures,
     observer: Arc<dyn Observer>,
-    pace_in: Arc<Pace>,
-    pace_out: Arc<Pace>,
-    lane_count: usize,
-    send_rate: Option<u64>,
+    options: &'a Options,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
 }
@@ -171,10 +148,7 @@ struct Outlets {
     messages: Outgoing,
     keeper: mpsc::Sender<keeper::Job>,
     server: std::sync::mpsc::Sender<server::Job>,
-    spans: Arc<Mutex<mpsc::Receiver<Bytes>>>,
-    lanes: JoinSet<Result<(), lanes::LaneError>>,
-    /// Bytes that have come on lanes.
-    heard: Arc<AtomicU64>,
+    carriers: Carriers,
 }
 
 type DoneChannel = (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>);
@@ -185,9 +159,10 @@ impl Crank<'_> {
         store: &Arc<Store>,
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
-    ) -> (Result<Tally, ReplicateError>, keeper::Kept, server::Served) {
+    ) -> (Result<(), ReplicateError>, Tally, keeper::Kept, server::Served) {
         let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
-            return (Err(ReplicateError::Peer("the control stream is taken".into())), Default::default(), Default::default());
+            let taken = ReplicateError::Peer("the control stream is taken".into());
+            return (Err(taken), self.tally, Default::default(), Default::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
@@ -202,7 +177,7 @@ impl Crank<'_> {
             failures: self.failures.clone(),
             on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
             waiting,
-            rate: self.send_rate,
+            rate: self.options.send_limit,
             runtime: Handle::current(),
         };
         let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
@@ -216,24 +191,26 @@ impl Crank<'_> {
             }
             Ok::<_, TransportError>(control_out)
         });
-        let mut outlets = Outlets {
-            messages,
-            keeper: keeper_in,
-            server: server_in,
-            spans: Arc::new(Mutex::new(spans)),
-            lanes: JoinSet::new(),
-            heard: Arc::default(),
-        };
+        let carriers = Carriers::new(Setup {
+            connection: self.connection.clone(),
+            side: self.side,
+            count: self.options.lanes,
+            pace_in: Pace::new(self.options.receive_limit),
+            pace_out: Pace::new(self.options.send_limit),
+            spans,
+            keeper: keeper_in.clone(),
+        });
+        let mut outlets = Outlets { messages, keeper: keeper_in, server: server_in, carriers };
         let turned = self.turn(&mut control_in, &mut done, &mut outlets).await;
-        let Outlets { messages, keeper: keeper_in, server: server_in, spans, lanes, heard: _ } = outlets;
+        let Outlets { messages, keeper: keeper_in, server: server_in, carriers } = outlets;
         drop((messages, server_in, keeper_in));
         // A peer that does not read does not hear the last word either.
         let said = tokio::time::timeout(GOODBYE, sender.join_next()).await;
         self.goodbye(&mut control_in, &turned).await;
-        drop((said, sender, lanes, spans));
+        drop((said, sender, carriers));
         let kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
-        (turned.map(|()| self.tally), kept, served)
+        (turned, self.tally, kept, served)
     }
 
     async fn turn(
@@ -258,10 +235,10 @@ impl Crank<'_> {
                     Err(error) => return self.broken(error),
                 },
                 Some(done) = done.recv() => self.session.handle_done(clock::now(), done),
-                Some(lane) = outlets.lanes.join_next() => lane_ended(lane)?,
+                Some(lane) = outlets.carriers.ended() => lane?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
                 _ = cancel.tick() => {
-                    self.tell_liveliness(&mut heard, outlets.heard.load(Ordering::Relaxed));
+                    self.tell_liveliness(&mut heard, outlets.carriers.heard());
                     if !stopping && self.observer.cancelled() {
                         stopping = true;
                         self.session.handle_stop(clock::now());
@@ -327,29 +304,8 @@ impl Crank<'_> {
             Action::Expect { list, want } => keep(outlets, keeper::Job::Expect { list, want }).await,
             Action::StoreInline { list, frames } => keep(outlets, keeper::Job::Inline { list, frames }).await,
             Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
-            Action::OpenLanes => self.open_lanes(outlets),
-            Action::AcceptLanes => self.accept_lanes(outlets),
-        }
-    }
-
-    fn open_lanes(&self, outlets: &mut Outlets) {
-        for _ in 0..self.lane_count {
-            let (connection, spans, pace) = (self.connection.clone(), outlets.spans.clone(), self.pace_out.clone());
-            outlets.lanes.spawn(async move { lanes::send(connection.open_lane().await?, spans, pace).await });
-        }
-    }
-
-    /// How many lanes there are is for the sender to say: one that is opened and not read would hold back what it carries for ever.
-    /// Only a TCP dialer decides, because it dials them for the listener, and the listener waits for one.
-    fn accept_lanes(&self, outlets: &mut Outlets) {
-        let dials = self.side == Side::Dialer && self.connection.kind() == TransportKind::Tcp;
-        let count = if dials { self.lane_count } else { LANES_MAX };
-        for _ in 0..count {
-            let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
-            let heard = outlets.heard.clone();
-            outlets
-                .lanes
-                .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace, heard).await });
+            Action::OpenLanes => outlets.carriers.open(),
+            Action::AcceptLanes => outlets.carriers.accept(),
         }
     }
 
@@ -408,6 +364,7 @@ impl Crank<'_> {
         self.connection.close(match turned {
             Ok(()) => self.close_reason(),
             Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
+            Err(ReplicateError::Transport(TransportError::LaneReset | TransportError::Io { .. })) => CloseReason::Broken,
             Err(_) => CloseReason::Shutdown,
         });
         self.connection.flushed().await;
@@ -439,16 +396,6 @@ fn is_bye(message: Bytes) -> bool {
 async fn keep(outlets: &Outlets, job: keeper::Job) {
     // A keeper that is gone has reported its failure already.
     let _ = outlets.keeper.send(job).await;
-}
-
-fn lane_ended(lane: Result<Result<(), lanes::LaneError>, tokio::task::JoinError>) -> Result<(), ReplicateError> {
-    match lane {
-        // The end of the connection is the control stream's to report: it knows whether that was the end of the session, too.
-        Ok(Ok(()) | Err(lanes::LaneError::Stopped | lanes::LaneError::Transport(TransportError::Closed(_)))) => Ok(()),
-        Ok(Err(lanes::LaneError::Transport(error))) => Err(error.into()),
-        Ok(Err(error)) => Err(ReplicateError::Peer(error.to_string())),
-        Err(error) => Err(VaultError::internal(error).into()),
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -3,7 +3,7 @@
 //! A lane carries frames back to back, as they lie in a pack. Receiving, a large frame gets a buffer that ends with the header of
 //! the next one, so that nothing but 48 bytes is ever copied; small frames are gathered and handed on in runs.
 
-use super::pace::Pace;
+use super::{carriers::Spans, pace::Pace};
 use crate::{
     frame::{FrameError, HEADER_BYTES, Header, Kind},
     limits::{CHUNK_BYTES_MAX, KIB},
@@ -14,7 +14,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 
 /// Buffer for runs of small frames. Larger ones fall out of the cache before they are hashed.
 const RUN_BYTES: usize = 256 * KIB;
@@ -122,14 +122,13 @@ pub(super) async fn receive<M>(
     }
 }
 
-/// Sends spans over a lane until there are no more. Several lanes may share one queue.
-pub(super) async fn send(mut lane: LaneSender, spans: Arc<Mutex<mpsc::Receiver<Bytes>>>, pace: Arc<Pace>) -> Result<(), LaneError> {
-    loop {
-        let span = spans.lock().await.recv().await;
-        let Some(span) = span else { return Ok(lane.finish().await?) };
+/// Sends what `spans` gives over a lane until there is no more.
+pub(super) async fn send(mut lane: LaneSender, spans: Spans, pace: Arc<Pace>) -> Result<(), LaneError> {
+    while let Some(span) = spans.next().await {
         pace.pass(span.len()).await;
         lane.send(span).await?;
     }
+    Ok(lane.finish().await?)
 }
 
 #[cfg(test)]

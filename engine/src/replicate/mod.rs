@@ -3,7 +3,10 @@
 //! The session decides, the transport carries, the store keeps; here they are connected. See `drive.rs` for the picture.
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
+mod carriers;
+mod choice;
 mod drive;
+mod failover;
 mod failure;
 mod keeper;
 mod lanes;
@@ -18,32 +21,26 @@ mod types;
 
 pub use pairing::invite;
 pub use serve::{Served, Server};
-pub use types::{Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};
+pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};
 
 use crate::{
     home::{Home, Ticket},
-    session::Side,
     transport::{CloseReason, Dialer, Protocol, TransportError},
     vault::Vault,
 };
-use drive::{Party, drive};
 use std::{
     net::{SocketAddr, ToSocketAddrs},
     path::Path,
     sync::Arc,
 };
 
-/// Runs one session with `target`.
+/// Brings this replica and `target` together: one session, or more when a connection breaks that [`Choice::Auto`](crate::transport::Choice)
+/// may replace.
 ///
 /// # Errors
 /// [`ReplicateError`]; what was committed before stays, and the next session goes on from there.
 pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
-    let dialer = Dialer::new(vault.device(), options.tuning())?;
-    let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, options.choice).await?;
-    observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
-    let party =
-        Party { store: vault.store(), home: vault.home(), replication: vault.replication_key(), replica: vault.info().replica, options };
-    drive(&connection, Side::Dialer, party, observer).await
+    failover::run(vault, target, options, observer).await
 }
 
 /// Redeems `ticket`: makes a replica in `dir` and knows the issuer as a peer. The first sync is the caller's, with the target

@@ -5,6 +5,7 @@ use super::{
     drive::{Party, drive},
     pairing,
     seats::{Seat, Seats},
+    tally::Ended,
 };
 use crate::{
     clock,
@@ -123,7 +124,7 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
                 replica: vault.info().replica,
                 options: &options,
             };
-            let result = drive(connection, Side::Listener, party, observer).await.map(Box::new);
+            let result = drive(connection, Side::Listener, party, observer).await.and_then(Ended::whole).map(Box::new);
             Served::Session { peer, result }
         }
     }

@@ -1,6 +1,6 @@
 //! What a session came to: counts gathered from its events while it runs, and the summary or error at its end.
 
-use super::{ReplicateError, Stage, Summary, keeper, server};
+use super::{ByTransport, ReplicateError, Stage, Summary, keeper, server};
 use crate::{
     event::Frontier,
     id::Root,
@@ -47,21 +47,42 @@ impl Tally {
     }
 }
 
+/// What a session did until it ended, and how it ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) summary: Summary,
+    pub(super) result: Result<(), ReplicateError>,
+}
+
+impl Ended {
+    /// The summary of a session that came to its end.
+    ///
+    /// # Errors
+    /// Why it did not.
+    pub(super) fn whole(self) -> Result<Summary, ReplicateError> {
+        self.result.map(|()| self.summary)
+    }
+}
+
 pub(super) fn conclude(
     connection: &Connection,
+    result: Result<(), ReplicateError>,
     tally: Tally,
     kept: keeper::Kept,
     served: server::Served,
     elapsed: Duration,
     dry_run: bool,
-) -> Result<Summary, ReplicateError> {
+) -> Ended {
     let stats = connection.stats();
+    let transports = ByTransport::of(connection);
     if kept.unwanted > 0 {
         tracing::debug!(kept.unwanted, "chunks arrived that nobody had asked for");
     }
     let summary = Summary {
         peer: connection.peer(),
-        transport: connection.kind(),
+        transport: transports.most().unwrap_or(connection.kind()),
+        transports,
+        reconnects: 0,
         resumed: tally.resumed,
         events_sent: tally.events_sent,
         events_received: tally.events_received,
@@ -80,16 +101,23 @@ pub(super) fn conclude(
         root: tally.root,
         peer_root: tally.peer_root,
     };
-    match tally.outcome {
-        Some(Outcome::Complete) | None => Ok(summary),
-        Some(Outcome::Partial { here, there }) => {
+    match (result, tally.outcome) {
+        (Ok(()), Some(Outcome::Partial { here, there })) => {
             let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there);
-            Err(ReplicateError::Partial(Box::new(Summary { chunks_unavailable, ..summary })))
+            let summary = Summary { chunks_unavailable, ..summary };
+            Ended { result: Err(ReplicateError::Partial(Box::new(summary.clone()))), summary }
         }
+        (result, outcome) => Ended { result: result.and_then(|()| verdict(outcome, dry_run)), summary },
+    }
+}
+
+fn verdict(outcome: Option<Outcome>, dry_run: bool) -> Result<(), ReplicateError> {
+    match outcome {
+        Some(Outcome::Complete | Outcome::Partial { .. }) | None => Ok(()),
         Some(Outcome::Diverged) => {
             Err(ReplicateError::Fork("both replicas hold as many events of every author, and not the same: a log was forked".into()))
         }
-        Some(Outcome::Stopped) if dry_run => Ok(summary),
+        Some(Outcome::Stopped) if dry_run => Ok(()),
         Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
         Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
         Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),

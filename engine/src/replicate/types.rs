@@ -3,10 +3,10 @@
 use crate::{
     id::{DeviceId, Root},
     session::Direction,
-    transport::{Choice, Congestion, TransportError, TransportKind, Tuning},
+    transport::{Choice, Congestion, Connection, TransportError, TransportKind, Tuning},
     vault::VaultError,
 };
-use std::{net::SocketAddr, time::Duration};
+use std::{cmp::Ordering, net::SocketAddr, ops::Add, time::Duration};
 
 /// How to run one session.
 #[derive(Debug, Clone)]
@@ -65,8 +65,12 @@ pub struct Target {
 pub struct Summary {
     /// The device at the other end.
     pub peer: DeviceId,
-    /// What carried it.
+    /// What carried most of its bytes.
     pub transport: TransportKind,
+    /// What carried how much.
+    pub transports: ByTransport,
+    /// How often a connection broke and another one took its place.
+    pub reconnects: u32,
     /// Whether it went on from what an interrupted session had left.
     pub resumed: bool,
     /// Events sent.
@@ -102,6 +106,36 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Bytes of chunks, both ways: whether a session got anywhere.
+    pub(super) fn moved(&self) -> u64 {
+        self.bytes_sent + self.bytes_received + self.events_received
+    }
+
+    /// What this session and those before it did together, of which the last one's connection broke. It took `elapsed` in all.
+    pub(super) fn after(self, earlier: &Self, elapsed: Duration) -> Self {
+        let transports = self.transports + earlier.transports;
+        let before = elapsed.saturating_sub(self.elapsed);
+        Self {
+            transport: transports.most().unwrap_or(self.transport),
+            transports,
+            reconnects: earlier.reconnects + 1,
+            resumed: earlier.resumed,
+            events_sent: self.events_sent + earlier.events_sent,
+            events_received: self.events_received + earlier.events_received,
+            chunks_sent: self.chunks_sent + earlier.chunks_sent,
+            chunks_received: self.chunks_received + earlier.chunks_received,
+            // What the earlier ones moved is there already when this one asks.
+            chunks_present: self.chunks_present.saturating_sub(earlier.chunks_sent + earlier.chunks_received),
+            bytes_sent: self.bytes_sent + earlier.bytes_sent,
+            bytes_received: self.bytes_received + earlier.bytes_received,
+            wire_bytes_sent: self.wire_bytes_sent + earlier.wire_bytes_sent,
+            wire_bytes_received: self.wire_bytes_received + earlier.wire_bytes_received,
+            elapsed,
+            first_chunk: earlier.first_chunk.or(self.first_chunk.map(|after| before + after)),
+            ..self
+        }
+    }
+
     /// Whether both replicas hold the same events.
     pub fn is_identical(&self) -> bool {
         self.peer_root == Some(self.root)
@@ -111,6 +145,42 @@ impl Summary {
     pub fn goodput_bits_per_s(&self) -> u64 {
         let bits = (self.bytes_sent + self.bytes_received) as f64 * 8.0;
         (bits / self.elapsed.as_secs_f64().max(1e-6)) as u64
+    }
+}
+
+/// Bytes on the wire, both ways, by what carried them. Together they are all that the transports count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByTransport {
+    /// Over QUIC.
+    pub quic: u64,
+    /// Over TCP, lanes of a QUIC connection included.
+    pub tcp: u64,
+}
+
+impl ByTransport {
+    pub(super) fn of(connection: &Connection) -> Self {
+        let over = |kind| {
+            let stats = connection.stats_over(kind);
+            stats.bytes_sent + stats.bytes_received
+        };
+        Self { quic: over(TransportKind::Quic), tcp: over(TransportKind::Tcp) }
+    }
+
+    /// What carried more; none when neither did.
+    pub(super) fn most(self) -> Option<TransportKind> {
+        match self.quic.cmp(&self.tcp) {
+            Ordering::Greater => Some(TransportKind::Quic),
+            Ordering::Less => Some(TransportKind::Tcp),
+            Ordering::Equal => None,
+        }
+    }
+}
+
+impl Add for ByTransport {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { quic: self.quic + other.quic, tcp: self.tcp + other.tcp }
     }
 }
 

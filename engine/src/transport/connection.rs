@@ -1,17 +1,17 @@
 //! One connection, whatever carries it: dispatch by enum, no trait objects, no generics above this layer.
 
 use super::{
-    CloseReason, Protocol, TransportError, TransportKind,
+    CloseReason, LaneKind, Protocol, TransportError, TransportKind,
     memory::{MemoryConnection, MemoryControlReceiver, MemoryControlSender, MemoryLaneReceiver, MemoryLaneSender},
     quic::{QuicConnection, QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender},
-    tcp::{TcpConnection, TcpControlReceiver, TcpControlSender, TcpLaneReceiver, TcpLaneSender},
+    tcp::{LaneSet, Meter, TcpConnection, TcpControlReceiver, TcpControlSender, TcpLaneReceiver, TcpLaneSender},
 };
 use crate::{
     id::DeviceId,
     limits::{KIB, MESSAGE_BYTES_MAX},
 };
 use bytes::{Bytes, BytesMut};
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// Room that a read makes when its buffer has none.
 const READ_BYTES: usize = 64 * KIB;
@@ -38,7 +38,11 @@ pub(super) enum Inner<Q, T, M> {
 ///
 /// When the last clone, control half and lane are gone, the peer is told [`CloseReason::Abandoned`].
 #[derive(Clone)]
-pub struct Connection(pub(super) Inner<QuicConnection, TcpConnection, MemoryConnection>);
+pub struct Connection {
+    inner: Inner<QuicConnection, TcpConnection, MemoryConnection>,
+    /// Over TCP the only lanes; over QUIC more of them, where both ends have TCP.
+    tcp_lanes: Option<Arc<LaneSet>>,
+}
 
 /// Counters of a connection. What a carrier cannot know is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,19 +56,30 @@ pub struct Stats {
     pub rtt: Option<Duration>,
     /// Packets that were lost and sent again (QUIC).
     pub packets_lost: Option<u64>,
+    /// Bytes in them (QUIC).
+    pub bytes_lost: Option<u64>,
     /// Bytes that congestion control lets be in flight (QUIC).
     pub congestion_window: Option<u64>,
 }
 
 impl Connection {
+    pub(super) fn new(inner: Inner<QuicConnection, TcpConnection, MemoryConnection>) -> Self {
+        Self { inner, tcp_lanes: None }
+    }
+
+    /// The same connection with TCP lanes.
+    pub(super) fn with_lanes(self, lanes: Arc<LaneSet>) -> Self {
+        Self { tcp_lanes: Some(lanes), ..self }
+    }
+
     /// The device at the other end.
     pub fn peer(&self) -> DeviceId {
-        dispatch!(&self.0, inner => inner.peer())
+        dispatch!(&self.inner, inner => inner.peer())
     }
 
     /// What carries it.
     pub fn kind(&self) -> TransportKind {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(_) => TransportKind::Quic,
             Inner::Tcp(_) => TransportKind::Tcp,
             Inner::Memory(_) => TransportKind::Memory,
@@ -73,12 +88,12 @@ impl Connection {
 
     /// What it is for.
     pub fn protocol(&self) -> Protocol {
-        dispatch!(&self.0, inner => inner.protocol())
+        dispatch!(&self.inner, inner => inner.protocol())
     }
 
     /// Where the other end is now (QUIC may migrate); none in memory.
     pub fn remote_addr(&self) -> Option<SocketAddr> {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(inner) => Some(inner.remote_addr()),
             Inner::Tcp(inner) => Some(inner.remote_addr()),
             Inner::Memory(_) => None,
@@ -90,12 +105,12 @@ impl Connection {
     /// # Errors
     /// [`TransportError::Protocol`] when TLS cannot give them.
     pub fn exporter(&self, label: &[u8], context: &[u8]) -> Result<[u8; 32], TransportError> {
-        dispatch!(&self.0, inner => inner.exporter(label, context))
+        dispatch!(&self.inner, inner => inner.exporter(label, context))
     }
 
     /// The two halves of the control stream: once, to whoever asks first.
     pub fn take_control(&self) -> Option<(ControlSender, ControlReceiver)> {
-        let (sender, receiver) = match &self.0 {
+        let (sender, receiver) = match &self.inner {
             Inner::Quic(inner) => inner.take_control().map(|(s, r)| (Inner::Quic(s), Inner::Quic(r)))?,
             Inner::Tcp(inner) => inner.take_control().map(|(s, r)| (Inner::Tcp(s), Inner::Tcp(r)))?,
             Inner::Memory(inner) => inner.take_control().map(|(s, r)| (Inner::Memory(s), Inner::Memory(r)))?,
@@ -103,16 +118,43 @@ impl Connection {
         Some((ControlSender { inner: sender, last: LastSend::Whole }, ControlReceiver(receiver)))
     }
 
-    /// Opens a lane to the peer. Waits while [`crate::limits::LANES_MAX`] are open; on TCP it dials, or waits for the peer to dial.
-    /// Cancel-safe.
+    /// What its lanes can be, its own kind first. Where there are two, both ends may use either at any time.
+    pub fn lane_kinds(&self) -> &'static [LaneKind] {
+        match (&self.inner, &self.tcp_lanes) {
+            (Inner::Quic(_), None) => &[LaneKind::Quic],
+            (Inner::Quic(_), Some(_)) => &[LaneKind::Quic, LaneKind::Tcp],
+            (Inner::Tcp(_), _) => &[LaneKind::Tcp],
+            (Inner::Memory(_), _) => &[LaneKind::Memory],
+        }
+    }
+
+    /// Opens a lane of the connection's own kind: [`Connection::open_lane_over`].
     ///
     /// # Errors
     /// Why the connection ended, or why the lane could not be dialled.
     pub async fn open_lane(&self) -> Result<LaneSender, TransportError> {
-        let inner = match &self.0 {
-            Inner::Quic(inner) => Inner::Quic(inner.open_lane().await?),
-            Inner::Tcp(inner) => Inner::Tcp(inner.open_lane().await?),
-            Inner::Memory(inner) => Inner::Memory(inner.open_lane().await?),
+        self.open_lane_over(self.lane_kinds()[0]).await
+    }
+
+    /// Waits for a lane of the connection's own kind: [`Connection::accept_lane_over`].
+    ///
+    /// # Errors
+    /// Why the connection ended, or why the lane could not be dialled.
+    pub async fn accept_lane(&self) -> Result<LaneReceiver, TransportError> {
+        self.accept_lane_over(self.lane_kinds()[0]).await
+    }
+
+    /// Opens a lane to the peer. Waits while [`crate::limits::LANES_MAX`] are open; TCP lanes it dials, or waits for the peer to dial.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// Why the connection ended, why the lane could not be dialled, or that this connection has no lanes of this kind.
+    pub async fn open_lane_over(&self, kind: LaneKind) -> Result<LaneSender, TransportError> {
+        let inner = match (&self.inner, &self.tcp_lanes, kind) {
+            (Inner::Quic(inner), _, LaneKind::Quic) => Inner::Quic(inner.open_lane().await?),
+            (Inner::Memory(inner), _, LaneKind::Memory) => Inner::Memory(inner.open_lane().await?),
+            (_, Some(lanes), LaneKind::Tcp) => Inner::Tcp(TcpLaneSender::new(self.clone(), self.while_alive(lanes.open()).await?)),
+            _ => return Err(no_such_lanes(kind)),
         };
         Ok(LaneSender { inner, last: LastSend::Whole })
     }
@@ -120,36 +162,93 @@ impl Connection {
     /// Waits for a lane that the peer opens. It may show only once it carries bytes. Cancel-safe.
     ///
     /// # Errors
-    /// Why the connection ended, or why the lane could not be dialled.
-    pub async fn accept_lane(&self) -> Result<LaneReceiver, TransportError> {
-        Ok(LaneReceiver(match &self.0 {
-            Inner::Quic(inner) => Inner::Quic(inner.accept_lane().await?),
-            Inner::Tcp(inner) => Inner::Tcp(inner.accept_lane().await?),
-            Inner::Memory(inner) => Inner::Memory(inner.accept_lane().await?),
+    /// Like [`Connection::open_lane_over`].
+    pub async fn accept_lane_over(&self, kind: LaneKind) -> Result<LaneReceiver, TransportError> {
+        Ok(LaneReceiver(match (&self.inner, &self.tcp_lanes, kind) {
+            (Inner::Quic(inner), _, LaneKind::Quic) => Inner::Quic(inner.accept_lane().await?),
+            (Inner::Memory(inner), _, LaneKind::Memory) => Inner::Memory(inner.accept_lane().await?),
+            (_, Some(lanes), LaneKind::Tcp) => Inner::Tcp(TcpLaneReceiver::new(self.clone(), self.while_alive(lanes.accept()).await?)),
+            _ => return Err(no_such_lanes(kind)),
         }))
     }
 
-    /// Its counters so far.
+    /// Waits for `lane`, but not longer than the connection lives. A lane error that comes with the end of the connection is
+    /// reported as that.
+    async fn while_alive<T>(&self, lane: impl Future<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
+        let result = tokio::select! {
+            biased;
+            error = self.closed() => return Err(error),
+            result = lane => result,
+        };
+        result.map_err(|error| self.end_so_far().unwrap_or(error))
+    }
+
+    /// Why the connection ended, if it has.
+    pub(super) fn end_so_far(&self) -> Option<TransportError> {
+        dispatch!(&self.inner, inner => inner.end_so_far())
+    }
+
+    /// Its counters so far, lanes of all kinds included.
     pub fn stats(&self) -> Stats {
-        dispatch!(&self.0, inner => inner.stats())
+        let (own, lanes) = (self.own_stats(), self.lane_stats());
+        let (bytes_sent, bytes_received) = (own.bytes_sent + lanes.bytes_sent, own.bytes_received + lanes.bytes_received);
+        Stats { bytes_sent, bytes_received, ..own }
+    }
+
+    /// What went over one transport: of a QUIC connection, its TCP lanes are the part that went over TCP.
+    pub fn stats_over(&self, kind: TransportKind) -> Stats {
+        match (self.kind(), kind) {
+            (TransportKind::Quic, TransportKind::Tcp) => self.lane_stats(),
+            (TransportKind::Quic, TransportKind::Quic) => self.own_stats(),
+            (own, asked) if own == asked => self.stats(),
+            _ => Stats::default(),
+        }
+    }
+
+    /// Holds at most `bytes` that were sent on QUIC's lanes and not acknowledged; what is sent beyond that waits. TCP's buffers are the
+    /// system's, which sizes them by the path.
+    pub fn limit_backlog(&self, bytes: u64) {
+        if let Inner::Quic(inner) = &self.inner {
+            inner.limit_backlog(bytes);
+        }
+    }
+
+    /// Where its TCP lanes are to count: a TCP connection takes their bytes for a sign of life.
+    pub(super) fn lane_meter(&self) -> Arc<Meter> {
+        match &self.inner {
+            Inner::Tcp(inner) => inner.lane_meter(),
+            Inner::Quic(_) | Inner::Memory(_) => Arc::default(),
+        }
+    }
+
+    fn own_stats(&self) -> Stats {
+        dispatch!(&self.inner, inner => inner.stats())
+    }
+
+    fn lane_stats(&self) -> Stats {
+        self.tcp_lanes.as_ref().map(|lanes| lanes.stats()).unwrap_or_default()
     }
 
     /// Ends the connection at once, for a reason that the peer gets to know. The first reason counts.
     ///
     /// What the peer has not acknowledged in its own messages may be lost: say goodbye in the protocol first, then close.
     pub fn close(&self, reason: CloseReason) {
-        dispatch!(&self.0, inner => inner.close(reason));
+        dispatch!(&self.inner, inner => inner.close(reason));
     }
 
     /// Waits until the connection has ended, and says why.
     pub async fn closed(&self) -> TransportError {
-        dispatch!(&self.0, inner => inner.closed().await)
+        dispatch!(&self.inner, inner => inner.closed().await)
     }
 
     /// After [`Connection::close`]: waits until the goodbye is on its way, at most a second. For a process about to exit.
     pub async fn flushed(&self) {
-        dispatch!(&self.0, inner => inner.flushed().await);
+        dispatch!(&self.inner, inner => inner.flushed().await);
     }
+}
+
+fn no_such_lanes(kind: LaneKind) -> TransportError {
+    TransportError::Protocol(format!("the connection has no {kind} lanes"))
 }
 
 /// The sending half of the control stream.

@@ -23,9 +23,11 @@ use tokio::time::timeout;
 /// Which transports a dial may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Choice {
-    /// QUIC first, TCP as well when that takes too long or fails; the first to connect is taken.
+    /// QUIC first, TCP as well when that takes too long or fails; the first to connect is taken. Lanes may be of both kinds.
     #[default]
     Auto,
+    /// Like [`Choice::Auto`], beginning with this one: the other has just failed.
+    First(TransportKind),
     /// This one and no other.
     Only(TransportKind),
 }
@@ -91,7 +93,25 @@ impl Dialer {
             let dialer = self.clone();
             async move { dialer.connect(attempt.addr, expected, protocol, attempt.kind).await }
         };
-        race::run(race::plan(&addrs, choice), dial).await
+        let connection = race::run(race::plan(&addrs, choice), dial).await?;
+        match (choice, connection.kind()) {
+            (Choice::Auto | Choice::First(_), TransportKind::Quic) => self.with_tcp_lanes(connection, &addrs),
+            _ => Ok(connection),
+        }
+    }
+
+    /// TCP lanes for a QUIC connection: at its own address, or at another where only that one has TCP open.
+    fn with_tcp_lanes(&self, connection: Connection, addrs: &[SocketAddr]) -> Result<Connection, TransportError> {
+        let own = connection.remote_addr();
+        let others = addrs.iter().copied().filter(|addr| Some(*addr) != own);
+        let dials = own.into_iter().chain(others).map(|addr| self.tcp(addr, connection.peer())).collect();
+        let lanes = tcp::LaneSet::dialling(&connection, dials)?;
+        Ok(connection.with_lanes(lanes))
+    }
+
+    fn tcp(&self, addr: SocketAddr, expected: DeviceId) -> tcp::Dial {
+        let Shared { identity, tuning, .. } = &*self.shared;
+        tcp::Dial { addr, identity: identity.clone(), expected, tuning: tuning.clone() }
     }
 
     /// Waits until the goodbyes of closed QUIC connections have been heard, or at most `limit`.
@@ -119,11 +139,13 @@ impl Dialer {
             TransportKind::Quic => {
                 let endpoint = self.endpoint(addr)?;
                 let dial = quic::Dial { endpoint: &endpoint, identity, tuning, expected, protocol };
-                quic::dial(dial, addr).await.map(|connection| Connection(Inner::Quic(connection)))
+                quic::dial(dial, addr).await.map(|connection| Connection::new(Inner::Quic(connection)))
             }
             TransportKind::Tcp => {
-                let dial = tcp::Dial { addr, identity: identity.clone(), expected, tuning: tuning.clone() };
-                tcp::dial(dial, protocol).await.map(|connection| Connection(Inner::Tcp(connection)))
+                let dial = self.tcp(addr, expected);
+                let connection = Connection::new(Inner::Tcp(tcp::dial(dial.clone(), protocol).await?));
+                let lanes = tcp::LaneSet::dialling(&connection, vec![dial])?;
+                Ok(connection.with_lanes(lanes))
             }
             TransportKind::Memory => Err(TransportError::unreachable(kind, addr, "memory connections have no address")),
         }

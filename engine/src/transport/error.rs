@@ -20,12 +20,14 @@ pub enum CloseReason {
     Busy,
     /// The process is ending.
     Shutdown,
+    /// A lane or the path broke; what was said is not in doubt. Dial again.
+    Broken,
     /// A reason that only a newer version knows.
     Unknown,
 }
 
 impl CloseReason {
-    const ALL: [Self; 6] = [Self::Abandoned, Self::Done, Self::Refused, Self::ProtocolError, Self::Busy, Self::Shutdown];
+    const ALL: [Self; 7] = [Self::Abandoned, Self::Done, Self::Refused, Self::ProtocolError, Self::Busy, Self::Shutdown, Self::Broken];
 
     /// Its code on the wire.
     pub const fn code(self) -> u8 {
@@ -36,6 +38,7 @@ impl CloseReason {
             Self::ProtocolError => 3,
             Self::Busy => 4,
             Self::Shutdown => 5,
+            Self::Broken => 6,
             Self::Unknown => u8::MAX,
         }
     }
@@ -55,6 +58,7 @@ impl fmt::Display for CloseReason {
             Self::ProtocolError => "protocol error",
             Self::Busy => "busy",
             Self::Shutdown => "shutting down",
+            Self::Broken => "the path broke",
             Self::Unknown => "for a reason unknown to this version",
         })
     }
@@ -170,7 +174,7 @@ mod tests {
         for reason in CloseReason::ALL {
             assert_eq!(CloseReason::from_code(reason.code().into()), reason);
         }
-        assert_eq!(CloseReason::from_code(6), CloseReason::Unknown);
+        assert_eq!(CloseReason::from_code(7), CloseReason::Unknown);
         assert_eq!(CloseReason::from_code(u64::MAX), CloseReason::Unknown);
     }
 }

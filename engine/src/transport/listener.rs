@@ -152,7 +152,7 @@ impl Setup {
         let endpoint = quic::endpoint(socket, Some(config.clone()), &self.tuning)?;
         self.addrs.0.push(endpoint.local_addr().map_err(TransportError::io("listening"))?);
         let accept = quic::Accept { config, admission: self.admission.clone(), tuning: self.tuning.clone() };
-        self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), accept, self.gate.clone())));
+        self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), accept, self.registry.clone(), self.gate.clone())));
         self.endpoints.push(endpoint);
         Ok(())
     }
@@ -175,24 +175,30 @@ impl Setup {
     }
 }
 
-async fn accept_quic(endpoint: Endpoint, accept: quic::Accept, gate: Gate) {
+async fn accept_quic(endpoint: Endpoint, accept: quic::Accept, registry: Arc<tcp::Registry>, gate: Gate) {
     while let Some(incoming) = endpoint.accept().await {
-        let (accept, from) = (accept.clone(), canonical(incoming.remote_address()));
+        let (accept, registry, from) = (accept.clone(), registry.clone(), canonical(incoming.remote_address()));
         gate.run(from, async move {
-            let connection = quic::accept(accept, incoming).await?;
-            Ok(Some(Connection(Inner::Quic(connection))))
+            let connection = Connection::new(Inner::Quic(quic::accept(accept, incoming).await?));
+            with_lanes(connection, &registry).map(Some)
         });
     }
+}
+
+/// From here on TCP lanes find the connection.
+fn with_lanes(connection: Connection, registry: &tcp::Registry) -> Result<Connection, TransportError> {
+    let lanes = tcp::LaneSet::listening(&connection, registry)?;
+    Ok(connection.with_lanes(lanes))
 }
 
 async fn accept_tcp(listener: TcpListener, accept: tcp::Accept, gate: Gate) {
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let accept = accept.clone();
+                let (accept, registry) = (accept.clone(), accept.registry.clone());
                 gate.run(canonical(from), async move {
-                    let connection = tcp::accept(accept, stream, from).await?;
-                    Ok(connection.map(|connection| Connection(Inner::Tcp(connection))))
+                    let connection = tcp::accept(accept, stream, from).await?.map(|connection| Connection::new(Inner::Tcp(connection)));
+                    connection.map(|connection| with_lanes(connection, &registry)).transpose()
                 });
             }
             Err(error) => {

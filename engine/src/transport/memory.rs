@@ -29,7 +29,7 @@ pub fn cuttable_pair(a: DeviceId, b: DeviceId) -> (Connection, Connection, Cut) 
     let (to_a, from_b) = direction();
     let left = MemoryConnection::new(b, Side::Left, wire.clone(), to_b, from_b);
     let right = MemoryConnection::new(a, Side::Right, wire.clone(), to_a, from_a);
-    (Connection(Inner::Memory(left)), Connection(Inner::Memory(right)), Cut { wire })
+    (Connection::new(Inner::Memory(left)), Connection::new(Inner::Memory(right)), Cut { wire })
 }
 
 /// Breaks a [`cuttable_pair`].
@@ -204,6 +204,10 @@ impl MemoryConnection {
         let count = |side: usize| self.0.wire.sent[side].load(Ordering::Relaxed);
         let side = self.0.side as usize;
         Stats { bytes_sent: count(side), bytes_received: count(1 - side), ..Stats::default() }
+    }
+
+    pub(super) fn end_so_far(&self) -> Option<TransportError> {
+        self.0.wire.check().err()
     }
 
     pub(super) fn close(&self, reason: CloseReason) {

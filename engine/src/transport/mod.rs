@@ -6,7 +6,8 @@
 //!            └ exporter: 32 bytes that both ends know ┘
 //! ```
 //! One contract, three carriers: QUIC for lossy and long paths (streams are lanes), TCP with TLS for fast clean ones (every lane
-//! is a connection of its own), memory for tests. Callers never ask which; [`Dialer::dial_auto`] tries both and takes the first.
+//! is a connection of its own), memory for tests. [`Dialer::dial_auto`] tries both and takes the first. A QUIC connection that it made
+//! has lanes of both kinds ([`Connection::lane_kinds`]): which of them to use, and when, is the caller's to decide.
 //!
 //! # Who is on the other end
 //! TLS 1.3 only, with mutual raw public keys (RFC 7250): a device *is* its Ed25519 key. The dialer pins the key that it expects,
@@ -55,6 +56,27 @@ pub enum TransportKind {
 }
 
 impl fmt::Display for TransportKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+            Self::Memory => "memory",
+        })
+    }
+}
+
+/// What carries a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LaneKind {
+    /// A stream of a QUIC connection.
+    Quic,
+    /// A TCP connection of its own, with TLS.
+    Tcp,
+    /// Inside this process, for tests.
+    Memory,
+}
+
+impl fmt::Display for LaneKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Quic => "quic",

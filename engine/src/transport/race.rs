@@ -25,9 +25,10 @@ pub(super) struct Attempt {
 
 /// What to try in which order.
 pub(super) fn plan(addrs: &[SocketAddr], choice: Choice) -> VecDeque<Attempt> {
-    let tcp_after = Duration::from_millis(TCP_AFTER_MS);
+    let second_after = Duration::from_millis(TCP_AFTER_MS);
     let kinds = match choice {
-        Choice::Auto => vec![(TransportKind::Quic, Duration::ZERO), (TransportKind::Tcp, tcp_after)],
+        Choice::First(TransportKind::Tcp) => vec![(TransportKind::Tcp, Duration::ZERO), (TransportKind::Quic, second_after)],
+        Choice::Auto | Choice::First(_) => vec![(TransportKind::Quic, Duration::ZERO), (TransportKind::Tcp, second_after)],
         Choice::Only(kind) => vec![(kind, Duration::ZERO)],
     };
     let staggered = |(kind, start): (TransportKind, Duration)| {
@@ -131,6 +132,8 @@ mod tests {
     fn quic_comes_first_and_addresses_take_turns() {
         let order: Vec<_> = plan(&[addr(1), addr(2)], Choice::Auto).into_iter().map(|a| (a.kind, a.addr.port())).collect();
         assert_eq!(order, [(TransportKind::Quic, 1), (TransportKind::Quic, 2), (TransportKind::Tcp, 1), (TransportKind::Tcp, 2)]);
+        let first: Vec<_> = plan(&[addr(1)], Choice::First(TransportKind::Tcp)).into_iter().map(|a| a.kind).collect();
+        assert_eq!(first, [TransportKind::Tcp, TransportKind::Quic]);
         assert!(plan(&[addr(1)], Choice::Only(TransportKind::Tcp)).iter().all(|attempt| attempt.kind == TransportKind::Tcp));
     }
 

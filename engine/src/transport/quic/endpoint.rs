@@ -2,7 +2,7 @@
 
 use super::super::{Congestion, TransportError, Tuning, tls::Identity};
 use super::congestion::Yielding;
-use crate::limits::{LANES_MAX, QUIC_IDLE_MS};
+use crate::limits::{LANES_MAX, QUIC_IDLE_MS, QUIC_KEEP_ALIVE_MS};
 use quinn::{
     AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
     UdpPoller, VarInt, congestion,
@@ -80,7 +80,7 @@ pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<Tra
         .send_fairness(false)
         .mtu_discovery_config(Some(discovery(tuning)))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(QUIC_IDLE_MS as u32))))
-        .keep_alive_interval(Some(Duration::from_millis(QUIC_IDLE_MS / 3)));
+        .keep_alive_interval(Some(Duration::from_millis(QUIC_KEEP_ALIVE_MS)));
     match tuning.congestion {
         Congestion::Cubic => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::CubicConfig::default())))),
         Congestion::Bbr => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::BbrConfig::default())))),

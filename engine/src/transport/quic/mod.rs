@@ -220,8 +220,17 @@ impl QuicConnection {
             bytes_received: stats.udp_rx.bytes,
             rtt: Some(stats.path.rtt),
             packets_lost: Some(stats.path.lost_packets),
+            bytes_lost: Some(stats.path.lost_bytes),
             congestion_window: Some(stats.path.cwnd),
         }
+    }
+
+    pub(super) fn limit_backlog(&self, bytes: u64) {
+        self.0.connection.set_send_window(bytes);
+    }
+
+    pub(super) fn end_so_far(&self) -> Option<TransportError> {
+        self.0.connection.close_reason().map(|error| self.why(error))
     }
 
     pub(super) fn close(&self, reason: CloseReason) {
@@ -256,7 +265,7 @@ impl QuicConnection {
 
     /// The error of a stream that failed: the connection's, or the stream's own.
     fn lane_error(&self) -> TransportError {
-        self.0.connection.close_reason().map_or(TransportError::LaneReset, |error| self.why(error))
+        self.end_so_far().unwrap_or(TransportError::LaneReset)
     }
 }
 

@@ -1,7 +1,14 @@
 //! Lanes on TCP connections of their own: how they are dialled, matched to their connection, and used.
+//!
+//! Their connection need not be TCP itself: all that ties a lane to it is the token, which a QUIC connection has as well. So one
+//! session can move its bytes from QUIC streams to TCP lanes and back while everything else stays where it is.
 
-use super::super::TransportError;
-use super::{Dial, LANE_ALPN, Shared, TcpConnection, record::Use, stream::TlsStream};
+use super::super::{Connection, Stats, TransportError};
+use super::{
+    Dial, LANE_ALPN,
+    record::Use,
+    stream::{Meter, TlsStream},
+};
 use crate::{
     id::DeviceId,
     limits::{HANDSHAKE_MS, LANES_MAX},
@@ -9,7 +16,10 @@ use crate::{
 use bytes::{Bytes, BytesMut};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -27,11 +37,7 @@ const TOKEN_BYTES: usize = 32;
 const CLAIMED: u8 = 1;
 
 /// Proves that a lane belongs to a connection: only its two ends can know it.
-pub(super) type Token = [u8; TOKEN_BYTES];
-
-pub(super) fn token(control: &TlsStream) -> Result<Token, TransportError> {
-    control.records().exporter(TOKEN_LABEL, b"")
-}
+type Token = [u8; TOKEN_BYTES];
 
 /// Which way a lane's bytes flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,14 +46,76 @@ enum Direction {
     ToDialer = 1,
 }
 
+/// The TCP lanes of one connection, at one of its ends.
+pub(in super::super) struct LaneSet {
+    peer: DeviceId,
+    meter: Arc<Meter>,
+    source: Source,
+}
+
 /// How a connection comes by its lanes.
-pub(super) enum Lanes {
+enum Source {
     Dialer(LaneDialer),
     Listener(LaneQueues),
 }
 
+impl LaneSet {
+    /// For the end that dials, at whichever of `dials` answers first in their order.
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when the connection has no exporter.
+    pub(in super::super) fn dialling(connection: &Connection, dials: Vec<Dial>) -> Result<Arc<Self>, TransportError> {
+        Ok(Self::new(connection, Source::Dialer(LaneDialer::new(dials, token(connection)?))))
+    }
+
+    /// For the end that listens: from now on lanes find it in `registry`.
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when the connection has no exporter.
+    pub(in super::super) fn listening(connection: &Connection, registry: &Registry) -> Result<Arc<Self>, TransportError> {
+        let token = token(connection)?;
+        let set = Self::new(connection, Source::Listener(LaneQueues::new()));
+        registry.register(token, &set);
+        Ok(set)
+    }
+
+    fn new(connection: &Connection, source: Source) -> Arc<Self> {
+        Arc::new(Self { peer: connection.peer(), meter: connection.lane_meter(), source })
+    }
+
+    /// Bytes on the wire of all its lanes so far.
+    pub(in super::super) fn stats(&self) -> Stats {
+        self.meter.stats()
+    }
+
+    /// A lane to the peer: dialled, or one that the peer has parked.
+    pub(in super::super) async fn open(&self) -> Result<Lane, TransportError> {
+        match &self.source {
+            Source::Dialer(dialer) => self.counted(dialer.lane(Direction::ToListener).await?),
+            Source::Listener(queues) => claim(queues).await,
+        }
+    }
+
+    /// A lane from the peer: one that it dialled, or one that is parked for it here until it uses it.
+    pub(in super::super) async fn accept(&self) -> Result<Lane, TransportError> {
+        match &self.source {
+            Source::Dialer(dialer) => self.counted(dialer.lane(Direction::ToDialer).await?),
+            Source::Listener(queues) => queues.lane(Direction::ToListener).await,
+        }
+    }
+
+    fn counted(&self, mut lane: Lane) -> Result<Lane, TransportError> {
+        lane.stream.count_for(&self.meter);
+        Ok(lane)
+    }
+}
+
+fn token(connection: &Connection) -> Result<Token, TransportError> {
+    connection.exporter(TOKEN_LABEL, b"")
+}
+
 /// A lane's TLS connection, and the dialer's permit for it.
-struct Lane {
+pub(in super::super) struct Lane {
     stream: TlsStream,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -56,23 +124,26 @@ struct Lane {
 type Dialling = AsyncMutex<Option<JoinHandle<Result<Lane, TransportError>>>>;
 
 /// The dialer's side: dials for both directions.
-pub(super) struct LaneDialer {
+struct LaneDialer {
     context: Arc<DialContext>,
     opening: Dialling,
     accepting: Dialling,
 }
 
 struct DialContext {
-    dial: Dial,
+    dials: Vec<Dial>,
+    /// Which of them answered last.
+    answered: AtomicUsize,
     token: Token,
     to_listener: Arc<Semaphore>,
     to_dialer: Arc<Semaphore>,
 }
 
 impl LaneDialer {
-    pub(super) fn new(dial: Dial, token: Token) -> Self {
+    fn new(dials: Vec<Dial>, token: Token) -> Self {
         let permits = || Arc::new(Semaphore::new(LANES_MAX));
-        let context = Arc::new(DialContext { dial, token, to_listener: permits(), to_dialer: permits() });
+        let context =
+            Arc::new(DialContext { dials, answered: AtomicUsize::default(), token, to_listener: permits(), to_dialer: permits() });
         Self { context, opening: Dialling::default(), accepting: Dialling::default() }
     }
 
@@ -114,11 +185,29 @@ impl DialContext {
     }
 
     async fn connect(&self, direction: Direction) -> Result<TlsStream, TransportError> {
-        let stream = self.dial.connect(LANE_ALPN, Use::Lane).await?;
+        let stream = self.dial_any().await?;
         let mut opening = [direction as u8; OPENING_BYTES];
         opening[1..].copy_from_slice(&self.token);
         stream.write(&opening).await?;
         Ok(stream)
+    }
+}
+
+impl DialContext {
+    /// Beginning with the address that answered last; the error is that of the last one tried.
+    async fn dial_any(&self) -> Result<TlsStream, TransportError> {
+        let first = self.answered.load(Ordering::Relaxed);
+        let mut failed = TransportError::Unreachable { causes: Vec::new() };
+        for at in (0..self.dials.len()).map(|step| (first + step) % self.dials.len()) {
+            match self.dials[at].connect(LANE_ALPN, Use::Lane).await {
+                Ok(stream) => {
+                    self.answered.store(at, Ordering::Relaxed);
+                    return Ok(stream);
+                }
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
     }
 }
 
@@ -133,7 +222,7 @@ async fn claimed(stream: &TlsStream) -> Result<(), TransportError> {
 }
 
 /// The listener's side: lanes that have been dialled and wait for somebody to use them.
-pub(super) struct LaneQueues {
+struct LaneQueues {
     to_listener: Queue,
     to_dialer: Queue,
 }
@@ -144,7 +233,7 @@ struct Queue {
 }
 
 impl LaneQueues {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let queue = || {
             let (sender, receiver) = mpsc::channel(LANES_MAX);
             Queue { sender, receiver: AsyncMutex::new(receiver) }
@@ -167,16 +256,16 @@ impl LaneQueues {
 /// A listener's live connections by the token of their lanes.
 #[derive(Default)]
 pub(in super::super) struct Registry {
-    connections: Mutex<HashMap<Token, Weak<Shared>>>,
+    connections: Mutex<HashMap<Token, Weak<LaneSet>>>,
     registered: Notify,
 }
 
 impl Registry {
     /// Lets lanes with `token` find their connection. Entries of dead connections go at the same occasion.
-    pub(super) fn register(&self, token: Token, shared: &Arc<Shared>) {
+    fn register(&self, token: Token, set: &Arc<LaneSet>) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.retain(|_, shared| shared.strong_count() > 0);
-        connections.insert(token, Arc::downgrade(shared));
+        connections.retain(|_, set| set.strong_count() > 0);
+        connections.insert(token, Arc::downgrade(set));
         drop(connections);
         self.registered.notify_waiters();
     }
@@ -184,24 +273,24 @@ impl Registry {
     /// Reads what a new lane says it is for, and puts it into its connection's queue.
     pub(super) async fn attach(&self, mut stream: TlsStream, peer: DeviceId) -> Result<(), TransportError> {
         let (direction, token) = opening(&stream).await?;
-        let shared = self.find(&token).await;
-        let Lanes::Listener(queues) = &shared.lanes else { return Err(refused("not a listener's connection")) };
-        if shared.peer != peer || shared.end_so_far().is_some() {
+        let set = self.find(&token).await;
+        let Source::Listener(queues) = &set.source else { return Err(refused("not a listener's connection")) };
+        if set.peer != peer {
             return Err(refused("not this device's connection"));
         }
-        stream.count_for(shared.stream.meter());
+        stream.count_for(&set.meter);
         let queued = queues.queue(direction).sender.try_send(Lane { stream, _permit: None });
         queued.map_err(|_| refused("too many lanes wait already"))
     }
 
     /// The connection of `token`. The lane may be faster than its connection's last steps, so this waits; the handshake's time
     /// limit ends it.
-    async fn find(&self, token: &Token) -> Arc<Shared> {
+    async fn find(&self, token: &Token) -> Arc<LaneSet> {
         loop {
             let registered = self.registered.notified();
             let found = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(token).and_then(Weak::upgrade);
-            if let Some(shared) = found {
-                return shared;
+            if let Some(set) = found {
+                return set;
             }
             registered.await;
         }
@@ -230,50 +319,6 @@ fn refused(why: &str) -> TransportError {
     TransportError::Protocol(format!("a lane was dropped: {why}"))
 }
 
-impl TcpConnection {
-    pub(in super::super) async fn open_lane(&self) -> Result<TcpLaneSender, TransportError> {
-        let lane = match &self.shared().lanes {
-            Lanes::Dialer(dialer) => self.dialled(dialer, Direction::ToListener).await?,
-            Lanes::Listener(queues) => self.while_alive(claim(queues)).await?,
-        };
-        Ok(TcpLaneSender { connection: self.clone(), lane })
-    }
-
-    pub(in super::super) async fn accept_lane(&self) -> Result<TcpLaneReceiver, TransportError> {
-        let lane = match &self.shared().lanes {
-            Lanes::Dialer(dialer) => self.dialled(dialer, Direction::ToDialer).await?,
-            Lanes::Listener(queues) => self.while_alive(queues.lane(Direction::ToListener)).await?,
-        };
-        Ok(TcpLaneReceiver { connection: self.clone(), lane })
-    }
-
-    async fn dialled(&self, dialer: &LaneDialer, direction: Direction) -> Result<Lane, TransportError> {
-        let mut lane = self.while_alive(dialer.lane(direction)).await?;
-        lane.stream.count_for(self.shared().stream.meter());
-        Ok(lane)
-    }
-
-    /// Waits for `lane`, but not longer than the connection lives. A lane error that comes with the end of the connection is
-    /// reported as that.
-    async fn while_alive<T>(&self, lane: impl Future<Output = Result<T, TransportError>>) -> Result<T, TransportError> {
-        let result = tokio::select! {
-            biased;
-            error = self.closed() => return Err(error),
-            result = lane => result,
-        };
-        result.map_err(|error| self.shared().end_so_far().unwrap_or(error))
-    }
-
-    /// What a broken lane means: the connection's end if it has come, else the lane's own.
-    fn lane_error(&self, error: TransportError) -> TransportError {
-        match (self.shared().end_so_far(), error) {
-            (Some(end), _) => end,
-            (None, TransportError::Io { .. }) => TransportError::LaneReset,
-            (None, other) => other,
-        }
-    }
-}
-
 /// Takes a parked lane and tells the dialer so. Lanes whose dialer has gone away meanwhile are passed over.
 async fn claim(queues: &LaneQueues) -> Result<Lane, TransportError> {
     loop {
@@ -284,19 +329,32 @@ async fn claim(queues: &LaneQueues) -> Result<Lane, TransportError> {
     }
 }
 
+/// What a broken lane means: the connection's end if it has come, else the lane's own.
+fn lane_error(connection: &Connection, error: TransportError) -> TransportError {
+    match (connection.end_so_far(), error) {
+        (Some(end), _) => end,
+        (None, TransportError::Io { .. }) => TransportError::LaneReset,
+        (None, other) => other,
+    }
+}
+
 pub(in super::super) struct TcpLaneSender {
-    connection: TcpConnection,
+    connection: Connection,
     lane: Lane,
 }
 
 impl TcpLaneSender {
+    pub(in super::super) fn new(connection: Connection, lane: Lane) -> Self {
+        Self { connection, lane }
+    }
+
     pub(in super::super) async fn send(&mut self, bytes: Bytes) -> Result<(), TransportError> {
         let sent = tokio::select! {
             biased;
             sent = self.lane.stream.write(&bytes) => sent,
             error = self.connection.closed() => Err(error),
         };
-        sent.map_err(|error| self.connection.lane_error(error))
+        sent.map_err(|error| lane_error(&self.connection, error))
     }
 
     pub(in super::super) async fn finish(self) -> Result<(), TransportError> {
@@ -305,32 +363,38 @@ impl TcpLaneSender {
             finished = self.lane.stream.finish() => finished,
             error = self.connection.closed() => Err(error),
         };
-        finished.map_err(|error| self.connection.lane_error(error))
+        finished.map_err(|error| lane_error(&self.connection, error))
     }
 }
 
 pub(in super::super) struct TcpLaneReceiver {
-    connection: TcpConnection,
+    connection: Connection,
     lane: Lane,
 }
 
 impl TcpLaneReceiver {
+    pub(in super::super) fn new(connection: Connection, lane: Lane) -> Self {
+        Self { connection, lane }
+    }
+
     pub(in super::super) async fn read(&mut self, buffer: &mut BytesMut, room: usize) -> Result<usize, TransportError> {
         let read = tokio::select! {
             biased;
             read = self.lane.stream.read(buffer, room) => read,
             error = self.connection.closed() => Err(error),
         };
-        read.map_err(|error| self.connection.lane_error(error))
+        read.map_err(|error| lane_error(&self.connection, error))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Admission, Connection, Dialer, Listener, Protocol, TransportKind, Tuning, connection::Inner, tls::Identity};
+    use super::super::super::{Admission, Choice, Dialer, LaneKind, Listener, Protocol, TransportKind, Tuning, tls::Identity};
     use super::*;
     use crate::keys::DeviceKey;
     use std::net::SocketAddr;
+
+    const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
     struct Everyone;
 
@@ -343,39 +407,54 @@ mod tests {
         }
     }
 
-    /// A lane to the listener, opened with whatever token, by whatever device.
-    async fn rogue(addr: SocketAddr, listener: &DeviceKey, device: &DeviceKey, token: Token) -> TlsStream {
+    fn listener() -> (Listener, DeviceKey) {
+        let server = DeviceKey::from_seed(&[2; 32]);
+        (Listener::bind(&[LOOPBACK], &server, Arc::new(Everyone), Tuning::default()).unwrap(), server)
+    }
+
+    fn dial(addr: SocketAddr, listener: &DeviceKey, device: &DeviceKey) -> Dial {
         let identity = Identity::new(device).unwrap();
-        let dial = Dial { addr, identity, expected: listener.id(), tuning: Tuning::default() };
-        let lane = LaneDialer::new(dial, token).lane(Direction::ToListener).await.unwrap();
+        Dial { addr, identity, expected: listener.id(), tuning: Tuning::default() }
+    }
+
+    /// A lane to the listener, opened with whatever token, by whatever device.
+    async fn rogue(dial: Dial, token: Token) -> TlsStream {
+        let lane = LaneDialer::new(vec![dial], token).lane(Direction::ToListener).await.unwrap();
         lane.stream.write(b"rogue").await.unwrap();
         lane.stream
     }
 
-    fn true_token(connection: &Connection) -> Token {
-        let Inner::Tcp(connection) = &connection.0 else { unreachable!("dialled over TCP") };
-        token(&connection.shared().stream).unwrap()
+    #[tokio::test]
+    async fn a_lane_with_a_wrong_token_or_of_another_device_is_dropped_whatever_carries_its_connection() {
+        for choice in [Choice::Auto, Choice::Only(TransportKind::Tcp)] {
+            let (client, other) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[3; 32]));
+            let (listener, server) = listener();
+            let addr = listener.local_addrs().1[0];
+            let dialer = Dialer::new(&client, Tuning::default()).unwrap();
+            let dialled = dialer.dial_auto(&[addr], server.id(), Protocol::Session, choice).await.unwrap();
+            let accepted = listener.accept().await.unwrap();
+
+            let _guessed = rogue(dial(addr, &server, &client), [7; TOKEN_BYTES]).await;
+            let stolen = rogue(dial(addr, &server, &other), token(&dialled).unwrap()).await;
+            assert!(!matches!(stolen.read(&mut BytesMut::new(), 1).await, Ok(1..)), "the listener hangs up");
+
+            let mut lane = dialled.open_lane_over(LaneKind::Tcp).await.unwrap();
+            lane.send(Bytes::from_static(b"true")).await.unwrap();
+            lane.finish().await.unwrap();
+            let mut received = BytesMut::with_capacity(100);
+            accepted.accept_lane_over(LaneKind::Tcp).await.unwrap().read(&mut received).await.unwrap();
+            assert_eq!(received, "true");
+        }
     }
 
     #[tokio::test]
-    async fn a_lane_with_a_wrong_token_or_of_another_device_is_dropped() {
-        let (client, server, other) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]), DeviceKey::from_seed(&[3; 32]));
-        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let listener = Listener::bind(&[loopback], &server, Arc::new(Everyone), Tuning::default()).unwrap();
-        let addr = listener.local_addrs().1[0];
-        let dialer = Dialer::new(&client, Tuning::default()).unwrap();
-        let dialled = dialer.dial(addr, server.id(), Protocol::Session, TransportKind::Tcp).await.unwrap();
-        let accepted = listener.accept().await.unwrap();
-
-        let _guessed = rogue(addr, &server, &client, [7; TOKEN_BYTES]).await;
-        let stolen = rogue(addr, &server, &other, true_token(&dialled)).await;
-        assert!(!matches!(stolen.read(&mut BytesMut::new(), 1).await, Ok(1..)), "the listener hangs up");
-
-        let mut lane = dialled.open_lane().await.unwrap();
-        lane.send(Bytes::from_static(b"true")).await.unwrap();
-        lane.finish().await.unwrap();
-        let mut received = BytesMut::with_capacity(100);
-        accepted.accept_lane().await.unwrap().read(&mut received).await.unwrap();
-        assert_eq!(received, "true");
+    async fn lanes_are_dialled_at_the_address_that_answers() {
+        let (listener, server) = listener();
+        let (client, addr) = (DeviceKey::from_seed(&[1; 32]), listener.local_addrs().1[0]);
+        let closed = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
+        let dials = vec![dial(closed, &server, &client), dial(addr, &server, &client)];
+        let dialer = LaneDialer::new(dials, [7; TOKEN_BYTES]);
+        dialer.lane(Direction::ToListener).await.unwrap();
+        assert_eq!(dialer.context.answered.load(Ordering::Relaxed), 1);
     }
 }

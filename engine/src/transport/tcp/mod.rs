@@ -7,22 +7,22 @@
 //!   ── TLS, ALPN mirror-lane/1 ── 1 token ────────►  parked, until the listener wants to send:
 //!   ◄───────────────────────────── 1 ── bytes ──────  a lane to the dialer
 //! ```
-//! Only the dialer dials: the listener may be unable to (NAT). The token is an exporter of the control connection, so a lane
-//! belongs to exactly one connection, and another known device cannot slip one in. The dialer keeps one lane parked while it waits in
+//! Only the dialer dials: the listener may be unable to (NAT). The token is an exporter of the control connection (which may be
+//! QUIC, see `lanes`), so a lane belongs to exactly one connection, and another known device cannot slip one in. The dialer keeps one lane parked while it waits in
 //! `accept_lane`, which returns when the listener claims it, as on QUIC.
 //!
 //! # Liveness
-//! A keep-alive frame leaves every third of [`IDLE_MS`]; a control connection that stays silent for all of it is dead. When the
-//! control connection ends, everything on it ends.
+//! A keep-alive frame leaves every quarter of [`TCP_IDLE_MS`]; a connection that stays silent for all of it, control and lanes, is dead.
+//! When the control connection ends, everything on it ends.
 
 mod lanes;
 mod record;
 mod stream;
 
-pub(super) use lanes::{Registry, TcpLaneReceiver, TcpLaneSender};
+pub(super) use lanes::{LaneSet, Registry, TcpLaneReceiver, TcpLaneSender};
+pub(super) use stream::Meter;
 
 use self::{
-    lanes::{LaneDialer, LaneQueues, Lanes},
     record::{Records, Use},
     stream::TlsStream,
 };
@@ -32,7 +32,7 @@ use super::{
     quic::canonical,
     socket, tls,
 };
-use crate::{id::DeviceId, limits::IDLE_MS};
+use crate::{id::DeviceId, limits::TCP_IDLE_MS};
 use bytes::Bytes;
 use rustls::{ServerConfig, pki_types::ServerName};
 use std::{
@@ -81,9 +81,7 @@ impl Dial {
 /// Dials. Returns after two round trips, before the listener has seen our key.
 pub(super) async fn dial(dial: Dial, protocol: Protocol) -> Result<TcpConnection, TransportError> {
     let stream = dial.connect(protocol.alpn(), Use::Control).await?;
-    let remote = dial.addr;
-    let token = lanes::token(&stream)?;
-    Ok(TcpConnection::start(stream, dial.expected, protocol, remote, Lanes::Dialer(LaneDialer::new(dial, token))))
+    Ok(TcpConnection::start(stream, dial.expected, protocol, dial.addr))
 }
 
 /// What accepted sockets are held against.
@@ -110,10 +108,7 @@ pub(super) async fn accept(accept: Accept, tcp: TcpStream, remote: SocketAddr) -
         stream.say_goodbye().await;
         return Err(TransportError::Refused);
     }
-    let token = lanes::token(&stream)?;
-    let connection = TcpConnection::start(stream, peer, protocol, remote, Lanes::Listener(LaneQueues::new()));
-    accept.registry.register(token, &connection.0.shared);
-    Ok(Some(connection))
+    Ok(Some(TcpConnection::start(stream, peer, protocol, remote)))
 }
 
 /// A connection over TCP. Clones share it; the last one to go ends it.
@@ -136,10 +131,11 @@ struct Shared {
     protocol: Protocol,
     remote: SocketAddr,
     stream: TlsStream,
+    /// What its lanes carry.
+    lane_meter: Arc<Meter>,
     /// Held while a frame is being written, so that frames do not mix.
     writing: AsyncMutex<LastFrame>,
     messages: Mutex<Option<mpsc::Receiver<Bytes>>>,
-    lanes: Lanes,
     end: watch::Sender<Option<TransportError>>,
     /// Whether the goodbye is over, heard or not.
     gone: watch::Sender<bool>,
@@ -192,13 +188,24 @@ impl Shared {
                 Ok(Some(Frame::Close(reason))) => return TransportError::closed(reason),
                 // Nobody may be interested in messages; the end of the connection still matters.
                 Ok(Some(Frame::Message(message))) => drop(messages.send(message).await),
-                Ok(None) => match timeout(Duration::from_millis(IDLE_MS), self.stream.read(frames.buffer(), Frames::room())).await {
-                    Ok(Ok(0)) => return TransportError::Protocol("the control connection ended without a reason".to_owned()),
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => return error,
-                    Err(_) => return TransportError::Timeout,
+                Ok(None) => match self.read_on(&mut frames).await {
+                    Ok(0) => return TransportError::Protocol("the control connection ended without a reason".to_owned()),
+                    Ok(_) => {}
+                    Err(error) => return error,
                 },
                 Err(error) => return error,
+            }
+        }
+    }
+
+    /// Reads on. Silence is the end only where the lanes are silent, too: they may fill a slow link.
+    async fn read_on(&self, frames: &mut Frames) -> Result<usize, TransportError> {
+        loop {
+            let heard = self.lane_meter.received();
+            match timeout(Duration::from_millis(TCP_IDLE_MS), self.stream.read(frames.buffer(), Frames::room())).await {
+                Ok(read) => return read,
+                Err(_) if self.lane_meter.received() == heard => return Err(TransportError::Timeout),
+                Err(_) => {}
             }
         }
     }
@@ -218,7 +225,7 @@ impl Shared {
 
     async fn keep_alive(&self) -> TransportError {
         loop {
-            sleep(Duration::from_millis(IDLE_MS / 3)).await;
+            sleep(Duration::from_millis(TCP_IDLE_MS / 4)).await;
             // Whoever holds the lock is sending, which says as much.
             let Ok(mut last) = self.writing.try_lock() else { continue };
             if let Err(error) = self.write_frame(&mut last, &control::keep_alive(), &Bytes::new()).await {
@@ -261,16 +268,16 @@ fn goodbye(end: &TransportError) -> Option<CloseReason> {
 }
 
 impl TcpConnection {
-    fn start(stream: TlsStream, peer: DeviceId, protocol: Protocol, remote: SocketAddr, lanes: Lanes) -> Self {
+    fn start(stream: TlsStream, peer: DeviceId, protocol: Protocol, remote: SocketAddr) -> Self {
         let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
         let shared = Arc::new(Shared {
             peer,
             protocol,
             remote,
             stream,
+            lane_meter: Arc::default(),
             writing: AsyncMutex::default(),
             messages: Mutex::new(Some(messages)),
-            lanes,
             end: watch::Sender::new(None),
             gone: watch::Sender::new(false),
         });
@@ -306,6 +313,14 @@ impl TcpConnection {
 
     pub(super) fn stats(&self) -> Stats {
         self.shared().stream.meter().stats()
+    }
+
+    pub(super) fn lane_meter(&self) -> Arc<Meter> {
+        self.shared().lane_meter.clone()
+    }
+
+    pub(super) fn end_so_far(&self) -> Option<TransportError> {
+        self.shared().end_so_far()
     }
 
     pub(super) fn close(&self, reason: CloseReason) {

@@ -31,7 +31,7 @@ const LINGER_BYTES: usize = 16 << 10;
 
 /// Bytes on the wire of one connection, control and lanes.
 #[derive(Default)]
-pub(super) struct Meter {
+pub(in super::super) struct Meter {
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -40,6 +40,10 @@ impl Meter {
     pub(super) fn stats(&self) -> Stats {
         let (bytes_sent, bytes_received) = (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed));
         Stats { bytes_sent, bytes_received, ..Stats::default() }
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 
     fn add(&self, other: &Self) {

@@ -192,6 +192,35 @@ async fn quic_wins_where_both_work() {
 }
 
 #[tokio::test]
+async fn a_raced_quic_connection_has_lanes_of_both_kinds_both_ways_and_a_pinned_one_does_not() {
+    let net = Net::new();
+    let dialer = Dialer::new(&net.client, Tuning::default()).unwrap();
+    let dialled = dialer.dial_auto(&[net.addr()], net.server.id(), Protocol::Session, Choice::Auto).await.unwrap();
+    let accepted = net.listener.accept().await.unwrap();
+    assert_eq!((dialled.lane_kinds(), accepted.lane_kinds()), (&[LaneKind::Quic, LaneKind::Tcp][..], &[LaneKind::Quic, LaneKind::Tcp][..]));
+    let data = pattern(MIB);
+    for (from, to) in [(&dialled, &accepted), (&accepted, &dialled)] {
+        let through = async |kind| {
+            let sending = async {
+                let mut lane = from.open_lane_over(kind).await?;
+                lane.send(data.clone()).await?;
+                lane.finish().await
+            };
+            let (sent, lane) = tokio::join!(sending, async { read_lane(to.accept_lane_over(kind).await?).await });
+            sent.unwrap();
+            assert!(lane.unwrap() == data, "{kind}");
+        };
+        timeout(LIMIT, async { tokio::join!(through(LaneKind::Quic), through(LaneKind::Tcp)) }).await.unwrap();
+        let over = |kind| from.stats_over(kind).bytes_sent;
+        assert!(over(TransportKind::Quic) >= MIB as u64 && over(TransportKind::Tcp) >= MIB as u64);
+        assert!(from.stats().bytes_sent >= 2 * MIB as u64);
+    }
+    let pinned = dialer.dial_auto(&[net.addr()], net.server.id(), Protocol::Session, Choice::Only(TransportKind::Quic)).await.unwrap();
+    assert_eq!(pinned.lane_kinds(), [LaneKind::Quic]);
+    assert!(matches!(pinned.open_lane_over(LaneKind::Tcp).await, Err(TransportError::Protocol(_))));
+}
+
+#[tokio::test]
 async fn a_dual_stack_listener_answers_on_both_families() {
     let any: SocketAddr = "[::]:0".parse().unwrap();
     if std::net::UdpSocket::bind(any).is_err() {
