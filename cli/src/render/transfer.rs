@@ -33,6 +33,7 @@ pub(crate) struct TransferRecord<'a> {
     wire_bytes_received: u64,
     first_chunk_ms: Option<u64>,
     chunks_unavailable: u64,
+    plain_lanes: bool,
 }
 
 impl Record for TransferRecord<'_> {
@@ -64,6 +65,7 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         wire_bytes_received: summary.wire_bytes_received,
         first_chunk_ms: summary.first_chunk.map(|after| after.as_millis() as u64),
         chunks_unavailable: summary.chunks_unavailable,
+        plain_lanes: summary.plain_lanes,
     }
 }
 
@@ -82,7 +84,8 @@ pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> St
     };
     let rate = rate_text(summary.goodput_bits_per_s() as f64);
     let (time, via, stage) = (span_text(summary.elapsed), summary.transport, summary.limiting_stage.name());
-    format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}, {rate}, limited by {stage}\n{equal}")
+    let plain = if summary.plain_lanes { ", chunks without TLS" } else { "" };
+    format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}{plain}, {rate}, limited by {stage}\n{equal}")
 }
 
 #[derive(Serialize)]
@@ -179,6 +182,7 @@ mod tests {
         Summary {
             peer: DeviceId::from_bytes([3; 32]),
             transport: TransportKind::Tcp,
+            plain_lanes: false,
             resumed: false,
             events_sent: 1,
             events_received: 0,

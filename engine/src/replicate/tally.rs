@@ -62,6 +62,7 @@ pub(super) fn conclude(
     let summary = Summary {
         peer: connection.peer(),
         transport: connection.kind(),
+        plain_lanes: connection.had_plain_lanes(),
         resumed: tally.resumed,
         events_sent: tally.events_sent,
         events_received: tally.events_received,
