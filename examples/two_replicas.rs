@@ -27,7 +27,7 @@ async fn run(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
     let vault = Arc::new(Vault::init(&dir.join("first"), &first, options)?.vault);
     vault.put(&Key::new("greeting")?, &mut Cursor::new(b"hello"), &Unwatched)?;
 
-    let server = Server::bind(Arc::clone(&vault), &[SocketAddr::from(([127, 0, 0, 1], 0))], "first").await?;
+    let server = Server::bind(Arc::clone(&vault), &[SocketAddr::from(([127, 0, 0, 1], 0))], "first", &Options::default()).await?;
     let (quic, _tcp) = server.local_addrs();
     let addresses = quic.iter().map(ToString::to_string).collect();
     let ticket = replicate::invite(&vault, Role::Member, addresses, Duration::from_secs(60))?;

@@ -69,6 +69,9 @@ pub const DAMAGED_CHUNKS_MAX: usize = 1_024;
 /// Most lanes of one connection.
 pub const LANES_MAX: usize = 16;
 
+/// Plain lanes that one connection opens in its life: the number of each is remembered.
+pub const PLAIN_LANES_MAX: usize = 4_096;
+
 /// Received chunk bytes between two checkpoints (sync of the pack, then the index): what a crash may cost in re-verification.
 pub const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 

@@ -70,7 +70,7 @@ impl World {
         let options = InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true };
         let vault = Arc::new(Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault);
         vault.put(&Key::new("first").unwrap(), &mut &b"value"[..], &Unwatched).unwrap();
-        let server = Server::bind(vault.clone(), &[([127, 0, 0, 1], 0).into()], "server").await.unwrap();
+        let server = Server::bind(vault.clone(), &[([127, 0, 0, 1], 0).into()], "server", &Options::default()).await.unwrap();
         let addr = server.local_addrs().1[0];
         assert_eq!(server.local_addrs().0[0], addr, "both transports share the port");
         let (report, served) = mpsc::unbounded_channel();

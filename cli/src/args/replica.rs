@@ -17,6 +17,9 @@ pub(crate) struct ServeArgs {
     /// Address to listen on, UDP and TCP (default: port 7740 on all interfaces); may be repeated
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Vec<SocketAddr>,
+    /// Let peers that ask for it send chunks without TLS: on trusted networks only (chunks are sealed, their ids and sizes show)
+    #[arg(long)]
+    pub(crate) lanes_plain: bool,
 }
 
 /// `invite`
@@ -148,6 +151,9 @@ pub(crate) struct PeerOptions {
     /// Streams or connections that carry data at once, 1 to 16
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=mirror_engine::limits::LANES_MAX as i64))]
     pub(crate) lanes: Option<u8>,
+    /// Send chunks without TLS if the peer allows it: on trusted networks only (chunks are sealed, their ids and sizes show)
+    #[arg(long)]
+    pub(crate) lanes_plain: bool,
     /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
     #[arg(long, value_name = "RATE[:RATE]")]
     pub(crate) bwlimit: Option<BandwidthLimit>,

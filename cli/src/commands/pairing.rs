@@ -27,10 +27,11 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let vault = Arc::new(session.open()?);
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
+    let options = Options { plain_lanes: super::replicate::plain_lanes(args.lanes_plain), ..Options::default() };
     let progress = session.progress("serve");
     let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
     let served = block_on(async {
-        let server = replicate::Server::bind(vault, listen, &own_name()).await?;
+        let server = replicate::Server::bind(vault, listen, &own_name(), &options).await?;
         let (quic, tcp) = server.local_addrs();
         for (quic, tcp) in quic.into_iter().zip(tcp) {
             let listening = Listening { quic, tcp, device };
@@ -39,7 +40,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
         session.output.flush()?;
         // A reader of stdout that has gone does not end a server.
         let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
-        server.run(Options::default(), progress.meter(), report).await;
+        server.run(options, progress.meter(), report).await;
         Ok::<_, Failure>(())
     })?;
     drop(progress);

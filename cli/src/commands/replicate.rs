@@ -11,7 +11,7 @@ use mirror_engine::{
     home::{HomeError, Peer},
     replicate::{self, Options, ReplicateError, Summary, Target},
     session::Direction,
-    transport::{Choice, Congestion, TransportKind},
+    transport::{Choice, Congestion, PlainLanes, TransportKind},
     vault::Vault,
 };
 use std::net::SocketAddr;
@@ -88,8 +88,14 @@ fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
         }),
         send_limit: limit.send.map(|rate| rate.bytes_per_s),
         receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
+        plain_lanes: plain_lanes(options.lanes_plain),
         dry_run: options.dry_run,
     }
+}
+
+/// `--lanes-plain`
+pub(super) fn plain_lanes(typed: bool) -> PlainLanes {
+    if typed { PlainLanes::Allowed } else { PlainLanes::Refused }
 }
 
 /// A transport that was typed wins over `MIRROR_FORCE_TCP`.

@@ -35,6 +35,7 @@ pub(crate) struct TransferRecord<'a> {
     chunks_unavailable: u64,
     transports: TransportsRecord,
     reconnects: u32,
+    plain_lanes: bool,
 }
 
 /// Bytes on the wire, both ways. `transport` is the one with more.
@@ -75,6 +76,7 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         chunks_unavailable: summary.chunks_unavailable,
         transports: TransportsRecord { quic: summary.transports.quic, tcp: summary.transports.tcp },
         reconnects: summary.reconnects,
+        plain_lanes: summary.plain_lanes,
     }
 }
 
@@ -93,7 +95,8 @@ pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> St
     };
     let rate = rate_text(summary.goodput_bits_per_s() as f64);
     let (time, via, stage) = (span_text(summary.elapsed), summary.transport, summary.limiting_stage.name());
-    format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}, {rate}, limited by {stage}\n{equal}")
+    let plain = if summary.plain_lanes { ", chunks without TLS" } else { "" };
+    format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}{plain}, {rate}, limited by {stage}\n{equal}")
 }
 
 #[derive(Serialize)]
@@ -192,6 +195,7 @@ mod tests {
             transport: TransportKind::Tcp,
             transports: ByTransport { quic: 100, tcp: 5100 },
             reconnects: 0,
+            plain_lanes: false,
             resumed: false,
             events_sent: 1,
             events_received: 0,

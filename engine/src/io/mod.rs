@@ -4,4 +4,5 @@
 
 pub mod durable;
 pub mod map;
+pub mod piece;
 mod sigbus;

@@ -17,12 +17,12 @@ use super::{
 };
 use crate::{
     clock,
+    io::piece::Piece,
     limits::{LANES_MAX, MIB},
     session::Side,
     transport::{Connection, LaneKind, TransportError, TransportKind},
     vault::VaultError,
 };
-use bytes::Bytes;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -46,7 +46,7 @@ pub(super) struct Setup {
     pub(super) pace_in: Pace,
     pub(super) pace_out: Pace,
     /// Chunks to send.
-    pub(super) spans: mpsc::Receiver<Bytes>,
+    pub(super) spans: mpsc::Receiver<Piece>,
     /// Where chunks that arrive go.
     pub(super) keeper: mpsc::Sender<keeper::Job>,
 }
@@ -191,7 +191,7 @@ fn carrier(kind: LaneKind) -> Carrier {
 
 /// Spans that wait for a lane.
 struct Queue {
-    spans: Mutex<mpsc::Receiver<Bytes>>,
+    spans: Mutex<mpsc::Receiver<Piece>>,
     /// Whether a lane had to wait for a span since this was last asked.
     waited: AtomicBool,
     /// TCP lanes that are connected.
@@ -201,11 +201,11 @@ struct Queue {
 }
 
 impl Queue {
-    fn new(spans: mpsc::Receiver<Bytes>) -> Self {
+    fn new(spans: mpsc::Receiver<Piece>) -> Self {
         Self { spans: Mutex::new(spans), waited: AtomicBool::default(), tcp_lanes: AtomicUsize::default(), news: Notify::new() }
     }
 
-    async fn next(&self) -> Option<Bytes> {
+    async fn next(&self) -> Option<Piece> {
         let mut spans = self.spans.lock().await;
         match spans.try_recv() {
             Ok(span) => Some(span),
@@ -226,7 +226,7 @@ pub(super) struct Spans {
 
 impl Spans {
     /// The next span, once this kind may take one; none when no more will come. Cancel-safe.
-    pub(super) async fn next(&self) -> Option<Bytes> {
+    pub(super) async fn next(&self) -> Option<Piece> {
         let mut gate = self.gate.clone();
         loop {
             // A gate that nobody moves any more stays as it is, and so does what it says.

@@ -125,7 +125,7 @@ pub(super) async fn receive<M>(
 /// Sends what `spans` gives over a lane until there is no more.
 pub(super) async fn send(mut lane: LaneSender, spans: Spans, pace: Arc<Pace>) -> Result<(), LaneError> {
     while let Some(span) = spans.next().await {
-        pace.pass(span.len()).await;
+        pace.pass(span.bytes.len()).await;
         lane.send(span).await?;
     }
     Ok(lane.finish().await?)

@@ -12,7 +12,7 @@ use crate::{
     home::VaultHome,
     id::DeviceId,
     session::{Direction, Side},
-    transport::{Admission, CloseReason, Connection, Listener, Protocol, Tuning},
+    transport::{Admission, CloseReason, Connection, Listener, Protocol},
     vault::Vault,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -67,9 +67,9 @@ impl Server {
     ///
     /// # Errors
     /// When an address cannot be bound.
-    pub async fn bind(vault: Arc<Vault>, addresses: &[SocketAddr], name: &str) -> Result<Self, ReplicateError> {
+    pub async fn bind(vault: Arc<Vault>, addresses: &[SocketAddr], name: &str, options: &Options) -> Result<Self, ReplicateError> {
         let admission = Arc::new(KnownPeers(vault.home().clone()));
-        let listener = Listener::bind(addresses, vault.device(), admission, Tuning::default())?;
+        let listener = Listener::bind(addresses, vault.device(), admission, options.tuning())?;
         Ok(Self { vault, listener, name: name.to_owned() })
     }
 

@@ -8,6 +8,7 @@ use crate::{
     bitmap::Bitmap,
     clock,
     event::{ChunkList, Event, Frontier, ListRef},
+    io::piece::Piece,
     limits::{MIB, SLOWEST_BYTES_PER_S, STALL_MS},
     session::{Cursor, Done, LoadedEvent, Via},
     store::{LogPosition, Store, StoreError},
@@ -56,7 +57,7 @@ pub(super) type OnSent = Box<dyn Fn(u64, u64) + Send>;
 pub(super) struct Server {
     pub(super) store: Arc<Store>,
     pub(super) done: mpsc::UnboundedSender<Done>,
-    pub(super) spans: mpsc::Sender<Bytes>,
+    pub(super) spans: mpsc::Sender<Piece>,
     pub(super) failures: Failures,
     pub(super) on_sent: OnSent,
     /// What waits on the control stream, where inline chunks go.
@@ -135,13 +136,13 @@ impl Server {
             let began = clock::now();
             let Some(span) = spans.next().transpose()? else { break };
             served.reading += began.elapsed();
-            let (chunks, bytes) = (span.entries.len() as u64, span.bytes.len() as u64);
+            let (chunks, bytes) = (span.entries.len() as u64, span.piece.bytes.len() as u64);
             total += bytes;
             match via {
-                Via::Inline => inline.extend_from_slice(&span.bytes),
+                Via::Inline => inline.extend_from_slice(&span.piece.bytes),
                 Via::Lanes => {
                     let began = clock::now();
-                    match self.runtime.block_on(self.spans.send_timeout(span.bytes, self.patience(bytes))) {
+                    match self.runtime.block_on(self.spans.send_timeout(span.piece, self.patience(bytes))) {
                         Ok(()) => {}
                         // Lanes that are gone mean that the connection is: the session learns it there.
                         Err(SendTimeoutError::Closed(_)) => break,

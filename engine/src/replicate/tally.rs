@@ -83,6 +83,7 @@ pub(super) fn conclude(
         transport: transports.most().unwrap_or(connection.kind()),
         transports,
         reconnects: 0,
+        plain_lanes: connection.had_plain_lanes(),
         resumed: tally.resumed,
         events_sent: tally.events_sent,
         events_received: tally.events_received,

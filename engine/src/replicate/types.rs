@@ -3,7 +3,7 @@
 use crate::{
     id::{DeviceId, Root},
     session::Direction,
-    transport::{Choice, Congestion, Connection, TransportError, TransportKind, Tuning},
+    transport::{Choice, Congestion, Connection, PlainLanes, TransportError, TransportKind, Tuning},
     vault::VaultError,
 };
 use std::{cmp::Ordering, net::SocketAddr, ops::Add, time::Duration};
@@ -23,6 +23,8 @@ pub struct Options {
     pub receive_limit: Option<u64>,
     /// QUIC's congestion control; none lets the default stand.
     pub congestion: Option<Congestion>,
+    /// Whether lanes may go without TLS, if the other end allows it, too.
+    pub plain_lanes: PlainLanes,
     /// Only find out how many events each side lacks.
     pub dry_run: bool,
 }
@@ -31,7 +33,7 @@ impl Options {
     /// What the transport needs to know of it.
     pub(super) fn tuning(&self) -> Tuning {
         let tuning = Tuning::default();
-        Tuning { congestion: self.congestion.unwrap_or(tuning.congestion), ..tuning }
+        Tuning { congestion: self.congestion.unwrap_or(tuning.congestion), plain_lanes: self.plain_lanes, ..tuning }
     }
 }
 
@@ -44,6 +46,7 @@ impl Default for Options {
             send_limit: None,
             receive_limit: None,
             congestion: None,
+            plain_lanes: PlainLanes::default(),
             dry_run: false,
         }
     }
@@ -71,6 +74,8 @@ pub struct Summary {
     pub transports: ByTransport,
     /// How often a connection broke and another one took its place.
     pub reconnects: u32,
+    /// Whether lanes went without TLS.
+    pub plain_lanes: bool,
     /// Whether it went on from what an interrupted session had left.
     pub resumed: bool,
     /// Events sent.

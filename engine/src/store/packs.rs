@@ -4,7 +4,7 @@ use super::{Inner, Location, Store, StoreError, index::lock, segment::SegmentKin
 use crate::{
     frame::{Kind, Verified},
     id::ChunkId,
-    io::map::Map,
+    io::{map::Map, piece::Piece},
 };
 use bytes::Bytes;
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
@@ -16,6 +16,7 @@ const MAPS_KEPT: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) map: Arc<Map>,
+    file: Arc<File>,
     bytes: Bytes,
 }
 
@@ -28,9 +29,14 @@ impl AsRef<[u8]> for MapOwner {
 }
 
 impl View {
-    fn new(map: Map) -> Self {
+    fn new(map: Map, file: File) -> Self {
         let map = Arc::new(map);
-        Self { bytes: Bytes::from_owner(MapOwner(Arc::clone(&map))), map }
+        Self { bytes: Bytes::from_owner(MapOwner(Arc::clone(&map))), map, file: Arc::new(file) }
+    }
+
+    /// The same bytes, with the place where the system finds them.
+    pub(super) fn piece(&self, from: u64, to: u64) -> Piece {
+        Piece::of_file(self.slice(from, to), Arc::clone(&self.file), from)
     }
 
     /// The bytes from `from` to `to`, without a copy. Not checked.
@@ -104,7 +110,7 @@ impl Inner {
             length => Map::open(&file, length as usize).map(Some),
         });
         let Some(map) = mapped.map_err(|error| StoreError::io("map", &path, error))? else { return Ok(None) };
-        let view = View::new(map);
+        let view = View::new(map, file);
         lock(&self.maps).keep(number, view.clone());
         Ok(Some(view))
     }

@@ -10,15 +10,14 @@ use super::{
     Inner, Location, Store, StoreError,
     packs::{View, is_chunk},
 };
-use crate::{bitmap::Bitmap, event::ChunkList, id::ChunkId};
-use bytes::Bytes;
+use crate::{bitmap::Bitmap, event::ChunkList, id::ChunkId, io::piece::Piece};
 use std::{io, sync::Arc};
 
 /// Checked frames that lie side by side.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Whole frames, one after the other. Keeps its pack mapped while it lives.
-    pub bytes: Bytes,
+    /// Whole frames, one after the other. Keeps its pack mapped and open while it lives.
+    pub piece: Piece,
     /// Their positions in the list, in the order of the frames.
     pub entries: Vec<u32>,
 }
@@ -111,8 +110,8 @@ impl Spans {
             return self.read_alone(first);
         }
         self.put_back(run.len() - good);
-        let bytes = view.slice(first.place.offset, run[good - 1].place.end());
-        Ok(Some(Span { bytes, entries: run[..good].iter().map(|wanted| wanted.entry).collect() }))
+        let piece = view.piece(first.place.offset, run[good - 1].place.end());
+        Ok(Some(Span { piece, entries: run[..good].iter().map(|wanted| wanted.entry).collect() }))
     }
 
     /// A pack that may not be read is like one that is gone: the others are served.
@@ -129,7 +128,7 @@ impl Spans {
     /// A frame that is bad in the map may be good in the file.
     fn read_alone(&mut self, wanted: &Wanted) -> Result<Option<Span>, StoreError> {
         match self.inner.read_frame(&wanted.id, &wanted.place) {
-            Ok(bytes) => Ok(Some(Span { bytes, entries: vec![wanted.entry] })),
+            Ok(bytes) => Ok(Some(Span { piece: bytes.into(), entries: vec![wanted.entry] })),
             Err(StoreError::DamagedChunk { .. }) => Ok(self.refuse(wanted)),
             Err(error) => Err(error),
         }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     id::DeviceId,
+    io::piece::Piece,
     limits::{KIB, MESSAGE_BYTES_MAX},
 };
 use bytes::{Bytes, BytesMut};
@@ -116,6 +117,11 @@ impl Connection {
             Inner::Memory(inner) => inner.take_control().map(|(s, r)| (Inner::Memory(s), Inner::Memory(r)))?,
         };
         Some((ControlSender { inner: sender, last: LastSend::Whole }, ControlReceiver(receiver)))
+    }
+
+    /// Whether any of its lanes went without TLS.
+    pub fn had_plain_lanes(&self) -> bool {
+        self.tcp_lanes.as_ref().is_some_and(|lanes| lanes.were_plain())
     }
 
     /// What its lanes can be, its own kind first. Where there are two, both ends may use either at any time.
@@ -313,15 +319,21 @@ pub struct LaneSender {
 }
 
 impl LaneSender {
-    /// Sends bytes, after all that went before. QUIC holds on to them until they are acknowledged, without a copy.
+    /// Sends bytes, after all that went before. QUIC holds on to them until they are acknowledged, without a copy; a plain lane has the
+    /// system take them from their file, if they lie in one.
     ///
     /// Not cancel-safe: it is unknown how much of a dropped send has gone out, and later sends say so.
     ///
     /// # Errors
     /// [`TransportError::LaneReset`] when the reader is gone, or why the connection ended.
-    pub async fn send(&mut self, bytes: Bytes) -> Result<(), TransportError> {
+    pub async fn send(&mut self, piece: impl Into<Piece>) -> Result<(), TransportError> {
         self.last.begin()?;
-        let sent = dispatch!(&mut self.inner, inner => inner.send(bytes).await);
+        let piece = piece.into();
+        let sent = match &mut self.inner {
+            Inner::Quic(inner) => inner.send(piece.bytes).await,
+            Inner::Tcp(inner) => inner.send(&piece).await,
+            Inner::Memory(inner) => inner.send(piece.bytes).await,
+        };
         self.last = LastSend::Whole;
         sent
     }

@@ -39,7 +39,7 @@ pub use connection::{Connection, ControlReceiver, ControlSender, LaneReceiver, L
 pub use dialer::{Choice, Dialer};
 pub use error::{Cause, CloseReason, TransportError};
 pub use listener::Listener;
-pub use tuning::{Congestion, Tuning};
+pub use tuning::{Congestion, PlainLanes, Tuning};
 
 use crate::id::DeviceId;
 use std::{fmt, str::FromStr};

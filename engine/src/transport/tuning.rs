@@ -12,11 +12,23 @@ pub enum Congestion {
     Bbr,
 }
 
+/// Whether lanes may go without TLS; see the module `tcp::plain` for what that gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PlainLanes {
+    /// Every byte goes over TLS or QUIC.
+    #[default]
+    Refused,
+    /// TCP lanes are plain where the other end allows it, too.
+    Allowed,
+}
+
 /// Buffers and windows. A field's cost is memory, per what it names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tuning {
     /// Congestion control of QUIC.
     pub congestion: Congestion,
+    /// Whether TCP lanes may go without TLS.
+    pub plain_lanes: PlainLanes,
     /// Kernel buffers of a UDP socket, bytes each way. The system may cap it (`net.core.rmem_max`); too small means lost datagrams.
     pub udp_buffer_bytes: usize,
     /// Kernel buffers of a TCP socket, bytes each way. `None` leaves them to the system, which adapts them to the path;
@@ -37,6 +49,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             congestion: Congestion::default(),
+            plain_lanes: PlainLanes::default(),
             udp_buffer_bytes: 4 * MIB,
             tcp_buffer_bytes: None,
             quic_lane_window_bytes: 4 * MIB as u32,

@@ -141,7 +141,7 @@ fn drain(spans: &mut Spans) -> (Vec<u32>, Vec<u8>, usize) {
     for span in spans {
         let span = span.unwrap();
         entries.extend(span.entries);
-        bytes.extend_from_slice(&span.bytes);
+        bytes.extend_from_slice(&span.piece.bytes);
         count += 1;
     }
     (entries, bytes, count)
@@ -161,7 +161,7 @@ fn neighbouring_frames_become_one_span() {
     let (entries, _, count) = drain(&mut store.spans(&list, &want, usize::MAX).unwrap());
     assert_eq!((entries, count), (vec![3, 4, 9], 2));
     let mut bounded = store.spans(&list, &Bitmap::full(50), 4_000).unwrap();
-    assert!(bounded.all(|span| span.as_ref().is_ok_and(|span| span.bytes.len() <= 4_000 || span.entries.len() == 1)));
+    assert!(bounded.all(|span| span.as_ref().is_ok_and(|span| span.piece.bytes.len() <= 4_000 || span.entries.len() == 1)));
 }
 
 #[test]

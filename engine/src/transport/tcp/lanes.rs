@@ -3,26 +3,29 @@
 //! Their connection need not be TCP itself: all that ties a lane to it is the token, which a QUIC connection has as well. So one
 //! session can move its bytes from QUIC streams to TCP lanes and back while everything else stays where it is.
 
-use super::super::{Connection, Stats, TransportError};
+use super::super::{Connection, PlainLanes, Stats, TransportError};
 use super::{
     Dial, LANE_ALPN,
+    plain::{self, Opening, PlainStream, UsedNumbers},
     record::Use,
     stream::{Meter, TlsStream},
 };
 use crate::{
     id::DeviceId,
+    io::piece::Piece,
     limits::{HANDSHAKE_MS, LANES_MAX},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 use tokio::{
+    net::TcpStream,
     sync::{Mutex as AsyncMutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinHandle,
     time::timeout,
@@ -37,13 +40,19 @@ const TOKEN_BYTES: usize = 32;
 const CLAIMED: u8 = 1;
 
 /// Proves that a lane belongs to a connection: only its two ends can know it.
-type Token = [u8; TOKEN_BYTES];
+pub(super) type Token = [u8; TOKEN_BYTES];
 
 /// Which way a lane's bytes flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Direction {
+pub(super) enum Direction {
     ToListener = 0,
     ToDialer = 1,
+}
+
+impl Direction {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
+        [Self::ToListener, Self::ToDialer].into_iter().find(|direction| *direction as u8 == byte)
+    }
 }
 
 /// The TCP lanes of one connection, at one of its ends.
@@ -51,6 +60,8 @@ pub(in super::super) struct LaneSet {
     peer: DeviceId,
     meter: Arc<Meter>,
     source: Source,
+    /// Whether a lane of it went without TLS.
+    plain: AtomicBool,
 }
 
 /// How a connection comes by its lanes.
@@ -74,13 +85,25 @@ impl LaneSet {
     /// [`TransportError::Protocol`] when the connection has no exporter.
     pub(in super::super) fn listening(connection: &Connection, registry: &Registry) -> Result<Arc<Self>, TransportError> {
         let token = token(connection)?;
-        let set = Self::new(connection, Source::Listener(LaneQueues::new()));
+        let set = Self::new(connection, Source::Listener(LaneQueues::new(token)));
         registry.register(token, &set);
         Ok(set)
     }
 
     fn new(connection: &Connection, source: Source) -> Arc<Self> {
-        Arc::new(Self { peer: connection.peer(), meter: connection.lane_meter(), source })
+        Arc::new(Self { peer: connection.peer(), meter: connection.lane_meter(), source, plain: AtomicBool::default() })
+    }
+
+    /// Whether any of its lanes went without TLS.
+    pub(in super::super) fn were_plain(&self) -> bool {
+        self.plain.load(Ordering::Relaxed)
+    }
+
+    /// Puts a lane that was dialled where whoever uses it looks.
+    fn queue(&self, direction: Direction, stream: LaneStream) -> Result<(), TransportError> {
+        let Source::Listener(queues) = &self.source else { return Err(refused("not a listener's connection")) };
+        let queued = queues.queue(direction).sender.try_send(Lane { stream, _permit: None });
+        queued.map_err(|_| refused("too many lanes wait already"))
     }
 
     /// Bytes on the wire of all its lanes so far.
@@ -106,6 +129,7 @@ impl LaneSet {
 
     fn counted(&self, mut lane: Lane) -> Result<Lane, TransportError> {
         lane.stream.count_for(&self.meter);
+        self.plain.fetch_or(matches!(lane.stream, LaneStream::Plain(_)), Ordering::Relaxed);
         Ok(lane)
     }
 }
@@ -114,10 +138,69 @@ fn token(connection: &Connection) -> Result<Token, TransportError> {
     connection.exporter(TOKEN_LABEL, b"")
 }
 
-/// A lane's TLS connection, and the dialer's permit for it.
+/// A lane's TCP connection, and the dialer's permit for it.
 pub(in super::super) struct Lane {
-    stream: TlsStream,
+    stream: LaneStream,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+enum LaneStream {
+    Tls(Box<TlsStream>),
+    Plain(PlainStream),
+}
+
+impl LaneStream {
+    fn count_for(&mut self, meter: &Arc<Meter>) {
+        match self {
+            Self::Tls(stream) => stream.count_for(meter),
+            Self::Plain(stream) => stream.count_for(meter),
+        }
+    }
+
+    async fn write(&self, piece: &Piece) -> Result<(), TransportError> {
+        match self {
+            Self::Tls(stream) => stream.write(&piece.bytes).await,
+            Self::Plain(stream) => stream.write(piece).await,
+        }
+    }
+
+    async fn finish(&self) -> Result<(), TransportError> {
+        match self {
+            Self::Tls(stream) => stream.finish().await,
+            Self::Plain(stream) => stream.finish().await,
+        }
+    }
+
+    async fn read(&mut self, into: &mut BytesMut, room: usize) -> Result<usize, TransportError> {
+        match self {
+            Self::Tls(stream) => stream.read(into, room).await,
+            Self::Plain(stream) => stream.read(into, room).await,
+        }
+    }
+
+    /// Tells the dialer that its parked lane is wanted.
+    async fn claim(&self) -> Result<(), TransportError> {
+        match self {
+            Self::Tls(stream) => stream.write(&[CLAIMED]).await,
+            Self::Plain(stream) => stream.write_all(&[CLAIMED]).await,
+        }
+    }
+
+    /// Waits until the listener wants the lane.
+    async fn claimed(&self) -> Result<(), TransportError> {
+        let first = match self {
+            Self::Tls(stream) => {
+                let mut first = BytesMut::new();
+                stream.read(&mut first, 1).await?;
+                first.first().copied()
+            }
+            Self::Plain(stream) => stream.read_claim().await?,
+        };
+        match first {
+            Some(CLAIMED) => Ok(()),
+            _ => Err(TransportError::Protocol("a lane was not claimed as agreed".to_owned())),
+        }
+    }
 }
 
 /// A lane being dialled in the background, so that giving up the wait does not give up the lane.
@@ -135,6 +218,10 @@ struct DialContext {
     /// Which of them answered last.
     answered: AtomicUsize,
     token: Token,
+    /// Plain lanes opened so far: the number of the next.
+    plain_lanes: AtomicU64,
+    /// Whether the peer has refused one.
+    plain_refused: AtomicBool,
     to_listener: Arc<Semaphore>,
     to_dialer: Arc<Semaphore>,
 }
@@ -142,8 +229,15 @@ struct DialContext {
 impl LaneDialer {
     fn new(dials: Vec<Dial>, token: Token) -> Self {
         let permits = || Arc::new(Semaphore::new(LANES_MAX));
-        let context =
-            Arc::new(DialContext { dials, answered: AtomicUsize::default(), token, to_listener: permits(), to_dialer: permits() });
+        let context = Arc::new(DialContext {
+            dials,
+            answered: AtomicUsize::default(),
+            token,
+            plain_lanes: AtomicU64::default(),
+            plain_refused: AtomicBool::default(),
+            to_listener: permits(),
+            to_dialer: permits(),
+        });
         Self { context, opening: Dialling::default(), accepting: Dialling::default() }
     }
 
@@ -179,27 +273,35 @@ impl DialContext {
         let permit = permits.clone().acquire_owned().await.map_err(|_| TransportError::Cancelled)?;
         let stream = timeout(Duration::from_millis(HANDSHAKE_MS), self.connect(direction)).await.map_err(|_| TransportError::Timeout)??;
         if direction == Direction::ToDialer {
-            claimed(&stream).await?;
+            stream.claimed().await?;
         }
         Ok(Lane { stream, _permit: Some(permit) })
     }
 
-    async fn connect(&self, direction: Direction) -> Result<TlsStream, TransportError> {
-        let stream = self.dial_any().await?;
-        let mut opening = [direction as u8; OPENING_BYTES];
-        opening[1..].copy_from_slice(&self.token);
-        stream.write(&opening).await?;
-        Ok(stream)
+    /// A plain lane where both ends allow it, else one over TLS.
+    async fn connect(&self, direction: Direction) -> Result<LaneStream, TransportError> {
+        let allowed = self.dials.iter().any(|dial| dial.tuning.plain_lanes == PlainLanes::Allowed);
+        if allowed && !self.plain_refused.load(Ordering::Relaxed) {
+            match self.dial_any(direction, Opened::Plain).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => self.note_refusal(&error),
+            }
+        }
+        self.dial_any(direction, Opened::OverTls).await
     }
-}
 
-impl DialContext {
+    fn note_refusal(&self, error: &TransportError) {
+        if !self.plain_refused.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "the peer takes no plain lanes: lanes go over TLS");
+        }
+    }
+
     /// Beginning with the address that answered last; the error is that of the last one tried.
-    async fn dial_any(&self) -> Result<TlsStream, TransportError> {
+    async fn dial_any(&self, direction: Direction, opened: Opened) -> Result<LaneStream, TransportError> {
         let first = self.answered.load(Ordering::Relaxed);
         let mut failed = TransportError::Unreachable { causes: Vec::new() };
         for at in (0..self.dials.len()).map(|step| (first + step) % self.dials.len()) {
-            match self.dials[at].connect(LANE_ALPN, Use::Lane).await {
+            match self.dial_one(&self.dials[at], direction, opened).await {
                 Ok(stream) => {
                     self.answered.store(at, Ordering::Relaxed);
                     return Ok(stream);
@@ -209,20 +311,36 @@ impl DialContext {
         }
         Err(failed)
     }
+
+    async fn dial_one(&self, dial: &Dial, direction: Direction, opened: Opened) -> Result<LaneStream, TransportError> {
+        match opened {
+            Opened::Plain => {
+                let number = self.plain_lanes.fetch_add(1, Ordering::Relaxed);
+                let stream = PlainStream::open(dial.socket().await?, &self.token, direction, number).await?;
+                Ok(LaneStream::Plain(stream))
+            }
+            Opened::OverTls => {
+                let stream = dial.connect(LANE_ALPN, Use::Lane).await?;
+                let mut opening = [direction as u8; OPENING_BYTES];
+                opening[1..].copy_from_slice(&self.token);
+                stream.write(&opening).await?;
+                Ok(LaneStream::Tls(Box::new(stream)))
+            }
+        }
+    }
 }
 
-/// Waits until the listener wants the lane.
-async fn claimed(stream: &TlsStream) -> Result<(), TransportError> {
-    let mut first = BytesMut::new();
-    stream.read(&mut first, 1).await?;
-    match first.first() {
-        Some(&CLAIMED) => Ok(()),
-        _ => Err(TransportError::Protocol("a lane was not claimed as agreed".to_owned())),
-    }
+/// How a lane is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Opened {
+    OverTls,
+    Plain,
 }
 
 /// The listener's side: lanes that have been dialled and wait for somebody to use them.
 struct LaneQueues {
+    token: Token,
+    used: UsedNumbers,
     to_listener: Queue,
     to_dialer: Queue,
 }
@@ -233,12 +351,12 @@ struct Queue {
 }
 
 impl LaneQueues {
-    fn new() -> Self {
+    fn new(token: Token) -> Self {
         let queue = || {
             let (sender, receiver) = mpsc::channel(LANES_MAX);
             Queue { sender, receiver: AsyncMutex::new(receiver) }
         };
-        Self { to_listener: queue(), to_dialer: queue() }
+        Self { token, used: UsedNumbers::default(), to_listener: queue(), to_dialer: queue() }
     }
 
     fn queue(&self, direction: Direction) -> &Queue {
@@ -273,22 +391,38 @@ impl Registry {
     /// Reads what a new lane says it is for, and puts it into its connection's queue.
     pub(super) async fn attach(&self, mut stream: TlsStream, peer: DeviceId) -> Result<(), TransportError> {
         let (direction, token) = opening(&stream).await?;
-        let set = self.find(&token).await;
-        let Source::Listener(queues) = &set.source else { return Err(refused("not a listener's connection")) };
+        let set = self.find(|registered| *registered == token).await;
         if set.peer != peer {
             return Err(refused("not this device's connection"));
         }
         stream.count_for(&set.meter);
-        let queued = queues.queue(direction).sender.try_send(Lane { stream, _permit: None });
-        queued.map_err(|_| refused("too many lanes wait already"))
+        set.queue(direction, LaneStream::Tls(Box::new(stream)))
     }
 
-    /// The connection of `token`. The lane may be faster than its connection's last steps, so this waits; the handshake's time
-    /// limit ends it.
-    async fn find(&self, token: &Token) -> Arc<LaneSet> {
+    /// The same for a lane without TLS: no device has proved itself on it, its opening proves that it is the connection's.
+    pub(super) async fn attach_plain(&self, socket: TcpStream, allowed: PlainLanes) -> Result<(), TransportError> {
+        if allowed == PlainLanes::Refused {
+            return Err(refused("plain lanes are not allowed here"));
+        }
+        let opening = Opening::read(&socket).await?;
+        let set = self.find(|registered| plain::tag(registered) == opening.connection).await;
+        let Source::Listener(queues) = &set.source else { return Err(refused("not a listener's connection")) };
+        queues.used.admit(&queues.token, &opening)?;
+        let mut stream = PlainStream::accept(socket).await?;
+        stream.count_for(&set.meter);
+        set.plain.store(true, Ordering::Relaxed);
+        set.queue(opening.direction, LaneStream::Plain(stream))
+    }
+
+    /// The connection whose token is the one asked for. The lane may be faster than its connection's last steps, so this waits; the
+    /// handshake's time limit ends it.
+    async fn find(&self, is_asked_for: impl Fn(&Token) -> bool) -> Arc<LaneSet> {
         loop {
             let registered = self.registered.notified();
-            let found = self.connections.lock().unwrap_or_else(PoisonError::into_inner).get(token).and_then(Weak::upgrade);
+            let found = {
+                let connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+                connections.iter().find(|(token, _)| is_asked_for(token)).and_then(|(_, set)| set.upgrade())
+            };
             if let Some(set) = found {
                 return set;
             }
@@ -305,11 +439,7 @@ async fn opening(stream: &TlsStream) -> Result<(Direction, Token), TransportErro
             return Err(refused("it ended before it began"));
         }
     }
-    let direction = match bytes[0] {
-        0 => Direction::ToListener,
-        1 => Direction::ToDialer,
-        _ => return Err(refused("it has no direction")),
-    };
+    let direction = Direction::from_byte(bytes[0]).ok_or_else(|| refused("it has no direction"))?;
     let mut token = [0; TOKEN_BYTES];
     token.copy_from_slice(&bytes[1..]);
     Ok((direction, token))
@@ -323,7 +453,7 @@ fn refused(why: &str) -> TransportError {
 async fn claim(queues: &LaneQueues) -> Result<Lane, TransportError> {
     loop {
         let lane = queues.lane(Direction::ToDialer).await?;
-        if lane.stream.write(&[CLAIMED]).await.is_ok() {
+        if lane.stream.claim().await.is_ok() {
             return Ok(lane);
         }
     }
@@ -348,10 +478,10 @@ impl TcpLaneSender {
         Self { connection, lane }
     }
 
-    pub(in super::super) async fn send(&mut self, bytes: Bytes) -> Result<(), TransportError> {
+    pub(in super::super) async fn send(&mut self, piece: &Piece) -> Result<(), TransportError> {
         let sent = tokio::select! {
             biased;
-            sent = self.lane.stream.write(&bytes) => sent,
+            sent = self.lane.stream.write(piece) => sent,
             error = self.connection.closed() => Err(error),
         };
         sent.map_err(|error| lane_error(&self.connection, error))
@@ -392,6 +522,7 @@ mod tests {
     use super::super::super::{Admission, Choice, Dialer, LaneKind, Listener, Protocol, TransportKind, Tuning, tls::Identity};
     use super::*;
     use crate::keys::DeviceKey;
+    use bytes::Bytes;
     use std::net::SocketAddr;
 
     const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -418,9 +549,9 @@ mod tests {
     }
 
     /// A lane to the listener, opened with whatever token, by whatever device.
-    async fn rogue(dial: Dial, token: Token) -> TlsStream {
+    async fn rogue(dial: Dial, token: Token) -> LaneStream {
         let lane = LaneDialer::new(vec![dial], token).lane(Direction::ToListener).await.unwrap();
-        lane.stream.write(b"rogue").await.unwrap();
+        lane.stream.write(&Bytes::from_static(b"rogue").into()).await.unwrap();
         lane.stream
     }
 
@@ -435,7 +566,7 @@ mod tests {
             let accepted = listener.accept().await.unwrap();
 
             let _guessed = rogue(dial(addr, &server, &client), [7; TOKEN_BYTES]).await;
-            let stolen = rogue(dial(addr, &server, &other), token(&dialled).unwrap()).await;
+            let mut stolen = rogue(dial(addr, &server, &other), token(&dialled).unwrap()).await;
             assert!(!matches!(stolen.read(&mut BytesMut::new(), 1).await, Ok(1..)), "the listener hangs up");
 
             let mut lane = dialled.open_lane_over(LaneKind::Tcp).await.unwrap();
@@ -445,6 +576,94 @@ mod tests {
             accepted.accept_lane_over(LaneKind::Tcp).await.unwrap().read(&mut received).await.unwrap();
             assert_eq!(received, "true");
         }
+    }
+
+    fn allowing(plain_lanes: PlainLanes) -> Tuning {
+        Tuning { plain_lanes, ..Tuning::default() }
+    }
+
+    /// A connection whose ends allow plain lanes as said; the listener must live as long.
+    async fn pair(dialling: PlainLanes, listening: PlainLanes) -> (Connection, Connection, Listener) {
+        let (client, server) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]));
+        let listener = Listener::bind(&[LOOPBACK], &server, Arc::new(Everyone), allowing(listening)).unwrap();
+        let addr = listener.local_addrs().1[0];
+        let dialer = Dialer::new(&client, allowing(dialling)).unwrap();
+        let dialled = dialer.dial(addr, server.id(), Protocol::Session, TransportKind::Tcp).await.unwrap();
+        let accepted = listener.accept().await.unwrap();
+        (dialled, accepted, listener)
+    }
+
+    /// Sends `piece` both ways over lanes of their own and gives back what came.
+    async fn exchange(dialled: &Connection, accepted: &Connection, piece: Piece) -> [BytesMut; 2] {
+        let send = async |from: &Connection| {
+            let mut lane = from.open_lane().await.unwrap();
+            lane.send(piece.clone()).await.unwrap();
+            lane.send(Bytes::from_static(b", in memory")).await.unwrap();
+            lane.finish().await.unwrap();
+        };
+        let receive = async |at: &Connection| {
+            let (mut lane, mut all) = (at.accept_lane().await.unwrap(), BytesMut::new());
+            while lane.read(&mut all).await.unwrap() > 0 {}
+            all
+        };
+        let ((), one) = tokio::join!(send(dialled), receive(accepted));
+        let ((), other) = tokio::join!(send(accepted), receive(dialled));
+        [one, other]
+    }
+
+    fn piece_of_a_file() -> Piece {
+        use std::io::Write;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"before in the file after").unwrap();
+        Piece::of_file(Bytes::from_static(b"in the file"), Arc::new(file), 7)
+    }
+
+    #[tokio::test]
+    async fn lanes_are_plain_where_both_ends_allow_it_and_over_tls_where_one_does_not() {
+        use PlainLanes::{Allowed, Refused};
+        for (dialling, listening) in [(Allowed, Allowed), (Allowed, Refused), (Refused, Allowed)] {
+            let (dialled, accepted, _listener) = pair(dialling, listening).await;
+            let received = exchange(&dialled, &accepted, piece_of_a_file()).await;
+            assert_eq!(received, ["in the file, in memory"; 2]);
+            let plain = dialling == Allowed && listening == Allowed;
+            assert_eq!((dialled.had_plain_lanes(), accepted.had_plain_lanes()), (plain, plain));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_opening_of_a_plain_lane_works_once_and_one_without_the_token_never() {
+        let (dialled, accepted, listener) = pair(PlainLanes::Allowed, PlainLanes::Allowed).await;
+        let (addr, token) = (listener.local_addrs().1[0], token(&dialled).unwrap());
+        let open = async |token: Token, number: u64| {
+            PlainStream::open(TcpStream::connect(addr).await.unwrap(), &token, Direction::ToListener, number).await
+        };
+        open(token, 77).await.unwrap();
+        accepted.accept_lane().await.unwrap();
+        assert!(open(token, 77).await.is_err(), "used before");
+        let mut forged = plain::Opening::new(&token, Direction::ToListener, 78).to_bytes();
+        *forged.last_mut().unwrap() ^= 1;
+        let socket = TcpStream::connect(addr).await.unwrap();
+        socket.writable().await.unwrap();
+        assert_eq!(socket.try_write(&forged).unwrap(), forged.len());
+        socket.readable().await.unwrap();
+        assert!(!matches!(socket.try_read(&mut [0]), Ok(1..)), "the listener hangs up");
+    }
+
+    #[tokio::test]
+    async fn a_plain_lane_that_was_cut_does_not_look_finished() {
+        let (dialled, accepted, _listener) = pair(PlainLanes::Allowed, PlainLanes::Allowed).await;
+        let mut lane = dialled.open_lane().await.unwrap();
+        lane.send(Bytes::from_static(b"whole")).await.unwrap();
+        drop(lane);
+        let (mut receiver, mut all) = (accepted.accept_lane().await.unwrap(), BytesMut::new());
+        let end = loop {
+            match receiver.read(&mut all).await {
+                Ok(1..) => {}
+                end => break end,
+            }
+        };
+        assert!(matches!(end, Err(TransportError::LaneReset)), "{end:?}");
+        assert_eq!(all, "whole");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@
 //! When the control connection ends, everything on it ends.
 
 mod lanes;
+mod plain;
 mod record;
 mod stream;
 
@@ -66,10 +67,15 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    async fn connect(&self, alpn: &[u8], what: Use) -> Result<TlsStream, TransportError> {
+    async fn socket(&self) -> Result<TcpStream, TransportError> {
         let unreachable = |error: std::io::Error| TransportError::unreachable(TransportKind::Tcp, self.addr, error);
         let tcp = TcpStream::connect(self.addr).await.map_err(unreachable)?;
         socket::prepare(&tcp, &self.tuning)?;
+        Ok(tcp)
+    }
+
+    async fn connect(&self, alpn: &[u8], what: Use) -> Result<TlsStream, TransportError> {
+        let tcp = self.socket().await?;
         let (config, pinned) = self.identity.client(self.expected, alpn)?;
         let records = Records::client(config, ServerName::from(self.addr.ip()), what)?;
         let stream = TlsStream::new(tcp, records);
@@ -96,6 +102,9 @@ pub(super) struct Accept {
 /// Finishes a handshake that came in. A lane goes to its connection, and there is nothing to return.
 pub(super) async fn accept(accept: Accept, tcp: TcpStream, remote: SocketAddr) -> Result<Option<TcpConnection>, TransportError> {
     socket::prepare(&tcp, &accept.tuning)?;
+    if plain::is_plain(&tcp).await.map_err(TransportError::io("receiving over TCP"))? {
+        return accept.registry.attach_plain(tcp, accept.tuning.plain_lanes).await.map(|()| None);
+    }
     let (stream, what) = TlsStream::accept(tcp, accept.config.clone()).await?;
     stream.handshake().await?;
     let peer = stream.peer()?;

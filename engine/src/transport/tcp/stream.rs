@@ -46,7 +46,15 @@ impl Meter {
         self.received.load(Ordering::Relaxed)
     }
 
-    fn add(&self, other: &Self) {
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn add(&self, other: &Self) {
         self.sent.fetch_add(other.sent.load(Ordering::Relaxed), Ordering::Relaxed);
         self.received.fetch_add(other.received.load(Ordering::Relaxed), Ordering::Relaxed);
     }
