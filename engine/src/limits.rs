@@ -107,7 +107,9 @@ pub const KDF_LANES: std::ops::RangeInclusive<u32> = 1..=4;
 pub const IDLE_MS: u64 = 30_000;
 /// Over QUIC sooner: nothing but its idle time tells a peer that was killed from one that is quiet, and its keep-alives do not queue
 /// behind data as TCP's do.
-pub const QUIC_IDLE_MS: u64 = 10_000;
+pub const QUIC_IDLE_MS: u64 = 5_000;
+/// Bytes that a QUIC connection may have on the way, each way: 10 Gbit/s at 50 ms.
+pub const QUIC_WINDOW_BYTES_MAX: u64 = 64 * MIB as u64;
 /// A peer that takes nothing of what it asked for, for this long, is gone, even if it says otherwise.
 pub const STALL_MS: u64 = 2 * IDLE_MS;
 /// The slowest link that is not taken for a stalled one, in bytes a second: half of 64 kbit/s.
