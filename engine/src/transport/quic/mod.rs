@@ -5,8 +5,6 @@ mod batching;
 mod congestion;
 mod endpoint;
 mod paths;
-#[cfg(test)]
-mod simulation;
 mod streams;
 #[cfg(test)]
 mod tests;

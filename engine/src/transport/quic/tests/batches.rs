@@ -1,6 +1,6 @@
 //! Batches through a socket that writes down what it is given.
 
-use super::{batching::BatchedSocket, paths::Paths};
+use super::super::{batching::BatchedSocket, paths::Paths};
 use quinn::{
     AsyncUdpSocket, UdpPoller,
     udp::{RecvMeta, Transmit},

@@ -1,7 +1,7 @@
 //! Congestion control on a simulated path: a line of fixed rate with a queue that drops what does not fit, a fixed delay, and packets
 //! that get lost by dice. Time is virtual and the dice have a seed, so a run has one outcome.
 
-use super::adaptive::{Acked, Adaptive, Demand, Loss};
+use super::super::adaptive::{Acked, Adaptive, Demand, Loss};
 use crate::clock;
 use quinn::congestion::Controller;
 use std::{
