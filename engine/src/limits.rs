@@ -116,6 +116,8 @@ pub const QUIC_KEEP_ALIVE_MS: u64 = 1_000;
 /// A TCP connection on which nothing comes for this long, neither on its control stream nor on a lane, is dead. A keep-alive leaves every
 /// quarter of it, and even behind 64 KiB that wait for a link of 64 kbit/s (8 s) one comes in time.
 pub const TCP_IDLE_MS: u64 = 10_000;
+/// Bytes that a QUIC connection may have on the way, each way: 10 Gbit/s at 50 ms.
+pub const QUIC_WINDOW_BYTES_MAX: u64 = 64 * MIB as u64;
 /// A peer that takes nothing of what it asked for, for this long, is gone, even if it says otherwise.
 pub const STALL_MS: u64 = 2 * IDLE_MS;
 /// The slowest link that is not taken for a stalled one, in bytes a second: half of 64 kbit/s.

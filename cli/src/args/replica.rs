@@ -145,7 +145,7 @@ pub(crate) struct PeerOptions {
     /// How to connect; auto takes what works and changes to what is faster [env: MIRROR_FORCE_TCP=1 means tcp]
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) transport: Option<TransportChoice>,
-    /// Congestion control
+    /// QUIC's congestion control (TCP's is the system's); auto is CUBIC that bears loss which is not congestion
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) congestion: Option<CongestionChoice>,
     /// Streams or connections that carry data at once, 1 to 16
@@ -174,6 +174,8 @@ pub(crate) enum TransportChoice {
 /// `--congestion`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CongestionChoice {
+    /// CUBIC, but loss without a queue is not taken for congestion
+    Auto,
     /// BBR
     Bbr,
     /// CUBIC

@@ -83,6 +83,7 @@ fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
         choice: choice(options.transport),
         lanes: options.lanes.map(usize::from),
         congestion: options.congestion.map(|choice| match choice {
+            CongestionChoice::Auto => Congestion::Auto,
             CongestionChoice::Bbr => Congestion::Bbr,
             CongestionChoice::Cubic => Congestion::Cubic,
         }),

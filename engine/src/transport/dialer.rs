@@ -3,7 +3,7 @@
 use super::{
     Connection, Protocol, TransportError, TransportKind, Tuning,
     connection::Inner,
-    quic::{self, canonical},
+    quic::{self, Endpoint, canonical},
     race, socket, tcp,
     tls::Identity,
 };
@@ -12,7 +12,6 @@ use crate::{
     keys::DeviceKey,
     limits::{ADDRESSES_MAX, CONNECT_MS},
 };
-use quinn::Endpoint;
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},

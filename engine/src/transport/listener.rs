@@ -6,7 +6,7 @@
 use super::{
     Admission, Connection, TransportError, TransportKind, Tuning,
     connection::Inner,
-    quic::{self, canonical},
+    quic::{self, Endpoint, canonical},
     socket::{self, Stack},
     tcp,
     tls::Identity,
@@ -15,7 +15,6 @@ use crate::{
     keys::DeviceKey,
     limits::{HANDSHAKE_MS, HANDSHAKES_MAX},
 };
-use quinn::Endpoint;
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -151,7 +150,8 @@ impl Setup {
         let config = quic::server_config(&self.identity, self.admission.clone())?;
         let endpoint = quic::endpoint(socket, Some(config.clone()), &self.tuning)?;
         self.addrs.0.push(endpoint.local_addr().map_err(TransportError::io("listening"))?);
-        let accept = quic::Accept { config, admission: self.admission.clone(), tuning: self.tuning.clone() };
+        let accept =
+            quic::Accept { config, admission: self.admission.clone(), tuning: self.tuning.clone(), paths: endpoint.paths().clone() };
         self.loops.push(tokio::spawn(accept_quic(endpoint.clone(), accept, self.registry.clone(), self.gate.clone())));
         self.endpoints.push(endpoint);
         Ok(())

@@ -44,6 +44,31 @@ pub(super) fn unspecified(addr: SocketAddr) -> SocketAddr {
     if addr.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() }
 }
 
+/// UDP payload of Ethernet's frames over IPv6: what a link takes of which nothing else is known.
+const ETHERNET_PAYLOAD_BYTES: u16 = 1_452;
+
+/// UDP payload that fits one frame of the link towards `addr`. What lies behind the first link may take less.
+pub(super) fn payload_bytes(addr: SocketAddr) -> u16 {
+    let headers = if addr.is_ipv4() { 20 + 8 } else { 40 + 8 };
+    let frame = UdpSocket::bind(unspecified(addr)).and_then(|socket| socket.connect(addr).and_then(|()| frame_bytes(&socket, addr)));
+    let payload = frame.map(|bytes| u16::try_from(bytes.saturating_sub(headers)).unwrap_or(u16::MAX));
+    payload.unwrap_or_else(|error| {
+        tracing::debug!(%addr, %error, "the link's frame size is not known");
+        ETHERNET_PAYLOAD_BYTES
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn frame_bytes(socket: &UdpSocket, addr: SocketAddr) -> io::Result<u32> {
+    Ok(if addr.is_ipv4() { rustix::net::sockopt::ip_mtu(socket)? } else { rustix::net::sockopt::ipv6_mtu(socket)? })
+}
+
+/// Where the system cannot be asked, a link is taken for an Ethernet.
+#[cfg(not(target_os = "linux"))]
+fn frame_bytes(_: &UdpSocket, _: SocketAddr) -> io::Result<u32> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// A TCP listener on `addr`.
 pub(super) fn tcp(addr: SocketAddr, stack: Stack, tuning: &Tuning) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;

@@ -5,10 +5,12 @@ use crate::limits::MIB;
 /// How QUIC decides how much may be in flight. TCP's is the system's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Congestion {
-    /// CUBIC (RFC 9438): loss means congestion. The faster one on clean links.
+    /// CUBIC that asks whether a loss was congestion: fair on clean paths, and no collapse on those that lose packets by themselves.
     #[default]
+    Auto,
+    /// CUBIC (RFC 9438): every loss means congestion.
     Cubic,
-    /// BBR: models bandwidth and delay. For long paths with loss that is not congestion; experimental in the library.
+    /// BBR: models bandwidth and delay, and takes no notice of loss. Experimental in the library; it overfills queues.
     Bbr,
 }
 
@@ -34,14 +36,11 @@ pub struct Tuning {
     /// Kernel buffers of a TCP socket, bytes each way. `None` leaves them to the system, which adapts them to the path;
     /// a value fixes them, so it pays only where the system's ceiling is known to be too low.
     pub tcp_buffer_bytes: Option<usize>,
-    /// Bytes that a QUIC lane may have on the way to us. More than 4 MiB makes the library copy what it buffers.
-    pub quic_lane_window_bytes: u32,
-    /// Bytes that all QUIC streams together may have on the way to us: bounds what a peer makes us hold.
-    pub quic_connection_window_bytes: u32,
-    /// Bytes that we hold unacknowledged for the peer.
-    pub quic_send_window_bytes: u64,
-    /// Largest UDP payload that path discovery tries, 1200 to 8952. The default is what fits Ethernet; on a link with 9000-byte frames,
-    /// 8952 halves the CPU cost of QUIC.
+    /// Bytes that a QUIC connection may have on the way, each way, to begin with. It grows with the path, up to
+    /// [`crate::limits::QUIC_WINDOW_BYTES_MAX`]: bounds what a peer makes us hold, and what we hold unacknowledged for it.
+    pub quic_window_bytes: u32,
+    /// Largest UDP payload that path discovery tries, 1200 to 8952. Sizes above Ethernet's are tried only where this end's own
+    /// link takes 9000-byte frames, and only once bulk data flows.
     pub quic_datagram_bytes_max: u16,
 }
 
@@ -52,10 +51,8 @@ impl Default for Tuning {
             plain_lanes: PlainLanes::default(),
             udp_buffer_bytes: 4 * MIB,
             tcp_buffer_bytes: None,
-            quic_lane_window_bytes: 4 * MIB as u32,
-            quic_connection_window_bytes: 16 * MIB as u32,
-            quic_send_window_bytes: 16 * MIB as u64,
-            quic_datagram_bytes_max: 1_452,
+            quic_window_bytes: 4 * MIB as u32,
+            quic_datagram_bytes_max: 8_952,
         }
     }
 }

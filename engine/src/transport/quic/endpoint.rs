@@ -1,30 +1,16 @@
-//! QUIC endpoints: how quinn is set up, and the socket below it.
+//! QUIC endpoints: how quinn is set up.
 
 use super::super::{Congestion, TransportError, Tuning, tls::Identity};
-use super::congestion::Yielding;
-use crate::limits::{LANES_MAX, QUIC_IDLE_MS, QUIC_KEEP_ALIVE_MS};
+use super::{adaptive::AdaptiveConfig, batching::BatchedSocket, congestion::Yielding, paths::Paths};
+use crate::limits::{LANES_MAX, QUIC_IDLE_MS, QUIC_KEEP_ALIVE_MS, QUIC_WINDOW_BYTES_MAX};
 use quinn::{
-    AsyncUdpSocket, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig,
-    UdpPoller, VarInt, congestion,
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt, congestion,
     crypto::rustls::QuicServerConfig,
-    udp::{RecvMeta, Transmit},
 };
-use std::{
-    io::{self, IoSliceMut},
-    net::{SocketAddr, UdpSocket},
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{net::UdpSocket, ops::Deref, sync::Arc, time::Duration};
 
-/// Largest UDP payload over IPv4: what one send may hold, segments and all.
-const DATAGRAM_BYTES_MAX: usize = 65_507;
-/// UDP payload of an Ethernet frame: batches are sized for it until something larger is sent.
-const ETHERNET_PAYLOAD_BYTES: usize = 1_472;
+/// UDP payload that fits an Ethernet frame whatever the IP version.
+const ETHERNET_PAYLOAD_BYTES: u16 = 1_452;
 /// UDP payload of a 9000-byte link over IPv6. More was seen to stall on loopback.
 const JUMBO_PAYLOAD_BYTES: u16 = 8_952;
 /// What every QUIC path must carry (RFC 9000, section 14).
@@ -37,22 +23,43 @@ pub(in super::super) enum Role {
     Listener,
 }
 
+/// Quinn's endpoint, and what its socket knows of paths. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(in super::super) struct Endpoint {
+    inner: quinn::Endpoint,
+    paths: Paths,
+}
+
+impl Endpoint {
+    pub(in super::super) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+}
+
+impl Deref for Endpoint {
+    type Target = quinn::Endpoint;
+
+    fn deref(&self) -> &quinn::Endpoint {
+        &self.inner
+    }
+}
+
 /// An endpoint on `socket`; it accepts connections if `server` is there.
 ///
 /// # Errors
 /// The system's, when the socket cannot be registered.
 pub(in super::super) fn endpoint(socket: UdpSocket, server: Option<ServerConfig>, tuning: &Tuning) -> Result<Endpoint, TransportError> {
     let failed = TransportError::io("setting up a UDP socket");
-    let wrapped = match TokioRuntime.wrap_udp_socket(socket) {
-        Ok(inner) => Arc::new(BatchedSocket { inner, segment_bytes: AtomicUsize::new(ETHERNET_PAYLOAD_BYTES) }),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut config = EndpointConfig::default();
     let receive_bytes = tuning.quic_datagram_bytes_max.max(JUMBO_PAYLOAD_BYTES);
+    let paths = Paths::default();
+    let inner = TokioRuntime.wrap_udp_socket(socket).map_err(TransportError::io("setting up a UDP socket"))?;
+    let socket = BatchedSocket::spawn(inner, paths.clone(), receive_bytes.into());
+    let mut config = EndpointConfig::default();
     if let Err(error) = config.max_udp_payload_size(receive_bytes) {
         tracing::warn!(%error, "datagram size not possible");
     }
-    Endpoint::new_with_abstract_socket(config, server, wrapped, Arc::new(TokioRuntime)).map_err(failed)
+    let inner = quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed)?;
+    Ok(Endpoint { inner, paths })
 }
 
 /// How a listener's endpoint answers.
@@ -67,21 +74,24 @@ pub(in super::super) fn server_config(
 }
 
 /// Windows, limits and timers, the same on both sides but for who opens the control stream.
-pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<TransportConfig> {
+/// `payload_bytes` is what the system says fits a frame towards the peer.
+pub(in super::super) fn transport_config(role: Role, tuning: &Tuning, payload_bytes: u16) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_uni_streams(VarInt::from_u32(LANES_MAX as u32))
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(role == Role::Listener)))
         .datagram_receive_buffer_size(None)
-        .stream_receive_window(VarInt::from_u32(tuning.quic_lane_window_bytes))
-        .receive_window(VarInt::from_u32(tuning.quic_connection_window_bytes))
-        .send_window(tuning.quic_send_window_bytes)
+        // What bounds a lane is the connection's window, which follows the path.
+        .stream_receive_window(VarInt::from_u32(QUIC_WINDOW_BYTES_MAX as u32))
+        .receive_window(VarInt::from_u32(tuning.quic_window_bytes))
+        .send_window(tuning.quic_window_bytes.into())
         // One lane at a time fills packets: fewer, larger frames for the receiver to put together.
         .send_fairness(false)
-        .mtu_discovery_config(Some(discovery(tuning)))
+        .mtu_discovery_config(Some(discovery(tuning, payload_bytes)))
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(QUIC_IDLE_MS as u32))))
         .keep_alive_interval(Some(Duration::from_millis(QUIC_KEEP_ALIVE_MS)));
     match tuning.congestion {
+        Congestion::Auto => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(AdaptiveConfig)))),
         Congestion::Cubic => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::CubicConfig::default())))),
         Congestion::Bbr => config.congestion_controller_factory(Arc::new(Yielding(Arc::new(congestion::BbrConfig::default())))),
     };
@@ -90,58 +100,20 @@ pub(in super::super) fn transport_config(role: Role, tuning: &Tuning) -> Arc<Tra
 
 /// Discovery stops at half the way from the smallest datagram to the largest of an Ethernet.
 const MTU_STEP_BYTES: u16 = 130;
+/// A path that has lost its large packets is searched again after this long.
+const MTU_LOST: Duration = Duration::from_secs(2);
+/// A path that has settled is searched again after this long: most probes may have been kept back before there was bulk data.
+const MTU_AGAIN: Duration = Duration::from_secs(60);
 
-fn discovery(tuning: &Tuning) -> MtuDiscoveryConfig {
+/// One probe, of the size that nearly every path takes, finds an Ethernet: a session with nothing to say stays small. Jumbo frames are
+/// looked for only where this end's own link has them.
+fn discovery(tuning: &Tuning, payload_bytes: u16) -> MtuDiscoveryConfig {
+    let usual = if payload_bytes < JUMBO_PAYLOAD_BYTES { ETHERNET_PAYLOAD_BYTES } else { JUMBO_PAYLOAD_BYTES };
     let mut config = MtuDiscoveryConfig::default();
-    config.upper_bound(tuning.quic_datagram_bytes_max.max(PAYLOAD_BYTES_MIN));
-    // With the default bound one probe, of the size that nearly every path takes, finds it: a session with nothing to say stays small.
-    config.minimum_change(MTU_STEP_BYTES);
     config
-}
-
-/// Quinn's socket, with batches that fit.
-///
-/// Quinn hands the kernel up to ten datagrams as one send (GSO). Ten jumbo datagrams are more than a send may hold: the kernel
-/// refuses, quinn takes the refusal for a lost MTU probe, and the path falls back to the smallest size for good. A path grows only
-/// after a probe of the new size went out through this very socket, so bounding the batch by the largest datagram ever sent is
-/// both safe and no smaller than needed.
-#[derive(Debug)]
-struct BatchedSocket {
-    inner: Arc<dyn AsyncUdpSocket>,
-    segment_bytes: AtomicUsize,
-}
-
-impl AsyncUdpSocket for BatchedSocket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let bytes = transmit.segment_size.unwrap_or(transmit.contents.len());
-        if bytes > self.segment_bytes.load(Ordering::Relaxed) {
-            self.segment_bytes.fetch_max(bytes, Ordering::Relaxed);
-        }
-        self.inner.try_send(transmit)
-    }
-
-    fn poll_recv(&self, cx: &mut Context<'_>, buffers: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, buffers, meta)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        let fit = DATAGRAM_BYTES_MAX / self.segment_bytes.load(Ordering::Relaxed).max(1);
-        self.inner.max_transmit_segments().min(fit).max(1)
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
-    }
+        .upper_bound(usual.min(payload_bytes).min(tuning.quic_datagram_bytes_max).max(PAYLOAD_BYTES_MIN))
+        .minimum_change(MTU_STEP_BYTES)
+        .black_hole_cooldown(MTU_LOST)
+        .interval(MTU_AGAIN);
+    config
 }

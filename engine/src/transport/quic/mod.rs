@@ -1,15 +1,23 @@
 //! QUIC (RFC 9000) by quinn: one bidirectional stream is the control stream, unidirectional streams are lanes.
 
+mod adaptive;
+mod batching;
 mod congestion;
 mod endpoint;
+mod paths;
 mod streams;
+#[cfg(test)]
+mod tests;
+mod windows;
 
-pub(super) use endpoint::{Role, endpoint, server_config, transport_config};
+pub(super) use endpoint::{Endpoint, Role, endpoint, server_config, transport_config};
+pub(super) use paths::Paths;
 pub(super) use streams::{QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender};
 
 use super::{Admission, CloseReason, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
 use crate::id::DeviceId;
-use quinn::{ClientConfig, ConnectionError, Endpoint, VarInt, crypto::rustls::QuicClientConfig};
+use paths::Path;
+use quinn::{ClientConfig, ConnectionError, VarInt, crypto::rustls::QuicClientConfig};
 use rustls::{AlertDescription, pki_types::CertificateDer};
 use std::{
     io,
@@ -21,6 +29,7 @@ use std::{
     time::Duration,
 };
 use tokio::net::UdpSocket;
+use windows::Window;
 
 /// How long a goodbye may take to leave.
 const FLUSH_LIMIT: Duration = Duration::from_millis(30);
@@ -41,7 +50,8 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     let (client, pinned) = dial.identity.client(dial.expected, dial.protocol.alpn())?;
     let crypto = QuicClientConfig::try_from(client).map_err(|error| TransportError::Protocol(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport_config(Role::Dialer, dial.tuning));
+    config.transport_config(transport_config(Role::Dialer, dial.tuning, socket::payload_bytes(addr)));
+    let path = dial.endpoint.paths().open(addr);
     let unreachable = |what: &dyn std::fmt::Display| TransportError::unreachable(super::TransportKind::Quic, addr, what);
     // The name goes nowhere (no SNI); an address always parses.
     let connecting = dial.endpoint.connect_with(config, addr, &addr.ip().to_string()).map_err(|error| unreachable(&error))?;
@@ -55,7 +65,8 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     let (mut send, receive) = connection.open_bi().await.map_err(ended)?;
     send.write_all(&control::keep_alive()).await.map_err(|error| streams::write_failure(&connection, error))?;
     let peer = peer(&connection)?;
-    Ok(QuicConnection::new(connection, peer, dial.protocol, (send, receive)))
+    let parts = Parts { connection, peer, protocol: dial.protocol, control: (send, receive), path };
+    Ok(QuicConnection::new(parts, dial.tuning))
 }
 
 /// What incoming handshakes are held against.
@@ -64,12 +75,15 @@ pub(super) struct Accept {
     pub(super) config: quinn::ServerConfig,
     pub(super) admission: Arc<dyn Admission>,
     pub(super) tuning: super::Tuning,
+    pub(super) paths: Paths,
 }
 
 /// Finishes a handshake that came in and holds the peer to what it may speak.
 pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<QuicConnection, TransportError> {
-    let Accept { mut config, admission, tuning } = accept;
-    config.transport_config(transport_config(Role::Listener, &tuning));
+    let Accept { mut config, admission, tuning, paths } = accept;
+    let addr = incoming.remote_address();
+    config.transport_config(transport_config(Role::Listener, &tuning, socket::payload_bytes(canonical(addr))));
+    let path = paths.open(addr);
     let connection = incoming.accept_with(Arc::new(config)).map_err(ended)?.await.map_err(ended)?;
     let peer = peer(&connection)?;
     let protocol = protocol(&connection).ok_or(TransportError::Version)?;
@@ -78,7 +92,7 @@ pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<
         return Err(TransportError::Refused);
     }
     let control = connection.accept_bi().await.map_err(ended)?;
-    Ok(QuicConnection::new(connection, peer, protocol, control))
+    Ok(QuicConnection::new(Parts { connection, peer, protocol, control, path }, &tuning))
 }
 
 /// Closes for `reason`, and sees to it that the peer is told at once.
@@ -151,6 +165,18 @@ struct Handle {
     closed_for: OnceLock<CloseReason>,
     /// Datagrams sent before the goodbye: the next one is it.
     sent_before: AtomicU64,
+    path: Arc<Path>,
+    receiving: Window,
+    sending: Window,
+}
+
+/// What a finished handshake gives.
+struct Parts {
+    connection: quinn::Connection,
+    peer: DeviceId,
+    protocol: Protocol,
+    control: (quinn::SendStream, quinn::RecvStream),
+    path: Arc<Path>,
 }
 
 impl Drop for Handle {
@@ -169,7 +195,9 @@ impl Handle {
 }
 
 impl QuicConnection {
-    fn new(connection: quinn::Connection, peer: DeviceId, protocol: Protocol, control: (quinn::SendStream, quinn::RecvStream)) -> Self {
+    fn new(parts: Parts, tuning: &super::Tuning) -> Self {
+        let Parts { connection, peer, protocol, control, path } = parts;
+        let window = || Window::new(tuning.quic_window_bytes.into());
         Self(Arc::new(Handle {
             connection,
             peer,
@@ -177,7 +205,25 @@ impl QuicConnection {
             control: Mutex::new(Some(control)),
             closed_for: OnceLock::new(),
             sent_before: AtomicU64::default(),
+            path,
+            receiving: window(),
+            sending: window(),
         }))
+    }
+
+    /// Counts lane bytes that have come; the peer may send more at once when they fill the window.
+    fn received(&self, bytes: usize) {
+        let grown = self.0.receiving.passed(bytes as u64, || self.0.connection.rtt());
+        if let Some(window) = grown.and_then(|window| VarInt::from_u64(window).ok()) {
+            self.0.connection.set_receive_window(window);
+        }
+    }
+
+    /// Counts lane bytes that were handed to quinn; it may hold more unacknowledged when they fill the window.
+    fn sent(&self, bytes: usize) {
+        if let Some(window) = self.0.sending.passed(bytes as u64, || self.0.connection.rtt()) {
+            self.0.connection.set_send_window(window);
+        }
     }
 
     pub(super) fn peer(&self) -> DeviceId {
@@ -216,7 +262,7 @@ impl QuicConnection {
     pub(super) fn stats(&self) -> Stats {
         let stats = self.0.connection.stats();
         Stats {
-            bytes_sent: stats.udp_tx.bytes,
+            bytes_sent: stats.udp_tx.bytes.saturating_sub(self.0.path.withheld_bytes()),
             bytes_received: stats.udp_rx.bytes,
             rtt: Some(stats.path.rtt),
             packets_lost: Some(stats.path.lost_packets),

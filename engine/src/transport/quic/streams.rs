@@ -112,7 +112,12 @@ impl QuicLaneSender {
 
     pub(in super::super) async fn send(&mut self, bytes: Bytes) -> Result<(), TransportError> {
         match &mut self.stream {
-            Some(stream) if !bytes.is_empty() => stream.write_chunk(bytes).await.map_err(|_| self.connection.lane_error()),
+            Some(stream) if !bytes.is_empty() => {
+                let length = bytes.len();
+                stream.write_chunk(bytes).await.map_err(|_| self.connection.lane_error())?;
+                self.connection.sent(length);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -144,6 +149,8 @@ impl QuicLaneReceiver {
 
     /// Takes all that lies ready in one go: quinn copies piece after piece until it has no more or there is no room.
     pub(in super::super) async fn read(&mut self, buffer: &mut BytesMut, room: usize) -> Result<usize, TransportError> {
-        self.stream.read_buf(&mut buffer.limit(room)).await.map_err(|_| self.connection.lane_error())
+        let length = self.stream.read_buf(&mut buffer.limit(room)).await.map_err(|_| self.connection.lane_error())?;
+        self.connection.received(length);
+        Ok(length)
     }
 }

@@ -1,0 +1,4 @@
+//! Batches and congestion control, without a network.
+
+mod batches;
+mod simulation;
