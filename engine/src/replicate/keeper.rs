@@ -10,14 +10,17 @@ use crate::{
     clock,
     event::{ChunkList, Dot, Event, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
-    id::{ChunkId, ListId},
-    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX},
+    id::{ChunkId, IdMap, ListId},
+    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, MIB},
     session::{Admitted, Arrival, Done, Wants},
-    store::{PackWriter, Pending, Standing, Store, StoreError},
+    store::{Looked, PackWriter, Pending, Standing, Store, StoreError},
 };
 use bytes::Bytes;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
+
+/// Runs that have come are taken together up to about this much: enough short chunks to fill every lane of the hash.
+const GATHERED_BYTES: usize = MIB;
 
 /// What the keeper does, in the order in which it is asked.
 #[derive(Debug)]
@@ -55,8 +58,9 @@ pub(super) struct Keeper {
     store: Arc<Store>,
     done: mpsc::UnboundedSender<Done>,
     failures: Failures,
-    /// Opened with the first chunk: a session that moves none makes no pack.
-    writer: Option<PackWriter>,
+    writer: PackWriter,
+    /// From before the oldest chunk that is expected was looked up.
+    looked: Looked,
     unsynced: u64,
     wants: Wants,
     staged: HashMap<Dot, Staged>,
@@ -76,10 +80,12 @@ impl Keeper {
         done: mpsc::UnboundedSender<Done>,
         failures: Failures,
     ) -> Result<(Self, Vec<Admitted>), StoreError> {
+        let writer = store.writer();
         let mut keeper = Self {
             done,
             failures,
-            writer: None,
+            looked: writer.looks(),
+            writer,
             unsynced: 0,
             wants: Wants::new(),
             staged: HashMap::new(),
@@ -114,9 +120,17 @@ impl Keeper {
 
     /// Works until everybody who could ask is gone; leaves what arrived durable and known.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
-        while let Some(job) = jobs.blocking_recv() {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| jobs.blocking_recv()) {
             let began = clock::now();
-            let result = self.work(job);
+            let result = match job {
+                Job::Run(first) => {
+                    let (runs, other) = gather(first, &mut jobs);
+                    next = other;
+                    self.take_runs(&runs)
+                }
+                job => self.work(job),
+            };
             self.kept.busy += began.elapsed();
             if let Err(error) = result {
                 self.failures.here(error);
@@ -135,11 +149,11 @@ impl Keeper {
             Job::Admit(frames) => self.admit(&frames),
             Job::Expect { list, want } => self.expect(&list, &want),
             Job::Inline { list, frames } => {
-                self.take_run(&frames)?;
+                self.take_runs(&[frames])?;
                 self.say(Done::Stored { list });
                 Ok(())
             }
-            Job::Run(frames) => self.take_run(&frames),
+            Job::Run(frames) => self.take_runs(&[frames]),
             Job::Commit(dots) => self.commit(&dots),
         }
     }
@@ -235,6 +249,9 @@ impl Keeper {
         let Some(list) = self.lists.get(&reference.id) else {
             return Err(StoreError::Damaged("a list is expected that was never admitted".into()));
         };
+        if self.wants.outstanding_chunks() == 0 {
+            self.looked = self.writer.looks();
+        }
         let missing = self.store.missing(list)?;
         let mut lacking = Bitmap::empty(want.entries());
         let (mut chunks, mut bytes) = (0, 0);
@@ -256,10 +273,10 @@ impl Keeper {
         Ok(())
     }
 
-    fn take_run(&mut self, run: &[u8]) -> Result<(), StoreError> {
-        let frames = self.wanted_of(run);
+    fn take_runs(&mut self, runs: &[Bytes]) -> Result<(), StoreError> {
+        let frames = self.wanted_of(runs);
         if !frames.is_empty() {
-            self.writer.get_or_insert_with(|| self.store.writer()).append_run(&frames)?;
+            self.writer.append_missing(&frames, self.looked)?;
         }
         self.report(&frames);
         self.unsynced += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
@@ -268,16 +285,20 @@ impl Keeper {
 
     /// The frames that are expected, match their ids, and have the length that their lists say. Other copies of an expected chunk are
     /// reported, once: a chunk that a list lies about must not be stored, or the event would seem complete.
-    fn wanted_of<'r>(&mut self, run: &'r [u8]) -> Vec<Verified<'r>> {
-        let mut frames = Vec::new();
-        let mut damaged: HashMap<ListId, Vec<ChunkId>> = HashMap::new();
+    fn wanted_of<'r>(&mut self, runs: &'r [Bytes]) -> Vec<Verified<'r>> {
         // Headers were checked when the run was cut out of its lane; inline runs end at the first bad one.
-        for (header, bytes) in frame::split(run).map_while(Result::ok) {
-            let chunk = ChunkId::from_bytes(header.id);
-            match self.wants.length_of(&chunk).map(|length| (length == header.length, Verified::check(bytes))) {
-                None => self.kept.unwanted += 1,
-                Some((true, Ok(frame))) => frames.push(frame),
-                Some(_) => self.wants.spoiled(&chunk).into_iter().for_each(|list| damaged.entry(list).or_default().push(chunk)),
+        let come = runs.iter().flat_map(|run| frame::split(run).map_while(Result::ok));
+        let (known, unknown): (Vec<_>, Vec<_>) = come.partition(|(header, _)| self.wants.length_of(&chunk_of(header)).is_some());
+        self.kept.unwanted += unknown.len() as u64;
+        let mut frames = Vec::with_capacity(known.len());
+        let mut damaged: IdMap<ListId, Vec<ChunkId>> = IdMap::default();
+        for ((header, _), checked) in known.iter().zip(Verified::check_each(&known)) {
+            let chunk = chunk_of(header);
+            match (self.wants.length_of(&chunk), checked) {
+                // A copy before it was damaged.
+                (None, _) => self.kept.unwanted += 1,
+                (Some(length), Ok(frame)) if length == header.length => frames.push(frame),
+                _ => self.wants.spoiled(&chunk).into_iter().for_each(|list| damaged.entry(list).or_default().push(chunk)),
             }
         }
         damaged.into_iter().for_each(|(list, chunks)| self.say(Done::Damaged { list, chunks }));
@@ -286,11 +307,10 @@ impl Keeper {
 
     /// Tells the session of what is stored now.
     fn report(&mut self, frames: &[Verified<'_>]) {
-        let mut landed: HashMap<ListId, (u32, u64)> = HashMap::new();
+        let mut landed: IdMap<ListId, (u32, u64)> = IdMap::default();
         let mut complete = Vec::new();
         for frame in frames {
-            let chunk = ChunkId::from_bytes(frame.header().id);
-            match self.wants.arrived(&chunk, frame.header().length) {
+            match self.wants.arrived(&chunk_of(frame.header()), frame.header().length) {
                 // The run held it twice.
                 Arrival::Unwanted | Arrival::WrongLength { .. } => self.kept.unwanted += 1,
                 Arrival::Wanted { landed: first, others } => {
@@ -312,7 +332,7 @@ impl Keeper {
     /// After this, what arrived so far need not be sent or checked again, whatever happens.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         self.unsynced = 0;
-        self.writer.as_mut().map_or(Ok(()), PackWriter::checkpoint)
+        self.writer.checkpoint()
     }
 
     fn commit(&mut self, dots: &[Dot]) -> Result<(), StoreError> {
@@ -327,6 +347,28 @@ impl Keeper {
         self.say(Done::Committed { frontier: self.store.frontier(), root: self.store.root() });
         Ok(())
     }
+}
+
+/// Runs that wait behind `first`, to be taken in one go, and the job that ended the look for them: what a run costs is then shared by
+/// more chunks. Waits for nothing.
+fn gather(first: Bytes, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Bytes>, Option<Job>) {
+    let mut bytes = first.len();
+    let mut runs = vec![first];
+    while bytes < GATHERED_BYTES {
+        match jobs.try_recv() {
+            Ok(Job::Run(run)) => {
+                bytes += run.len();
+                runs.push(run);
+            }
+            Ok(other) => return (runs, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (runs, None)
+}
+
+fn chunk_of(header: &Header) -> ChunkId {
+    ChunkId::from_bytes(header.id)
 }
 
 /// Why something is not admitted, by whose fault.

@@ -7,9 +7,9 @@ use crate::{
     bitmap::Bitmap,
     event::{ChunkList, Entry},
     frame::HEADER_BYTES,
-    id::{ChunkId, ListId},
+    id::{ChunkId, IdMap, ListId},
 };
-use std::collections::{HashMap, hash_map};
+use std::collections::hash_map;
 
 /// What an arrived chunk is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,10 +48,10 @@ struct Slot {
 /// Chunks that are expected.
 #[derive(Debug, Default)]
 pub struct Wants {
-    chunks: HashMap<ChunkId, Slot>,
+    chunks: IdMap<ChunkId, Slot>,
     /// Further lists of chunks that more than one list expects.
-    shared: HashMap<ChunkId, Vec<ListId>>,
-    remaining: HashMap<ListId, u32>,
+    shared: IdMap<ChunkId, Vec<ListId>>,
+    remaining: IdMap<ListId, u32>,
     bytes: u64,
 }
 
@@ -63,10 +63,11 @@ impl Wants {
 
     /// Expects the chunks of `list` at the positions `want`; those that it expects for this list already stay as they are.
     pub fn expect(&mut self, list: ListId, chunks: &ChunkList, want: &Bitmap) {
-        for entry in want.iter().filter_map(|position| chunks.entries().get(position as usize)) {
-            if self.add(list, entry) {
-                *self.remaining.entry(list).or_default() += 1;
-            }
+        self.chunks.reserve(want.len());
+        let entries = want.iter().filter_map(|position| chunks.entries().get(position as usize));
+        let added = entries.filter(|entry| self.add(list, entry)).count() as u32;
+        if added > 0 {
+            *self.remaining.entry(list).or_default() += added;
         }
     }
 
@@ -112,12 +113,11 @@ impl Wants {
 
     /// A chunk with a record of `length` bytes has been checked and stored.
     pub fn arrived(&mut self, chunk: &ChunkId, length: u32) -> Arrival {
-        match self.chunks.get(chunk) {
-            None => return Arrival::Unwanted,
-            Some(slot) if slot.length != length => return Arrival::WrongLength { list: slot.list },
-            Some(_) => {}
-        }
-        let Some(slot) = self.chunks.remove(chunk) else { return Arrival::Unwanted };
+        let slot = match self.chunks.entry(*chunk) {
+            hash_map::Entry::Vacant(_) => return Arrival::Unwanted,
+            hash_map::Entry::Occupied(slot) if slot.get().length != length => return Arrival::WrongLength { list: slot.get().list },
+            hash_map::Entry::Occupied(slot) => slot.remove(),
+        };
         self.bytes -= frame_bytes(slot.length);
         let others = self.shared.remove(chunk).unwrap_or_default();
         let landed = self.land(slot.list);

@@ -48,14 +48,14 @@ pub use error::StoreError;
 pub use log::Slot;
 pub use log_read::{Batch, LogPosition};
 pub use mend::{DryRun, Repair, recover};
-pub use pack::{Appended, PackWriter};
+pub use pack::{Appended, Looked, PackWriter};
 pub use spans::{Span, Spans};
 pub use verify::{Depth, StoreReport};
 
 use crate::{
     bitmap::Bitmap,
     event::{ChunkList, Dot, Frontier, Head, Heads},
-    id::{ChunkId, Root, VaultId},
+    id::{ChunkId, IdMap, Root, VaultId},
     io::durable::Disk,
 };
 use index::{Index, KnownHead, lock};
@@ -63,7 +63,7 @@ use log::LogState;
 use packs::MapCache;
 use segment::SegmentKind;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     fs::{self, DirBuilder, File},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
@@ -123,7 +123,7 @@ struct Inner {
     /// Open on `log/lock`; none where the file cannot be made, and nothing can be written there.
     log_lock: Option<File>,
     /// Chunks that are written but not yet published: readable here, not durable.
-    overlay: Mutex<HashMap<ChunkId, Location>>,
+    overlay: Mutex<IdMap<ChunkId, Location>>,
     maps: Mutex<MapCache>,
     /// Packs that this process must not write to: a sync failed, or the header is damaged.
     closed_packs: Mutex<HashSet<u32>>,

@@ -43,6 +43,11 @@ impl View {
     pub(super) fn slice(&self, from: u64, to: u64) -> Bytes {
         self.bytes.slice(from as usize..to as usize)
     }
+
+    /// The same as a plain slice.
+    pub(super) fn bytes(&self, from: u64, to: u64) -> &[u8] {
+        &self.bytes[from as usize..to as usize]
+    }
 }
 
 /// The maps used last, the newest at the end.

@@ -6,11 +6,14 @@
 //! Lists are in the order of their author's packs, so a whole list is usually a few long runs. A frame is checked at the moment it is
 //! handed out, so nothing damaged is ever served; hashing also brings its pages into memory before a socket needs them.
 
-use super::{
-    Inner, Location, Store, StoreError,
-    packs::{View, is_chunk},
+use super::{Inner, Location, Store, StoreError, packs::View};
+use crate::{
+    bitmap::Bitmap,
+    event::ChunkList,
+    frame::{Header, Kind, Verified},
+    id::ChunkId,
+    io::piece::Piece,
 };
-use crate::{bitmap::Bitmap, event::ChunkList, id::ChunkId, io::piece::Piece};
 use std::{io, sync::Arc};
 
 /// Checked frames that lie side by side.
@@ -104,7 +107,7 @@ impl Spans {
         };
         view.map.touched(last.place.end() - first.place.offset);
         view.map.populate(first.place.offset as usize..last.place.end() as usize);
-        let good = run.iter().take_while(|wanted| is_good(&view, wanted)).count();
+        let good = count_good(&view, run);
         if good == 0 {
             self.put_back(run.len() - 1);
             return self.read_alone(first);
@@ -158,6 +161,15 @@ impl Iterator for Spans {
     }
 }
 
-fn is_good(view: &View, wanted: &Wanted) -> bool {
-    is_chunk(&view.slice(wanted.place.offset, wanted.place.end()), &wanted.id)
+/// How many frames at the beginning of `run` are the chunks that they should be.
+fn count_good(view: &View, run: &[Wanted]) -> usize {
+    let expected = |wanted: &Wanted| {
+        let bytes = view.bytes(wanted.place.offset, wanted.place.end());
+        Header::parse(bytes)
+            .ok()
+            .filter(|header| header.kind == Kind::Chunk && header.id == *wanted.id.as_bytes())
+            .map(|header| (header, bytes))
+    };
+    let frames: Vec<(Header, &[u8])> = run.iter().map_while(expected).collect();
+    Verified::check_each(&frames).iter().take_while(|checked| checked.is_ok()).count()
 }

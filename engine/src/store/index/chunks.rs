@@ -6,6 +6,7 @@ use crate::{
     store::{Location, StoreError},
 };
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::sync::atomic::Ordering;
 
 /// A chunk and its place.
 pub(in crate::store) type ChunkRow = (ChunkId, Location);
@@ -42,7 +43,8 @@ impl Index {
     /// Adds `rows`, all in pack `number`, which is true up to `indexed_to` now. Chunks that are known already keep their place.
     pub(in crate::store) fn publish(&self, number: u32, indexed_to: u64, rows: &mut [ChunkRow]) -> Result<Change, StoreError> {
         rows.sort_unstable_by_key(|(id, _)| *id);
-        self.write(|transaction| {
+        let change = self.write(|transaction| {
+            self.notice_others(transaction)?;
             let mut change = Change::default();
             let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO chunk VALUES (?, ?, ?, ?)")?;
             for (id, place) in rows.iter() {
@@ -54,7 +56,24 @@ impl Index {
             set_pack(transaction, number, indexed_to)?;
             count(transaction, signed(change.chunks), signed(change.bytes))?;
             Ok(change)
-        })
+        })?;
+        self.publications.count.fetch_add(1, Ordering::AcqRel);
+        Ok(change)
+    }
+
+    /// Grows whenever chunks were published: once for each [`Index::publish`], and at such a time once more if another process has
+    /// written meanwhile.
+    pub(in crate::store) fn publications(&self) -> u64 {
+        self.publications.count.load(Ordering::Acquire)
+    }
+
+    fn notice_others(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        let mut statement = transaction.prepare_cached("PRAGMA data_version")?;
+        let version: i64 = statement.query_row([], |row| row.get(0))?;
+        if self.publications.others.swap(version, Ordering::AcqRel) != version {
+            self.publications.count.fetch_add(1, Ordering::AcqRel);
+        }
+        Ok(())
     }
 
     /// What is known of every pack, by number.

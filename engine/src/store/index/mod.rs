@@ -31,7 +31,10 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -72,6 +75,15 @@ pub(super) struct Index {
     path: Option<PathBuf>,
     writer: Mutex<Connection>,
     readers: Mutex<Readers>,
+    publications: Publications,
+}
+
+/// How often chunks were published, by this process or, as far as it has noticed, another.
+#[derive(Debug, Default)]
+struct Publications {
+    count: AtomicU64,
+    /// SQLite's `data_version` of the writing connection: changes when another process has written.
+    others: AtomicI64,
 }
 
 /// Reading connections at rest, and which file they are to.
@@ -137,7 +149,8 @@ impl Index {
     fn with(path: Option<&Path>, writer: Connection) -> Self {
         writer.set_prepared_statement_cache_capacity(64);
         let file = path.and_then(FileIdentity::of).unwrap_or_default();
-        Self { path: path.map(Path::to_owned), writer: Mutex::new(writer), readers: Mutex::new(Readers { idle: Vec::new(), file }) }
+        let readers = Mutex::new(Readers { idle: Vec::new(), file });
+        Self { path: path.map(Path::to_owned), writer: Mutex::new(writer), readers, publications: Publications::default() }
     }
 
     fn connect(path: &Path) -> rusqlite::Result<Connection> {
@@ -185,6 +198,7 @@ impl Index {
         if is_usable(&connection, vault).unwrap_or(false) {
             *lock(&self.writer) = connection;
             *lock(&self.readers) = Readers { idle: Vec::new(), file };
+            self.publications.count.fetch_add(1, Ordering::AcqRel);
         }
         Ok(())
     }
