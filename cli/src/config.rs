@@ -10,7 +10,7 @@ use crate::{
     secrets::SecretSources,
 };
 use etcetera::BaseStrategy;
-use mirror_engine::limits::MEMORY_BYTES_DEFAULT;
+use mirror_engine::{io::backend::Choice, limits::MEMORY_BYTES_DEFAULT};
 use serde::Deserialize;
 use std::{
     env, fs,
@@ -38,7 +38,7 @@ struct ConfigFile {
     log_file: Option<PathBuf>,
     /// Memory to use at most, as text with a unit.
     memory: Option<Size>,
-    /// How to read and write files.
+    /// How to write packs.
     io: Option<IoChoice>,
     /// File with the passphrase.
     passphrase_file: Option<PathBuf>,
@@ -73,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) log_file: Option<PathBuf>,
     /// Budget for buffers and caches.
     pub(crate) memory_bytes: u64,
+    /// How packs are written.
+    pub(crate) io: Choice,
     pub(crate) secrets: SecretSources,
 }
 
@@ -94,7 +96,6 @@ impl Settings {
     pub(crate) fn resolve(args: GlobalArgs) -> Result<Self, Failure> {
         let home = home_dir()?;
         let file = read_file(&home.join(FILE))?;
-        check_io(args.io.or(file.io).unwrap_or_default())?;
         let style = style(args.color.or(file.color).unwrap_or_default(), io::stderr().is_terminal());
         let format = if args.json { Format::Json } else { Format::Text };
         Ok(Self {
@@ -106,6 +107,7 @@ impl Settings {
             progress: progress_place(format, args.quiet || args.no_progress || file.progress == Some(false)),
             log_file: args.log_file.or(file.log_file),
             memory_bytes: memory_bytes(args.memory.or(file.memory))?,
+            io: io_choice(args.io.or(file.io).unwrap_or_default()),
             secrets: SecretSources::resolve(
                 args.passphrase_file,
                 args.passphrase_command,
@@ -161,11 +163,11 @@ fn parse(text: &str) -> Result<ConfigFile, Failure> {
     })
 }
 
-/// An explicit choice never falls back to another.
-fn check_io(choice: IoChoice) -> Result<(), Failure> {
+fn io_choice(choice: IoChoice) -> Choice {
     match choice {
-        IoChoice::Auto | IoChoice::Portable => Ok(()),
-        IoChoice::Uring => Err(Failure::usage("--io uring is not in this build yet").hint("use --io auto or --io portable")),
+        IoChoice::Auto => Choice::Auto,
+        IoChoice::Uring => Choice::Uring,
+        IoChoice::Portable => Choice::Portable,
     }
 }
 
@@ -234,11 +236,5 @@ mod tests {
     fn a_size_without_a_unit_is_refused() {
         assert!(parse("memory = \"512\"").unwrap_err().message.contains("has no unit"));
         assert!(memory_bytes(Some(Size { bytes: 1 })).is_err());
-    }
-
-    #[test]
-    fn a_backend_that_is_not_there_is_never_replaced_by_another() {
-        assert!(check_io(IoChoice::Uring).is_err());
-        assert!(check_io(IoChoice::Portable).is_ok());
     }
 }

@@ -4,7 +4,7 @@
 //! command to type. Exit codes are a contract that scripts rely on; [`Code`] is its only table.
 
 use crate::render::{self, Record};
-use mirror_engine::{home::HomeError, replicate::ReplicateError, transport::TransportError, vault::VaultError};
+use mirror_engine::{home::HomeError, io::backend::Unavailable, replicate::ReplicateError, transport::TransportError, vault::VaultError};
 use serde::Serialize;
 use std::{error::Error, io, path::Path};
 
@@ -168,6 +168,12 @@ impl From<clap::Error> for Failure {
             (true, _) => "--help explains every flag".to_owned(),
         };
         Self::usage(message.trim()).hint(hint)
+    }
+}
+
+impl From<Unavailable> for Failure {
+    fn from(error: Unavailable) -> Self {
+        Self::of(Code::Failed, &error).hint("--io auto takes what there is, --io portable works everywhere")
     }
 }
 

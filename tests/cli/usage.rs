@@ -77,10 +77,27 @@ fn a_setting_that_nobody_knows_is_refused_with_the_nearest_one() {
 }
 
 #[test]
-fn a_backend_that_this_build_lacks_is_refused_and_not_replaced() {
-    let device = Sandbox::new().device("a");
-    assert!(device.run(&["--io", "uring", "ls"]).ended_with(2).stderr.contains("not in this build"));
-    device.run(&["--io", "portable", "ls"]).ended_with(10);
+fn an_explicit_backend_is_used_or_refused_and_the_log_says_which_and_why() {
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    let file = sandbox.write("file", (0..3_u64 << 20).map(|at| (at * at >> 9) as u8).collect::<Vec<u8>>());
+    for (choice, number) in [("portable", 1), ("uring", 2), ("auto", 3)] {
+        let (log, prefix) = (sandbox.path(&format!("log-{number}")), format!("copy-{number}"));
+        let mut command = device.command(&["--log-file", log.to_str().unwrap(), "put", &prefix, file.to_str().unwrap()]);
+        let ran = command.env("MIRROR_IO", choice).output().unwrap();
+        let said = String::from_utf8(ran.stderr).unwrap();
+        if choice == "uring" && said.contains("io_uring cannot be used here") {
+            assert!(ran.status.code() == Some(1) && said.contains("--io auto"), "says what to type: {said}");
+            continue;
+        }
+        assert!(ran.status.success(), "{said}");
+        let log = std::fs::read_to_string(log).unwrap();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("how packs are written")).collect();
+        assert!(lines.len() == 1 && lines[0].contains("reason"), "{log}");
+        assert!(choice == "auto" || lines[0].contains(&format!("\"backend\":\"{choice}\"")), "{lines:?}");
+    }
+    device.verify();
+    assert!(device.run(&["--io", "floppy", "ls"]).ended_with(2).stderr.contains("portable"));
 }
 
 #[test]

@@ -75,11 +75,11 @@ impl Device {
         Self { cwd: dir.to_owned(), ..self.clone() }
     }
 
-    /// The program with nothing of this machine's settings, and nobody to ask.
+    /// The program with nothing of this machine's settings but the IO backend under test, and nobody to ask.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mirror"));
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("MIRROR_") {
+            if name.to_string_lossy().starts_with("MIRROR_") && name != "MIRROR_IO" {
                 command.env_remove(name);
             }
         }

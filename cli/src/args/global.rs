@@ -32,8 +32,8 @@ pub(crate) struct GlobalArgs {
     /// Memory to use at most, as in 512MiB
     #[arg(long, global = true, value_name = "SIZE")]
     pub(crate) memory: Option<Size>,
-    /// How to read and write files
-    #[arg(long, global = true, value_name = "BACKEND")]
+    /// How to write packs
+    #[arg(long, global = true, value_name = "BACKEND", env = "MIRROR_IO", hide_env_values = true)]
     pub(crate) io: Option<IoChoice>,
     /// Read the passphrase from this file (- is stdin, /dev/fd/3 is file descriptor 3) [env: MIRROR_PASSPHRASE_FILE]
     #[arg(long, global = true, value_name = "FILE", conflicts_with_all = ["passphrase_command", "recovery_phrase_file"])]
@@ -63,11 +63,11 @@ pub(crate) enum ColorChoice {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum IoChoice {
-    /// The best that this build has
+    /// io_uring where it can be used and the file system takes direct writes, else portable
     #[default]
     Auto,
     /// io_uring (Linux)
     Uring,
-    /// Positioned reads and writes, on any system
+    /// Positioned writes, on any system
     Portable,
 }

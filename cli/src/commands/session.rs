@@ -12,6 +12,7 @@ use crate::{
 use indicatif::MultiProgress;
 use mirror_engine::{
     home::Home,
+    io::backend,
     vault::{Repair, Vault, VaultError},
 };
 use std::{env, path::PathBuf, sync::Arc};
@@ -35,6 +36,7 @@ impl Session {
         let talk = Talk { volume: volume(&settings), style: settings.stderr_style, screen: MultiProgress::new() };
         logging::start(&settings, &talk)?;
         tracing::debug!(home = %settings.home.display(), memory_bytes = settings.memory_bytes, "settings");
+        backend::choose(settings.io)?;
         let output = Arc::new(Output::new(settings.format));
         Ok(Self { output, talk, interrupt: Interrupt::install()?, settings })
     }

@@ -7,13 +7,14 @@
 //! Linux reports a failed write-back once and then calls the pages clean (fsyncgate, 2018): a second fsync succeeds and means
 //! nothing. Callers therefore never sync, write or trust a file again after [`Disk::sync_data`] failed on it.
 
+use super::backend::{self, Backend, Choice};
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, IoSlice, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 /// A change to a file or directory that is about to be made.
@@ -62,6 +63,10 @@ pub trait Observer: Send + Sync {
 #[derive(Clone, Default)]
 pub struct Disk {
     observer: Option<Arc<dyn Observer>>,
+    /// None: as the process does.
+    choice: Option<Choice>,
+    /// What writes files that grow, once one has grown.
+    backend: Arc<OnceLock<Backend>>,
 }
 
 impl std::fmt::Debug for Disk {
@@ -73,10 +78,21 @@ impl std::fmt::Debug for Disk {
 impl Disk {
     /// A disk that asks `observer` first.
     pub fn observed(observer: Arc<dyn Observer>) -> Self {
-        Self { observer: Some(observer) }
+        Self { observer: Some(observer), ..Self::default() }
     }
 
-    fn ask(&self, operation: Operation<'_>) -> io::Result<Permit> {
+    /// The same disk, written to as `choice` says instead of as the process does.
+    #[must_use]
+    pub fn through(self, choice: Choice) -> Self {
+        Self { choice: Some(choice), backend: Arc::default(), ..self }
+    }
+
+    /// What writes files in `directory` that grow; one directory a disk.
+    pub(super) fn backend(&self, directory: &Path) -> Backend {
+        *self.backend.get_or_init(|| backend::decide(self.choice.unwrap_or_else(backend::chosen), directory))
+    }
+
+    pub(super) fn ask(&self, operation: Operation<'_>) -> io::Result<Permit> {
         self.observer.as_ref().map_or(Ok(Permit::Whole), |observer| observer.before(&operation))
     }
 

@@ -1,8 +1,18 @@
 //! Files as the store needs them: maps that survive truncation, and writes that are durable or are reported.
 //!
-//! The only module of the engine with `unsafe` code; it lies in [`map`] and `sigbus`, one operation a block.
+//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus` and `uring`, one operation a block.
 
+pub mod append;
+pub mod backend;
 pub mod durable;
 pub mod map;
 pub mod piece;
+mod portable;
 mod sigbus;
+#[cfg(test)]
+mod tests;
+#[cfg(target_os = "linux")]
+mod uring;
+#[cfg(not(target_os = "linux"))]
+#[path = "uring_absent.rs"]
+mod uring;

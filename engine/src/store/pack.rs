@@ -22,17 +22,16 @@ use super::{
 use crate::{
     frame::{Kind, Verified},
     id::{ChunkId, IdSet},
-    limits::{CHUNK_BYTES_MAX, KIB, MIB, SEGMENT_BYTES_MAX},
+    io::append::{AppendError, Appender},
+    limits::{CHUNK_BYTES_MAX, KIB, SEGMENT_BYTES_MAX},
 };
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions, TryLockError},
     io,
-    path::PathBuf,
     sync::Arc,
 };
 
-/// Bytes gathered for one write.
-const WRITE_BYTES: usize = MIB;
 /// Chunks written but not published, over all writers: beyond, writers checkpoint by themselves. Some 6 MiB of memory.
 pub(super) const OVERLAY_ENTRIES_MAX: usize = 65_536;
 /// A pack without room for the longest chunk is full.
@@ -55,10 +54,9 @@ pub enum Appended {
 pub struct PackWriter {
     inner: Arc<Inner>,
     pack: Option<OpenPack>,
-    buffer: Vec<u8>,
-    /// What lies in the buffer.
-    buffered: Vec<ChunkRow>,
-    buffered_ids: IdSet<ChunkId>,
+    /// What was appended and is not in the file yet, in order.
+    under_way: VecDeque<ChunkRow>,
+    under_way_ids: IdSet<ChunkId>,
     /// What lies in the file and is not published yet.
     written: Vec<ChunkRow>,
     /// How often this writer has published.
@@ -73,10 +71,7 @@ pub struct Looked(u64);
 #[derive(Debug)]
 struct OpenPack {
     number: u32,
-    path: PathBuf,
-    file: File,
-    /// Up to where the file holds frames.
-    written_to: u64,
+    file: Appender,
     /// Up to where it was synced.
     durable_to: u64,
     /// Whether its directory entry still has to be synced.
@@ -100,8 +95,7 @@ enum PackState {
 
 impl PackWriter {
     pub(super) fn new(inner: Arc<Inner>) -> Self {
-        let buffered_ids = IdSet::default();
-        Self { inner, pack: None, buffer: Vec::new(), buffered: Vec::new(), buffered_ids, written: Vec::new(), published: 0 }
+        Self { inner, pack: None, under_way: VecDeque::new(), under_way_ids: IdSet::default(), written: Vec::new(), published: 0 }
     }
 
     /// What [`PackWriter::append_missing`] needs to know of a look-up that comes after this call.
@@ -117,8 +111,7 @@ impl PackWriter {
         Ok(self.append_run(&[frame])?[0])
     }
 
-    /// Appends a run of chunks, those that are not here already. Frames of a mebibyte or more together are written from where they
-    /// lie, without a copy.
+    /// Appends a run of chunks, those that are not here already.
     ///
     /// # Errors
     /// As [`PackWriter::append`]; some of the run may have been written.
@@ -161,12 +154,12 @@ impl PackWriter {
         let mut results = Vec::with_capacity(frames.len());
         let mut fresh = Vec::with_capacity(frames.len());
         for ((frame, id), known) in frames.iter().zip(ids).zip(known) {
-            let present = *known || self.buffered_ids.contains(id) || !in_run.insert(*id);
+            let present = *known || self.under_way_ids.contains(id) || !in_run.insert(*id);
             results.push(if present { Appended::Present } else { Appended::New });
             fresh.extend((!present).then_some(*frame));
         }
         self.store(&fresh)?;
-        if lock(&self.inner.overlay).len() >= OVERLAY_ENTRIES_MAX {
+        if lock(&self.inner.overlay).len() + self.under_way.len() >= OVERLAY_ENTRIES_MAX {
             self.checkpoint()?;
         }
         Ok(results)
@@ -183,7 +176,7 @@ impl PackWriter {
             };
             let count = rest.iter().take_while(fits).count();
             let (now, later) = rest.split_at(count);
-            self.gather(now)?;
+            self.hand_on(now)?;
             rest = later;
         }
         Ok(())
@@ -192,71 +185,71 @@ impl PackWriter {
     /// Where the next frame goes, in a pack that has room for it.
     fn open_end(&mut self) -> Result<u64, StoreError> {
         if let Some(pack) = &self.pack {
-            let end = pack.written_to + self.buffer.len() as u64;
+            let end = pack.file.end();
             if end < FULL_AT && pack.state == PackState::Open {
                 return Ok(end);
             }
             self.checkpoint()?;
         }
         let pack = self.inner.take_pack()?;
-        let end = pack.written_to;
+        let end = pack.file.end();
         self.pack = Some(pack);
         Ok(end)
     }
 
-    fn gather(&mut self, frames: &[Verified<'_>]) -> Result<(), StoreError> {
-        let Some(pack) = &self.pack else { return Ok(()) };
-        let mut end = pack.written_to + self.buffer.len() as u64;
+    fn hand_on(&mut self, frames: &[Verified<'_>]) -> Result<(), StoreError> {
+        let Some(pack) = &mut self.pack else { return Ok(()) };
+        let mut end = pack.file.end();
         for frame in frames {
             let id = ChunkId::from_bytes(frame.header().id);
             let place = Location { pack: pack.number, offset: end, length: frame.bytes().len() as u32 };
             end = place.end();
-            self.buffered.push((id, place));
-            self.buffered_ids.insert(id);
+            self.under_way.push_back((id, place));
+            self.under_way_ids.insert(id);
         }
-        if end - pack.written_to >= WRITE_BYTES as u64 {
-            return self.write_out(frames);
-        }
-        frames.iter().for_each(|frame| self.buffer.extend_from_slice(frame.bytes()));
-        Ok(())
+        let parts: Vec<&[u8]> = frames.iter().map(Verified::bytes).collect();
+        let appended = pack.file.append(&parts);
+        self.arrive();
+        appended.map_err(|error| self.write_failed(error))
     }
 
-    /// Writes the buffer and `frames`, which are the last of what `buffered` says.
-    fn write_out(&mut self, frames: &[Verified<'_>]) -> Result<(), StoreError> {
-        let Some(pack) = &mut self.pack else { return Ok(()) };
-        let mut parts = Vec::with_capacity(1 + frames.len());
-        parts.push(self.buffer.as_slice());
-        parts.extend(frames.iter().map(Verified::bytes));
-        let result = self.inner.disk.write_all_at(&pack.file, &pack.path, &parts, pack.written_to);
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        self.buffer.clear();
-        self.buffered_ids.clear();
-        match result {
-            Ok(()) => {
-                pack.written_to += bytes as u64;
-                lock(&self.inner.overlay).extend(self.buffered.iter().copied());
-                self.written.append(&mut self.buffered);
-                Ok(())
-            }
-            Err(error) => {
-                self.buffered.clear();
-                // Best effort: whatever stays there is overwritten, or found to be no frame.
-                let _ = self.inner.disk.truncate(&pack.file, &pack.path, pack.written_to);
-                let error = StoreError::io("write", &pack.path, error);
-                if !matches!(error, StoreError::NoSpace { .. }) {
-                    pack.state = PackState::Doubtful;
-                }
-                Err(error)
-            }
+    /// Makes readable what has got into the file.
+    fn arrive(&mut self) {
+        let Some(pack) = &self.pack else { return };
+        let count = self.under_way.partition_point(|(_, place)| place.end() <= pack.file.written_to());
+        if count == 0 {
+            return;
+        }
+        let arrived = self.under_way.drain(..count);
+        let mut overlay = lock(&self.inner.overlay);
+        for (id, place) in arrived {
+            self.under_way_ids.remove(&id);
+            overlay.insert(id, place);
+            self.written.push((id, place));
         }
     }
 
-    /// Writes what is buffered: readable here from now on, not durable.
+    /// Gives up what is not in the file.
+    fn write_failed(&mut self, error: io::Error) -> StoreError {
+        self.under_way.clear();
+        self.under_way_ids.clear();
+        let Some(pack) = &mut self.pack else { return StoreError::io("write", &self.inner.dir, error) };
+        let error = StoreError::io("write", pack.file.path(), error);
+        if !matches!(error, StoreError::NoSpace { .. }) {
+            pack.state = PackState::Doubtful;
+        }
+        error
+    }
+
+    /// Waits until everything appended is in the file: readable here from now on, not durable.
     ///
     /// # Errors
     /// As [`PackWriter::append`].
     pub fn flush(&mut self) -> Result<(), StoreError> {
-        if self.buffer.is_empty() { Ok(()) } else { self.write_out(&[]) }
+        let Some(pack) = &mut self.pack else { return Ok(()) };
+        let settled = pack.file.settle();
+        self.arrive();
+        settled.map_err(|error| self.write_failed(error))
     }
 
     /// Makes everything appended durable and publishes it: from now on events may name it, and other processes see it.
@@ -265,17 +258,23 @@ impl PackWriter {
     /// After a failed sync everything since the last checkpoint has to be appended anew. When only the index failed, the next checkpoint
     /// publishes it.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
-        self.flush()?;
         let Some(pack) = &mut self.pack else { return Ok(()) };
-        if let Err(error) = pack.make_durable(&self.inner) {
-            self.give_up();
-            return Err(error);
+        let durable = pack.make_durable(&self.inner);
+        self.arrive();
+        match durable {
+            Ok(()) => {}
+            Err(NotDurable::Write(error)) => return Err(self.write_failed(error)),
+            Err(NotDurable::Sync(error)) => {
+                self.give_up();
+                return Err(error);
+            }
         }
+        let Some(pack) = &mut self.pack else { return Ok(()) };
         if !self.written.is_empty() {
             self.inner.index.publish(pack.number, pack.durable_to, &mut self.written)?;
             self.published += 1;
         }
-        if pack.state == PackState::Doubtful || pack.written_to >= FULL_AT {
+        if pack.state == PackState::Doubtful || pack.file.end() >= FULL_AT {
             self.pack = None;
         }
         self.withdraw();
@@ -286,7 +285,7 @@ impl PackWriter {
     fn give_up(&mut self) {
         if let Some(pack) = self.pack.take() {
             lock(&self.inner.closed_packs).insert(pack.number);
-            let _ = self.inner.disk.truncate(&pack.file, &pack.path, pack.durable_to);
+            let _ = pack.file.cut(pack.durable_to);
         }
         self.withdraw();
     }
@@ -313,17 +312,27 @@ impl Drop for PackWriter {
     }
 }
 
+/// Why a checkpoint failed.
+enum NotDurable {
+    Write(io::Error),
+    Sync(StoreError),
+}
+
 impl OpenPack {
-    fn make_durable(&mut self, inner: &Inner) -> Result<(), StoreError> {
-        if self.written_to > self.durable_to {
-            inner.disk.sync_data(&self.file, &self.path).map_err(|error| StoreError::io("sync", &self.path, error))?;
-            if self.entry == Entry::New {
-                let directory = inner.dir.join(SegmentKind::Pack.directory());
-                inner.disk.sync_dir(&directory).map_err(|error| StoreError::io("sync", &directory, error))?;
-                self.entry = Entry::Durable;
-            }
-            self.durable_to = self.written_to;
+    fn make_durable(&mut self, inner: &Inner) -> Result<(), NotDurable> {
+        if self.file.end() == self.durable_to {
+            return Ok(());
         }
+        self.file.sync().map_err(|error| match error {
+            AppendError::Write(error) => NotDurable::Write(error),
+            AppendError::Sync(error) => NotDurable::Sync(StoreError::io("sync", self.file.path(), error)),
+        })?;
+        if self.entry == Entry::New {
+            let directory = inner.dir.join(SegmentKind::Pack.directory());
+            inner.disk.sync_dir(&directory).map_err(|error| NotDurable::Sync(StoreError::io("sync", &directory, error)))?;
+            self.entry = Entry::Durable;
+        }
+        self.durable_to = self.file.written_to();
         Ok(())
     }
 }
@@ -357,7 +366,8 @@ impl Inner {
             Tail::Whole(end) if (FILE_HEADER_BYTES..FULL_AT).contains(&end) && end >= known => end,
             _ => return Ok(None),
         };
-        Ok(Some(OpenPack { number, path, file, written_to, durable_to: written_to, entry: Entry::Durable, state: PackState::Open }))
+        let file = Appender::new(self.disk.clone(), file, path, written_to);
+        Ok(Some(OpenPack { number, file, durable_to: written_to, entry: Entry::Durable, state: PackState::Open }))
     }
 
     fn create_pack(&self) -> Result<OpenPack, StoreError> {
@@ -379,8 +389,8 @@ impl Inner {
                 let _ = std::fs::remove_file(&path);
                 return Err(StoreError::io("write", &path, error));
             }
-            let (written_to, state) = (FILE_HEADER_BYTES, PackState::Open);
-            return Ok(OpenPack { number, path, file, written_to, durable_to: 0, entry: Entry::New, state });
+            let file = Appender::new(self.disk.clone(), file, path, FILE_HEADER_BYTES);
+            return Ok(OpenPack { number, file, durable_to: 0, entry: Entry::New, state: PackState::Open });
         }
     }
 }
