@@ -10,7 +10,7 @@ use crate::{
 use mirror_engine::{
     home::{HomeError, Peer},
     replicate::{self, Options, ReplicateError, Summary, Target},
-    session::Direction,
+    session::{Direction, Stay},
     transport::{Choice, Congestion, TransportKind},
     vault::Vault,
 };
@@ -89,6 +89,7 @@ fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
         send_limit: limit.send.map(|rate| rate.bytes_per_s),
         receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
         dry_run: options.dry_run,
+        stay: Stay::UntilEqual,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod drive;
 mod failure;
+mod follow;
 mod keeper;
 mod lanes;
 mod outgoing;
@@ -16,6 +17,7 @@ mod server;
 mod tally;
 mod types;
 
+pub use follow::{follow, watch};
 pub use pairing::invite;
 pub use serve::{Served, Server};
 pub use types::{Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};

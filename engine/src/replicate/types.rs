@@ -1,8 +1,9 @@
 //! What goes into and comes out of replication.
 
 use crate::{
+    event::Frontier,
     id::{DeviceId, Root},
-    session::Direction,
+    session::{Direction, Stay},
     transport::{Choice, Congestion, TransportError, TransportKind, Tuning},
     vault::VaultError,
 };
@@ -25,6 +26,8 @@ pub struct Options {
     pub congestion: Option<Congestion>,
     /// Only find out how many events each side lacks.
     pub dry_run: bool,
+    /// Whether to stay connected once both are equal, and to send what becomes durable here at once. A server lets who wants to stay.
+    pub stay: Stay,
 }
 
 impl Options {
@@ -45,6 +48,7 @@ impl Default for Options {
             receive_limit: None,
             congestion: None,
             dry_run: false,
+            stay: Stay::UntilEqual,
         }
     }
 }
@@ -162,6 +166,18 @@ pub enum Progress {
         chunks: u64,
         /// Bytes of their frames.
         bytes: u64,
+    },
+    /// Both stay: what becomes durable on one side goes to the other at once, from now on.
+    Live,
+    /// The peer has applied these, durably.
+    PeerApplied {
+        /// All that it has applied.
+        frontier: Frontier,
+    },
+    /// Both hold the same, again.
+    Identical {
+        /// Digest over the heads of each.
+        root: Root,
     },
     /// So much more was handed to the transport.
     Sent {
