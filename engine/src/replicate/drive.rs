@@ -26,7 +26,9 @@ use crate::{
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
     limits::LANES_MAX,
-    session::{Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows},
+    session::{
+        Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows,
+    },
     store::Store,
     transport::{CloseReason, Connection, TransportError, TransportKind},
     vault::VaultError,

@@ -112,7 +112,8 @@ impl Phase {
             ) => Step::Ignore,
             (
                 Self::Ended,
-                HelloDiffers | HelloIdentical | HelloLive | Offer | Want | Report | PeerFinished | AllSent | PeerBye | Fault | Stop | Settled,
+                HelloDiffers | HelloIdentical | HelloLive | Offer | Want | Report | PeerFinished | AllSent | PeerBye | Fault | Stop
+                | Settled,
             ) => Step::Ignore,
         }
     }

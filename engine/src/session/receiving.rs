@@ -291,10 +291,7 @@ impl Receiving {
         self.verdict = Verdict::Open;
         if let Commit::Running(dots) = std::mem::replace(&mut self.commit, Commit::Idle) {
             let all = std::mem::take(&mut self.pending).into_iter();
-            let (over, pending): (Vec<_>, _) = all.partition(|pending| dots.contains(&pending.event.dot));
-            self.pending = pending;
-            // What this peer lacks of them came from another one.
-            over.iter().flat_map(|pending| &pending.waiting).for_each(|list| self.asking.complete(list));
+            self.pending = all.filter(|pending| !dots.contains(&pending.event.dot)).collect();
         }
         self.raise(frontier, root);
         self.judge();
@@ -308,6 +305,9 @@ impl Receiving {
             return false;
         }
         self.verdict = Verdict::Open;
+        // Of what is applied all chunks are here. To ask for more would come too late: the peer takes Applied for an answer.
+        let applied = self.pending.iter().filter(|pending| frontier.contains(&pending.event.dot));
+        applied.flat_map(|pending| &pending.waiting).for_each(|list| self.asking.complete(list));
         self.judge();
         self.say_applied(out);
         true
@@ -360,9 +360,7 @@ impl Receiving {
             while pending.waiting.last().is_some_and(|list| !self.asking.is_open(list)) {
                 pending.waiting.pop();
             }
-            // Another session may have brought what this peer lacks: then there is nothing to wait for.
-            let applied = self.frontier.contains(&pending.event.dot) && pending.waiting.iter().all(|list| self.asking.is_stuck(list));
-            if (pending.waiting.is_empty() || applied) && follows(&pending.event, &reach) {
+            if pending.waiting.is_empty() && follows(&pending.event, &reach) {
                 reach.raise(pending.event.dot);
                 ready.push(pending.event.dot);
             }
@@ -401,7 +399,8 @@ impl Receiving {
 
     /// Every event that the peer has sent, or that it could complete, is applied or parked.
     pub(super) fn is_settled(&self) -> bool {
-        let settled = |pending: &Pending| pending.origin == Origin::Elsewhere || pending.standing == Standing::Parked;
+        let applied = |pending: &Pending| self.frontier.contains(&pending.event.dot);
+        let settled = |pending: &Pending| pending.origin == Origin::Elsewhere || pending.standing == Standing::Parked || applied(pending);
         self.flow != Flow::Open || self.pending.iter().all(settled)
     }
 
@@ -436,6 +435,7 @@ impl Receiving {
     pub(super) fn waiting(&self) -> Vec<Waiting> {
         let lacks = |event: &Admitted| event.lists.iter().map(|(list, _)| self.asking.missing(&list.id)).sum();
         let pending = self.pending.iter().filter(|pending| pending.origin != Origin::Elsewhere && self.flow == Flow::Open);
+        let pending = pending.filter(|pending| !self.frontier.contains(&pending.event.dot));
         pending.map(|pending| Waiting { event: pending.event.dot, chunks: lacks(&pending.event) }).collect()
     }
 }

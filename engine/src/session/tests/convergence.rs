@@ -49,7 +49,8 @@ pub(super) fn belief(dialer: &Vault, listener: &Vault, dice: &mut Dice) -> Optio
 fn meet(vaults: &mut [Vault], pair: (usize, usize), cut: Option<usize>, dice: &mut Dice) {
     let (dialer, listener) = (vaults[pair.0].clone(), vaults[pair.1].clone());
     let before = [dialer.frontier(), listener.frontier()];
-    let options = Options { direction: Direction::Both, windows: windows(dice), cached: belief(&dialer, &listener, dice), ..Options::default() };
+    let options =
+        Options { direction: Direction::Both, windows: windows(dice), cached: belief(&dialer, &listener, dice), ..Options::default() };
     let early = options.cached.is_some();
     let mut world = World::new(dialer, listener, &options, dice.roll(usize::MAX) as u64);
     match cut {

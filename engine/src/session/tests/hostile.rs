@@ -8,7 +8,8 @@ use crate::{
     id::{ListId, ReplicaId, Root, VaultId},
     limits::{EVENT_LISTS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
     session::{
-        Action, Admitted, Config, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows, hello,
+        Action, Admitted, Config, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay,
+        Windows, hello,
         message::{ByeCode, Cause, Promise, Timing},
         phase::Phase,
     },
@@ -173,7 +174,10 @@ fn events_whose_chunks_never_come_are_kept_up_to_a_limit() {
     let author = ReplicaId::from_bytes([66; 32]);
     for sequence in 1.. {
         session.handle_message(Instant::now(), events(Timing::Known, event()).encode());
-        let lists = vec![(ListRef { id: ListId::from_bytes(*blake3::hash(&[sequence as u8, (sequence >> 8) as u8]).as_bytes()), ..list() }, Bitmap::full(8))];
+        let lists = vec![(
+            ListRef { id: ListId::from_bytes(*blake3::hash(&[sequence as u8, (sequence >> 8) as u8]).as_bytes()), ..list() },
+            Bitmap::full(8),
+        )];
         let waits = Admitted { dot: Dot { author, sequence }, deps: Frontier::new(), bytes: 5, lists: lists.clone() };
         session.handle_done(Instant::now(), Done::Admitted { events: vec![waits] });
         if session.is_finished() {

@@ -88,6 +88,25 @@ proptest! {
 }
 
 #[test]
+fn what_another_session_brings_while_chunks_are_on_their_way_ends_in_order() {
+    for seed in 0..300 {
+        let mut dice = Dice(seed);
+        let (mut a, mut b) = (Vault::new(1), Vault::new(2));
+        write_some(&mut a, &mut dice);
+        write_some(&mut b, &mut dice);
+        let other = a.clone();
+        let options = Options { windows: windows(&mut dice), ..Options::default() };
+        let mut world = World::new(a, b, &options, seed);
+        let steps = dice.roll(60);
+        let _ = (0..steps).all(|_| world.step());
+        world.bring(1, &other);
+        world.run(STEPS_MAX);
+        assert_eq!(world.outcomes(), [Some(&Outcome::Complete), Some(&Outcome::Complete)], "seed {seed}");
+        assert!(roots_are_equal(&world), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_side_that_does_not_stay_ends_as_ever() {
     let mut a = Vault::new(1);
     a.write(&[2]);

@@ -19,11 +19,12 @@ fn half_trips(world: &mut World, end: usize) -> usize {
         let covers = |event: &SessionEvent| matches!(event, SessionEvent::PeerApplied { frontier, .. } if frontier.covers(&held));
         world.ends[end].events.iter().any(covers)
     };
-    (1..20).find(|_| {
-        world.half_trip();
-        applied(world)
-    })
-    .expect("it is applied at some time")
+    (1..20)
+        .find(|_| {
+            world.half_trip();
+            applied(world)
+        })
+        .expect("it is applied at some time")
 }
 
 /// Two that hold the same, and then one small object more at the dialer.

@@ -170,7 +170,12 @@ impl World {
     }
 
     fn act(&mut self, end: usize, action: Action) {
+        let commit = matches!(action, Action::Commit { .. });
         let Effects { done, lanes } = self.ends[end].driver.carry_out(action);
+        if commit && self.dice.roll(2) == 0 {
+            // The word that the log has grown may be faster than the answer.
+            self.grow(end, |_| {});
+        }
         for frame in lanes {
             let lane = self.dice.roll(LANES);
             self.ends[1 - end].lanes[lane].push_back(frame);
