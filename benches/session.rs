@@ -11,7 +11,7 @@ use mirror_engine::{
     frame::{self, FrameBuf, Kind},
     id::{EventId, ListId, ReplicaId, Root},
     session::{
-        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Outcome, Session, SessionEvent, Side,
+        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Outcome, Session, SessionEvent, Side, Stay,
         Wants, Windows,
     },
 };
@@ -97,6 +97,7 @@ impl<'a> End<'a> {
             cached_peer_frontier: None,
             // Chunks go by lanes, whatever their list's size: there are none to send inline.
             windows: Windows { inline_bytes_max: 0, ..Windows::default() },
+            stay: Stay::UntilEqual,
         };
         let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new() };
         Self { history, session: Session::new(config, local, Instant::now()), wants: Wants::new(), outcome: None }

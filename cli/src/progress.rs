@@ -114,6 +114,7 @@ impl replicate::Observer for Meter {
                 self.bytes_total.store(bytes, Relaxed);
             }
             P::Received { chunks, bytes } | P::Sent { chunks, bytes } => self.advance(chunks, bytes),
+            P::Live | P::PeerApplied { .. } | P::Identical { .. } => {}
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
 use mirror_engine::{
     home::{HomeError, Peer},
     replicate::{self, Options, ReplicateError, Summary, Target},
-    session::Direction,
+    session::{Direction, Stay},
     transport::{Choice, Congestion, PlainLanes, TransportKind},
     vault::Vault,
 };
@@ -91,6 +91,7 @@ fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
         receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
         plain_lanes: plain_lanes(options.lanes_plain),
         dry_run: options.dry_run,
+        stay: Stay::UntilEqual,
     }
 }
 

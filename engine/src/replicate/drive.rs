@@ -12,6 +12,7 @@ use super::{
     Observer, Options, Progress, ReplicateError,
     carriers::{Carriers, Setup},
     failure::Failures,
+    follow::Growth,
     keeper::{self, Keeper},
     outgoing::{self, Outgoing},
     pace::Pace,
@@ -24,7 +25,9 @@ use crate::{
     home::{Contact, VaultHome},
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
-    session::{Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows},
+    session::{
+        Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows,
+    },
     store::Store,
     transport::{CloseReason, Connection, TransportError},
     vault::VaultError,
@@ -67,6 +70,7 @@ pub(super) async fn drive(
     let began = clock::now();
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
+    let growth = Growth::of(party.store);
     let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone()).await?;
     let resumed = !pending.is_empty();
     let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
@@ -76,10 +80,12 @@ pub(super) async fn drive(
         vault: *party.store.vault(),
         replica: party.replica,
         hello_keys: HelloKeys::derive(party.replication.as_bytes(), &exporter),
-        cached_peer_frontier: None,
+        cached_peer_frontier: recall(party.home, connection, party.options),
+        stay: stay(side, party.options),
         windows: Windows::default(),
     };
-    let local = Local { frontier: party.store.frontier(), root: party.store.root(), pending };
+    let heads = party.store.heads();
+    let local = Local { frontier: heads.frontier(), root: heads.root(), pending };
     let root = local.root;
     let dry_run = party.options.dry_run.then(|| local.frontier.clone());
     let crank = Crank {
@@ -87,6 +93,7 @@ pub(super) async fn drive(
         began,
         side,
         connection,
+        growth,
         tally: Tally::new(root, resumed),
         failures: failures.clone(),
         observer,
@@ -101,7 +108,24 @@ pub(super) async fn drive(
     Ok(conclude(connection, result, tally, kept, served, began.elapsed(), party.options.dry_run))
 }
 
-/// For `status`: nothing depends on it, so a failure is only logged.
+/// A dry run sends nothing, and a listener does not speak first.
+fn recall(home: &VaultHome, connection: &Connection, options: &Options) -> Option<Frontier> {
+    if options.dry_run {
+        return None;
+    }
+    home.contact(&connection.peer()).map(|contact| contact.frontier)
+}
+
+/// A listener leaves it to the dialer.
+fn stay(side: Side, options: &Options) -> Stay {
+    match (side, options.dry_run) {
+        (Side::Listener, _) => Stay::Live,
+        (Side::Dialer, false) => options.stay,
+        (Side::Dialer, true) => Stay::UntilEqual,
+    }
+}
+
+/// For `status` and for the next session's start: nothing depends on it, so a failure is only logged.
 fn remember(home: &VaultHome, connection: &Connection, tally: &Tally) {
     let (Some(frontier), Some(root)) = (&tally.peer_frontier, tally.peer_root) else { return };
     let contact = Contact { at_ms: clock::wall_ms(), transport: connection.kind().to_string(), frontier: frontier.clone(), root };
@@ -129,6 +153,7 @@ struct Crank<'a> {
     began: Instant,
     side: Side,
     connection: &'a Connection,
+    growth: Growth,
     tally: Tally,
     failures: Failures,
     observer: Arc<dyn Observer>,
@@ -234,6 +259,7 @@ impl Crank<'_> {
                     Ok(None) => return self.closed(),
                     Err(error) => return self.broken(error),
                 },
+                (frontier, root) = self.growth.next() => self.session.handle_local(clock::now(), frontier, root),
                 Some(done) = done.recv() => self.session.handle_done(clock::now(), done),
                 Some(lane) = outlets.carriers.ended() => lane?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
@@ -321,14 +347,20 @@ impl Crank<'_> {
                 }
                 tally.peer_frontier = Some(frontier);
             }
+            SessionEvent::Live => {
+                tally.live = true;
+                self.observer.progress(Progress::Live);
+            }
             SessionEvent::PeerApplied { frontier, root } => {
                 tally.peer_root = Some(root);
+                self.observer.progress(Progress::PeerApplied { frontier: frontier.clone() });
                 tally.peer_frontier = Some(frontier);
             }
             SessionEvent::Applied { root, .. } => tally.root = root,
             SessionEvent::Identical { root } => {
                 tally.root = root;
                 tally.peer_root = Some(root);
+                self.observer.progress(Progress::Identical { root });
             }
             SessionEvent::Missing { chunks, bytes } => {
                 tally.chunks_total += chunks;

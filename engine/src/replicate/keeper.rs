@@ -341,10 +341,16 @@ impl Keeper {
             dots.iter().filter_map(|dot| self.staged.remove(dot)).map(|staged| (staged.event, staged.lists)).collect();
         for list in staged.iter().flat_map(|(event, _)| &event.header().lists) {
             self.lists.remove(&list.id);
+            // What this peer could not give, another session has brought.
+            if self.wants.expects(&list.id) {
+                self.wants.drop_list(&list.id);
+            }
         }
         self.store.append_foreign(&staged)?;
         self.store.journal_remove(dots)?;
-        self.say(Done::Committed { frontier: self.store.frontier(), root: self.store.root() });
+        dots.iter().for_each(|dot| self.pending.remove(dot));
+        let heads = self.store.heads();
+        self.say(Done::Committed { frontier: heads.frontier(), root: heads.root() });
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ mod choice;
 mod drive;
 mod failover;
 mod failure;
+mod follow;
 mod keeper;
 mod lanes;
 mod outgoing;
@@ -19,6 +20,7 @@ mod server;
 mod tally;
 mod types;
 
+pub use follow::{follow, watch};
 pub use pairing::invite;
 pub use serve::{Served, Server};
 pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};

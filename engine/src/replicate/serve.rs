@@ -3,6 +3,7 @@
 use super::{
     Observer, Options, ReplicateError,
     drive::{Party, drive},
+    follow::watch,
     pairing,
     seats::{Seat, Seats},
     tally::Ended,
@@ -83,6 +84,7 @@ impl Server {
         let mut sessions = JoinSet::new();
         let seats = Seats::default();
         let mut cancel = tokio::time::interval(CANCEL_POLL);
+        let mut watching = std::pin::pin!(watch(self.vault.store()));
         loop {
             tokio::select! {
                 connection = self.listener.accept() => {
@@ -99,6 +101,7 @@ impl Server {
                     });
                 }
                 Some(_) = sessions.join_next() => {}
+                never = &mut watching => match never {},
                 _ = cancel.tick() => if observer.cancelled() { break },
             }
         }

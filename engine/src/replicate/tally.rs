@@ -23,6 +23,8 @@ pub(super) struct Tally {
     pub(super) peer_root: Option<Root>,
     pub(super) peer_frontier: Option<Frontier>,
     pub(super) outcome: Option<Outcome>,
+    /// Whether both sides stayed.
+    pub(super) live: bool,
     pub(super) chunks_total: u64,
     pub(super) bytes_total: u64,
 }
@@ -41,6 +43,7 @@ impl Tally {
             peer_root: None,
             peer_frontier: None,
             outcome: None,
+            live: false,
             chunks_total: 0,
             bytes_total: 0,
         }
@@ -108,17 +111,18 @@ pub(super) fn conclude(
             let summary = Summary { chunks_unavailable, ..summary };
             Ended { result: Err(ReplicateError::Partial(Box::new(summary.clone()))), summary }
         }
-        (result, outcome) => Ended { result: result.and_then(|()| verdict(outcome, dry_run)), summary },
+        (result, outcome) => Ended { result: result.and_then(|()| verdict(outcome, dry_run, tally.live)), summary },
     }
 }
 
-fn verdict(outcome: Option<Outcome>, dry_run: bool) -> Result<(), ReplicateError> {
+fn verdict(outcome: Option<Outcome>, dry_run: bool, live: bool) -> Result<(), ReplicateError> {
     match outcome {
         Some(Outcome::Complete | Outcome::Partial { .. }) | None => Ok(()),
         Some(Outcome::Diverged) => {
             Err(ReplicateError::Fork("both replicas hold as many events of every author, and not the same: a log was forked".into()))
         }
-        Some(Outcome::Stopped) if dry_run => Ok(()),
+        Some(Outcome::Stopped) if dry_run || live => Ok(()),
+        Some(Outcome::PeerEnded { code: ByeCode::Done | ByeCode::Stopped, .. }) if live => Ok(()),
         Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
         Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
         Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),

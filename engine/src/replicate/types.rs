@@ -1,8 +1,9 @@
 //! What goes into and comes out of replication.
 
 use crate::{
+    event::Frontier,
     id::{DeviceId, Root},
-    session::Direction,
+    session::{Direction, Stay},
     transport::{Choice, Congestion, Connection, PlainLanes, TransportError, TransportKind, Tuning},
     vault::VaultError,
 };
@@ -27,6 +28,8 @@ pub struct Options {
     pub plain_lanes: PlainLanes,
     /// Only find out how many events each side lacks.
     pub dry_run: bool,
+    /// Whether to stay connected once both are equal, and to send what becomes durable here at once. A server lets who wants to stay.
+    pub stay: Stay,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Default for Options {
             congestion: None,
             plain_lanes: PlainLanes::default(),
             dry_run: false,
+            stay: Stay::UntilEqual,
         }
     }
 }
@@ -237,6 +241,18 @@ pub enum Progress {
         chunks: u64,
         /// Bytes of their frames.
         bytes: u64,
+    },
+    /// Both stay: what becomes durable on one side goes to the other at once, from now on.
+    Live,
+    /// The peer has applied these, durably.
+    PeerApplied {
+        /// All that it has applied.
+        frontier: Frontier,
+    },
+    /// Both hold the same, again.
+    Identical {
+        /// Digest over the heads of each.
+        root: Root,
     },
     /// So much more was handed to the transport.
     Sent {

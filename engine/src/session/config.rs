@@ -51,6 +51,17 @@ impl Direction {
     }
 }
 
+/// When a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Stay {
+    /// When both sides hold what they held together at its start.
+    #[default]
+    UntilEqual,
+    /// When one side ends it: until then, what becomes durable on one side goes to the other at once. Only if both sides say so; with a
+    /// peer that does not, the session ends as any other.
+    Live,
+}
+
 /// How much may be under way at once. The defaults are the limits of the protocol; less is always allowed, more is cut to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
@@ -112,6 +123,8 @@ pub struct Config {
     /// The peer's frontier when we last heard of it. A dialer with one sends the first events right behind its Hello, which saves
     /// a round trip; if it is wrong, those bytes are wasted and nothing else happens.
     pub cached_peer_frontier: Option<Frontier>,
+    /// Whether to stay once both sides are equal. For a listener: whether it lets a dialer stay.
+    pub stay: Stay,
     /// Limits of what is under way.
     pub windows: Windows,
 }

@@ -28,6 +28,8 @@ const SIV_BYTES: usize = 32;
 
 /// The version of the protocol that this program speaks.
 pub const VERSION: u16 = 1;
+/// Feature: the side stays once both are equal, if the other one does too.
+pub const LIVE: u64 = 1;
 
 /// What a side says of itself first. Numbered as in the encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

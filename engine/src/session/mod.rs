@@ -36,7 +36,7 @@ mod wants;
 mod tests;
 
 pub use action::{Action, Admitted, Cursor, Done, LoadedEvent, Via};
-pub use config::{Config, Direction, Local, Side, Windows};
+pub use config::{Config, Direction, Local, Side, Stay, Windows};
 pub use hello::{Hello, HelloKeys, NotAMember};
 pub use message::{ByeCode, Message};
 pub use report::{Outcome, SessionError, SessionEvent, Waiting};
@@ -67,6 +67,10 @@ pub struct Session {
     sending: Sending,
     receiving: Receiving,
     peer_root: Option<Root>,
+    /// What became durable here before the peer's Hello came.
+    news: Option<(Frontier, Root)>,
+    /// The digest at which both were last found equal.
+    equal_at: Option<Root>,
     ending: Option<Ending>,
     clocks: Clocks,
 }
@@ -87,7 +91,7 @@ struct Clocks {
     stirred: Instant,
     /// Chunks came nearer, or none were awaited.
     fed: Instant,
-    /// We said something.
+    /// We said something, or had no reason to.
     spoke: Instant,
     /// Messages said by then.
     said: u64,
@@ -103,6 +107,8 @@ impl Session {
             sending: Sending::new(local.frontier.clone(), windows),
             receiving: Receiving::new(local.frontier, local.root, local.pending, windows),
             peer_root: None,
+            news: None,
+            equal_at: None,
             ending: None,
             clocks: Clocks { began: now, stirred: now, fed: now, spoke: now, said: 0 },
             config: Config { windows, ..config },
@@ -136,6 +142,20 @@ impl Session {
             self.fail(error);
         }
         self.go_on(now);
+    }
+
+    /// This replica holds more than before, whoever wrote it: this user, or a peer in another session. Tells the peer, which may have
+    /// sent the same, and in a session that stays sends what is new. The state as it is now; what this session committed may be in it.
+    pub fn handle_local(&mut self, now: Instant, frontier: Frontier, root: Root) {
+        match self.phase {
+            Phase::Greeting => self.news = Some((frontier, root)),
+            Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll => {
+                self.rest(now);
+                self.grow(frontier, root);
+                self.go_on(now);
+            }
+            Phase::Closing | Phase::Ended => {}
+        }
     }
 
     /// The time of [`Session::poll_timeout`] has come. Earlier calls do nothing.
@@ -190,8 +210,44 @@ impl Session {
 
     fn stir(&mut self, now: Instant) {
         self.clocks.stirred = now;
+        self.rest(now);
+    }
+
+    /// No time passes for who has nothing to wait for: a session that stays may be quiet for days.
+    fn rest(&mut self, now: Instant) {
+        if !self.sending.awaits_answer() {
+            self.clocks.stirred = now;
+        }
         if !self.receiving.awaits_chunks() {
             self.clocks.fed = now;
+        }
+        if !self.is_busy() {
+            self.clocks.spoke = now;
+        }
+    }
+
+    /// The peer may have to wait for us.
+    fn is_busy(&self) -> bool {
+        self.receiving.is_working() || self.receiving.awaits_chunks()
+    }
+
+    /// Takes over what is held here now.
+    fn grow(&mut self, frontier: Frontier, root: Root) {
+        if !self.receiving.grow(&frontier, root, &mut self.out) {
+            return;
+        }
+        if self.phase == Phase::Live {
+            self.sending.grow(frontier);
+            self.compare();
+        }
+    }
+
+    /// In a session that stays: whether both have become equal.
+    fn compare(&mut self) {
+        let root = self.receiving.root();
+        if self.phase == Phase::Live && self.peer_root == Some(root) && self.equal_at != Some(root) {
+            self.equal_at = Some(root);
+            self.out.tell(SessionEvent::Identical { root });
         }
     }
 
@@ -200,7 +256,10 @@ impl Session {
         let early = cached.and_then(|cached| self.sending.begin_early(cached, &mut self.out));
         let hello = Hello {
             version: hello::VERSION,
-            features: 0,
+            features: match self.config.stay {
+                Stay::Live => hello::LIVE,
+                Stay::UntilEqual => 0,
+            },
             vault: self.config.vault,
             replica: self.config.replica,
             direction: self.config.direction,
@@ -280,19 +339,27 @@ impl Session {
         self.check_hello(&hello)?;
         let (replica, frontier, root) = (hello.replica, hello.frontier.clone(), hello.root);
         self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
-        if hello.root == self.receiving.root() {
+        let live = self.config.stay == Stay::Live && hello.features & hello::LIVE != 0;
+        if hello.root == self.receiving.root() && !live {
             if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
                 self.out.tell(SessionEvent::Identical { root });
                 self.end(next, Outcome::Complete, None);
             }
             return Ok(());
         }
-        self.accept(Input::HelloDiffers)?;
+        self.accept(if live { Input::HelloLive } else { Input::HelloDiffers })?;
+        if live {
+            self.out.tell(SessionEvent::Live);
+        }
         let flow = |open| if open { Flow::Open } else { Flow::Shut };
         let inline = self.config.windows.inline_bytes_max.min(hello.inline_bytes_max);
         let (ours, theirs) = (self.config.direction, hello.direction);
         self.sending.begin(&hello, inline, flow(ours.sends() && theirs.receives()));
         self.receiving.begin(&hello, inline, flow(ours.receives() && theirs.sends()), &mut self.out);
+        self.compare();
+        if let Some((frontier, root)) = self.news.take() {
+            self.grow(frontier, root);
+        }
         Ok(())
     }
 
@@ -316,9 +383,13 @@ impl Session {
         let news = frontier != *self.sending.peer_applied();
         self.sending.applied(frontier.clone(), parked)?;
         self.peer_root = Some(root);
+        if self.phase == Phase::Live {
+            self.receiving.peer_holds(&frontier);
+        }
         if news {
             self.out.tell(SessionEvent::PeerApplied { frontier, root });
         }
+        self.compare();
         Ok(())
     }
 
@@ -343,7 +414,10 @@ impl Session {
             Done::UnknownList { list } => return self.sending.unknown_list(&list),
             Done::Admitted { events } => self.receiving.admitted(events, &mut self.out),
             Done::Refused { reason } => return Err(SessionError::Protocol { what: reason }),
-            Done::Committed { frontier, root } => self.receiving.committed(frontier, root, &mut self.out),
+            Done::Committed { frontier, root } => {
+                self.receiving.committed(&frontier, root, &mut self.out);
+                self.compare();
+            }
             Done::Stored { list } => {
                 self.clocks.fed = now;
                 self.receiving.stored(&list);
@@ -367,7 +441,10 @@ impl Session {
 
     /// After every input: as far as the windows allow, and to the end if it has come.
     fn go_on(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Exchanging | Phase::SentAll | Phase::HeardAll) {
+        if matches!(self.phase, Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll) {
+            if self.phase == Phase::Live {
+                self.sending.look_again();
+            }
             self.receiving.pump(&mut self.out);
             self.sending.pump(&mut self.out);
             if self.sending.is_done() {
@@ -387,7 +464,7 @@ impl Session {
             self.out.say(&Message::Finished);
             match next {
                 Phase::Closing => self.complete(),
-                Phase::Greeting | Phase::Exchanging | Phase::SentAll | Phase::HeardAll | Phase::Ended => self.phase = next,
+                Phase::Greeting | Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll | Phase::Ended => self.phase = next,
             }
         }
     }
@@ -443,10 +520,11 @@ impl Session {
         match self.phase {
             Phase::Greeting => Some((self.clocks.began + HANDSHAKE, "say Hello")),
             Phase::Closing | Phase::Ended => None,
-            Phase::Exchanging | Phase::SentAll | Phase::HeardAll if self.receiving.awaits_chunks() => {
+            Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll if self.receiving.awaits_chunks() => {
                 Some((self.clocks.fed + PATIENCE, "send chunks"))
             }
-            Phase::Exchanging | Phase::SentAll | Phase::HeardAll => {
+            Phase::Live if !self.sending.awaits_answer() => None,
+            Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll => {
                 let working = self.receiving.is_working() || self.sending.is_working();
                 (!working).then_some((self.clocks.stirred + PATIENCE, "answer"))
             }
@@ -455,8 +533,7 @@ impl Session {
 
     /// When to tell the peer that we are still at it, so that it waits for what it sent to be applied.
     fn heartbeat(&self) -> Option<Instant> {
-        let active = matches!(self.phase, Phase::Exchanging | Phase::SentAll | Phase::HeardAll);
-        let busy = self.receiving.is_working() || self.receiving.awaits_chunks();
-        (active && busy).then_some(self.clocks.spoke + HEARTBEAT)
+        let active = matches!(self.phase, Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll);
+        (active && self.is_busy()).then_some(self.clocks.spoke + HEARTBEAT)
     }
 }

@@ -10,6 +10,8 @@ pub enum Phase {
     Greeting,
     /// Events, wants and chunks flow both ways.
     Exchanging,
+    /// The same, and on after both are equal: until one side ends it.
+    Live,
     /// We said Finished: all we had to send is acknowledged.
     SentAll,
     /// The peer said Finished.
@@ -27,6 +29,8 @@ pub enum Input {
     HelloDiffers,
     /// A Hello opened, with our root.
     HelloIdentical,
+    /// A Hello opened, whatever its root, and both sides stay.
+    HelloLive,
     /// Events, Chunks or Served: what a sender says.
     Offer,
     /// Want.
@@ -62,22 +66,29 @@ pub enum Step {
 
 impl Phase {
     /// Every phase, in order.
-    pub const ALL: [Self; 6] = [Self::Greeting, Self::Exchanging, Self::SentAll, Self::HeardAll, Self::Closing, Self::Ended];
+    pub const ALL: [Self; 7] = [Self::Greeting, Self::Exchanging, Self::Live, Self::SentAll, Self::HeardAll, Self::Closing, Self::Ended];
 
     /// What `input` does in this phase.
     pub fn step(self, input: Input) -> Step {
-        use Input::{AllSent, Fault, HelloDiffers, HelloIdentical, Offer, PeerBye, PeerFinished, Report, Settled, Stop, Want};
+        use Input::{AllSent, Fault, HelloDiffers, HelloIdentical, HelloLive, Offer, PeerBye, PeerFinished, Report, Settled, Stop, Want};
         match (self, input) {
             (Self::Greeting, HelloDiffers) => Step::To(Self::Exchanging),
             (Self::Greeting, HelloIdentical) => Step::To(Self::Closing),
+            (Self::Greeting, HelloLive) => Step::To(Self::Live),
             (Self::Greeting, Offer | Want | Report | PeerFinished) => Step::Refuse("a message came before the Hello"),
             (Self::Greeting, AllSent | Settled) => Step::Ignore,
 
-            (Self::Exchanging | Self::SentAll | Self::HeardAll, HelloDiffers | HelloIdentical) => Step::Refuse("a second Hello"),
+            (Self::Exchanging | Self::Live | Self::SentAll | Self::HeardAll, HelloDiffers | HelloIdentical | HelloLive) => {
+                Step::Refuse("a second Hello")
+            }
 
             (Self::Exchanging, Offer | Want | Report) => Step::Stay,
             (Self::Exchanging, PeerFinished) => Step::To(Self::HeardAll),
             (Self::Exchanging, AllSent) => Step::To(Self::SentAll),
+
+            (Self::Live, Offer | Want | Report) => Step::Stay,
+            (Self::Live, PeerFinished) => Step::Refuse("Finished came in a session that stays"),
+            (Self::Live, AllSent) => Step::Ignore,
 
             (Self::SentAll, Offer | Report) => Step::Stay,
             (Self::SentAll, Want) => Step::Refuse("a want came after everything was acknowledged"),
@@ -89,16 +100,20 @@ impl Phase {
             (Self::HeardAll, PeerFinished) => Step::Refuse("a second Finished"),
             (Self::HeardAll, AllSent) => Step::To(Self::Closing),
 
-            (Self::Exchanging | Self::SentAll | Self::HeardAll, Settled) => Step::Ignore,
-            (Self::Greeting | Self::Exchanging | Self::SentAll | Self::HeardAll, PeerBye | Fault | Stop) => Step::To(Self::Closing),
+            (Self::Exchanging | Self::Live | Self::SentAll | Self::HeardAll, Settled) => Step::Ignore,
+            (Self::Greeting | Self::Exchanging | Self::Live | Self::SentAll | Self::HeardAll, PeerBye | Fault | Stop) => {
+                Step::To(Self::Closing)
+            }
 
             (Self::Closing, Settled) => Step::To(Self::Ended),
-            (Self::Closing, HelloDiffers | HelloIdentical | Offer | Want | Report | PeerFinished | AllSent | PeerBye | Fault | Stop) => {
-                Step::Ignore
-            }
+            (
+                Self::Closing,
+                HelloDiffers | HelloIdentical | HelloLive | Offer | Want | Report | PeerFinished | AllSent | PeerBye | Fault | Stop,
+            ) => Step::Ignore,
             (
                 Self::Ended,
-                HelloDiffers | HelloIdentical | Offer | Want | Report | PeerFinished | AllSent | PeerBye | Fault | Stop | Settled,
+                HelloDiffers | HelloIdentical | HelloLive | Offer | Want | Report | PeerFinished | AllSent | PeerBye | Fault | Stop
+                | Settled,
             ) => Step::Ignore,
         }
     }
@@ -106,9 +121,10 @@ impl Phase {
 
 impl Input {
     /// Every input, in order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::HelloDiffers,
         Self::HelloIdentical,
+        Self::HelloLive,
         Self::Offer,
         Self::Want,
         Self::Report,
@@ -140,6 +156,12 @@ mod tests {
             };
             assert!(stopped == Phase::Ended || stopped.step(Input::Settled) == Step::To(Phase::Ended), "{phase:?}");
         }
+    }
+
+    #[test]
+    fn a_session_that_stays_ends_only_when_somebody_ends_it() {
+        let ends = |input: &Input| matches!(Phase::Live.step(*input), Step::To(_));
+        assert_eq!(Input::ALL.into_iter().filter(ends).collect::<Vec<_>>(), [Input::PeerBye, Input::Fault, Input::Stop]);
     }
 
     #[test]

@@ -20,10 +20,13 @@ use crate::{
     event::{Dot, Frontier},
     frame::{self, Kind},
     id::{ChunkId, ListId, Root},
-    limits::{DAMAGED_CHUNKS_MAX, EVENT_LISTS_MAX, INLINE_BYTES_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
+    limits::{DAMAGED_CHUNKS_MAX, EVENT_LISTS_MAX, INLINE_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
 };
 use bytes::Bytes;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
+
+/// Promised chunks that are kept while their events are being admitted.
+const HELD_BYTES_MAX: usize = 4 * INLINE_BYTES_MAX;
 
 /// Where a pending event came from, which is where its chunks may come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,10 +72,10 @@ enum Early {
     Drop,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Commit {
     Idle,
-    Running,
+    Running(HashSet<Dot>),
 }
 
 /// Whether anything has changed that decides what is ready and what is parked. Most chunks change nothing.
@@ -179,6 +182,9 @@ impl Receiving {
         if unapplied + events > PENDING_EVENTS_MAX || (unapplied > 0 && events > 0 && unapplied_bytes > PENDING_EVENT_BYTES_MAX) {
             return Err(SessionError::protocol("more events are under way than allowed"));
         }
+        if self.pending.iter().filter(|pending| pending.origin == Origin::Received).count() > PARKED_EVENTS_MAX {
+            return Err(SessionError::protocol("more events wait for chunks than allowed"));
+        }
         // Lists come before their event, so a run of them longer than an event may name belongs to none.
         self.loose_lists = if events == 0 { self.loose_lists + lists } else { trailing_lists };
         if self.loose_lists > EVENT_LISTS_MAX {
@@ -219,8 +225,8 @@ impl Receiving {
             }
             (Flow::Open, Cause::Promised) => {
                 self.promised(list, frames, out);
-                // Twice: a promise made early may be dropped and made again.
-                if self.held.iter().map(|(_, frames)| frames.len()).sum::<usize>() > 2 * INLINE_BYTES_MAX {
+                // A promise made early may be dropped and made again, and what another session brings makes room for more promises.
+                if self.held.iter().map(|(_, frames)| frames.len()).sum::<usize>() > HELD_BYTES_MAX {
                     return Err(SessionError::protocol("more chunks are promised than allowed"));
                 }
                 Ok(())
@@ -281,13 +287,51 @@ impl Receiving {
         out.tell(SessionEvent::DamagedThere { chunks });
     }
 
-    pub(super) fn committed(&mut self, frontier: Frontier, root: Root, out: &mut Outbox) {
-        (self.commit, self.verdict) = (Commit::Idle, Verdict::Open);
-        self.pending.retain(|pending| !frontier.contains(&pending.event.dot));
-        (self.frontier, self.root) = (frontier.clone(), root);
+    pub(super) fn committed(&mut self, frontier: &Frontier, root: Root, out: &mut Outbox) {
+        self.verdict = Verdict::Open;
+        if let Commit::Running(dots) = std::mem::replace(&mut self.commit, Commit::Idle) {
+            let all = std::mem::take(&mut self.pending).into_iter();
+            self.pending = all.filter(|pending| !dots.contains(&pending.event.dot)).collect();
+        }
+        self.raise(frontier, root);
         self.judge();
         self.say_applied(out);
-        out.tell(SessionEvent::Applied { frontier, root });
+        out.tell(SessionEvent::Applied { frontier: self.frontier.clone(), root: self.root });
+    }
+
+    /// Others, the user or a peer of another session, made this replica hold more. Returns whether that is news.
+    pub(super) fn grow(&mut self, frontier: &Frontier, root: Root, out: &mut Outbox) -> bool {
+        if self.root == root || !self.raise(frontier, root) {
+            return false;
+        }
+        self.verdict = Verdict::Open;
+        // Of what is applied all chunks are here. To ask for more would come too late: the peer takes Applied for an answer.
+        let applied = self.pending.iter().filter(|pending| frontier.contains(&pending.event.dot));
+        applied.flat_map(|pending| &pending.waiting).for_each(|list| self.asking.complete(list));
+        self.judge();
+        self.say_applied(out);
+        true
+    }
+
+    /// Takes over a later state. Two commits may be told of in the wrong order: what has been said of the later one stands.
+    fn raise(&mut self, frontier: &Frontier, root: Root) -> bool {
+        let later = frontier.covers(&self.frontier);
+        if later {
+            (self.frontier, self.root) = (frontier.clone(), root);
+        }
+        later
+    }
+
+    /// The peer has applied all of `frontier`: of what waits here, that can be had from it now.
+    pub(super) fn peer_holds(&mut self, frontier: &Frontier) {
+        let held = |pending: &&mut Pending| pending.origin == Origin::Elsewhere && frontier.contains(&pending.event.dot);
+        for pending in self.pending.iter_mut().filter(held) {
+            pending.origin = Origin::Journal;
+            self.verdict = Verdict::Open;
+            for (list, missing) in pending.event.lists.iter().filter(|(list, _)| pending.waiting.contains(&list.id)) {
+                self.asking.track(*list, missing.clone(), Source::Peer, Promise::None);
+            }
+        }
     }
 
     /// Goes on as far as the windows allow.
@@ -308,7 +352,7 @@ impl Receiving {
     }
 
     fn commit_ready(&mut self, out: &mut Outbox) {
-        if self.commit == Commit::Running {
+        if self.is_committing() {
             return;
         }
         let (mut reach, mut ready) = (self.frontier.clone(), Vec::new());
@@ -322,7 +366,7 @@ impl Receiving {
             }
         }
         if !ready.is_empty() {
-            self.commit = Commit::Running;
+            self.commit = Commit::Running(ready.iter().copied().collect());
             out.ask(Action::Commit { events: ready });
         }
     }
@@ -355,12 +399,13 @@ impl Receiving {
 
     /// Every event that the peer has sent, or that it could complete, is applied or parked.
     pub(super) fn is_settled(&self) -> bool {
-        let settled = |pending: &Pending| pending.origin == Origin::Elsewhere || pending.standing == Standing::Parked;
+        let applied = |pending: &Pending| self.frontier.contains(&pending.event.dot);
+        let settled = |pending: &Pending| pending.origin == Origin::Elsewhere || pending.standing == Standing::Parked || applied(pending);
         self.flow != Flow::Open || self.pending.iter().all(settled)
     }
 
     pub(super) fn is_committing(&self) -> bool {
-        self.commit == Commit::Running
+        matches!(self.commit, Commit::Running(_))
     }
 
     /// The commit will not be answered: this side failed.
@@ -390,6 +435,7 @@ impl Receiving {
     pub(super) fn waiting(&self) -> Vec<Waiting> {
         let lacks = |event: &Admitted| event.lists.iter().map(|(list, _)| self.asking.missing(&list.id)).sum();
         let pending = self.pending.iter().filter(|pending| pending.origin != Origin::Elsewhere && self.flow == Flow::Open);
+        let pending = pending.filter(|pending| !self.frontier.contains(&pending.event.dot));
         pending.map(|pending| Waiting { event: pending.event.dot, chunks: lacks(&pending.event) }).collect()
     }
 }

@@ -18,7 +18,9 @@ pub enum SessionEvent {
         /// Digest over its heads.
         root: Root,
     },
-    /// The peer has applied events of ours.
+    /// Both sides stay: from now on what becomes durable on one goes to the other at once.
+    Live,
+    /// The peer has applied events, of ours or of others.
     PeerApplied {
         /// Its frontier.
         frontier: Frontier,
@@ -32,7 +34,7 @@ pub enum SessionEvent {
         /// Digest over our heads.
         root: Root,
     },
-    /// Both replicas hold the same events.
+    /// Both replicas hold the same events. In a session that stays: each time that they do again.
     Identical {
         /// Their common digest.
         root: Root,

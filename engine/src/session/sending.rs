@@ -6,7 +6,8 @@
 //! Want ────────────────────────────────────────────► queue ──Serve──► lanes, or Chunks · Served
 //! ```
 //! Invariants: what is in flight stays within the windows, but for one event that always goes; a page is loaded only when the one
-//! before has been sent, so nothing piles up here; done means that everything sent is applied or parked by the peer.
+//! before has been sent, so nothing piles up here; done means that everything sent is applied or parked by the peer. In a session that
+//! stays nothing is kept of what is acknowledged but frontiers, however long it stays.
 
 use super::{
     Action, Cursor, LoadedEvent, SessionError, SessionEvent, Via, Windows,
@@ -18,7 +19,7 @@ use crate::{
     bitmap::Bitmap,
     event::{Dot, Frontier, ListRef},
     id::ListId,
-    limits::{EVENTS_MESSAGE_BYTES_TARGET, INLINE_BYTES_MAX, LANES_MAX, WANTS_MAX},
+    limits::{EARLY_BYTES_MAX, EVENTS_MESSAGE_BYTES_TARGET, INLINE_BYTES_MAX, LANES_MAX, WANTS_MAX},
 };
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -65,11 +66,11 @@ struct Service {
 pub(super) struct Sending {
     flow: Flow,
     windows: Windows,
-    /// What this replica had applied when the session began.
+    /// What this replica had applied when the session began; in one that stays, what it has now.
     own: Frontier,
     /// What the early events began from.
     assumed: Option<Frontier>,
-    /// What need not be sent: the peer has it, applied or in its journal.
+    /// What need not be sent: the peer has it, applied or in its journal, or it is on its way.
     beyond: Frontier,
     cursor: Option<Cursor>,
     loading: Loading,
@@ -114,7 +115,7 @@ impl Sending {
         }
         self.beyond = cached.clone();
         self.assumed = Some(cached.clone());
-        self.load(out);
+        self.load(EARLY_BYTES_MAX as usize, out);
         Some(cached)
     }
 
@@ -129,6 +130,7 @@ impl Sending {
         }
         self.owed = self.beyond_frontier(&hello.pending, &hello.frontier);
         self.beyond = has;
+        self.in_flight.iter().for_each(|event| self.beyond.raise(event.dot));
         self.peer_applied = hello.frontier.clone();
         self.acknowledge(&hello.frontier);
         if self.loading == Loading::Idle && self.own.events_beyond(&self.beyond) == 0 {
@@ -154,6 +156,20 @@ impl Sending {
         held.filter(|dot| !frontier.contains(dot)).collect()
     }
 
+    /// This replica holds more than before.
+    pub(super) fn grow(&mut self, own: Frontier) {
+        self.own = own;
+    }
+
+    /// In a session that stays: the log has been read to its end, and may hold more by now.
+    pub(super) fn look_again(&mut self) {
+        let read = self.loading == Loading::Exhausted && self.loaded.is_empty();
+        self.beyond.join(&self.acknowledged);
+        if read && self.own.events_beyond(&self.beyond) > 0 {
+            (self.loading, self.cursor) = (Loading::Idle, None);
+        }
+    }
+
     /// Goes on as far as the windows allow.
     pub(super) fn pump(&mut self, out: &mut Outbox) {
         if self.flow != Flow::Open {
@@ -166,7 +182,7 @@ impl Sending {
         }
         self.send_loaded(Timing::Known, out);
         if self.loading == Loading::Idle && self.loaded.is_empty() && self.fits(0) {
-            self.load(out);
+            self.load(EVENTS_MESSAGE_BYTES_TARGET, out);
         }
         self.serve(out);
     }
@@ -176,6 +192,11 @@ impl Sending {
         let sent = self.loading == Loading::Exhausted && self.loaded.is_empty() && self.in_flight.is_empty();
         let served = self.queue.is_empty() && self.running.is_empty();
         self.flow == Flow::Shut || (sent && served && self.acknowledged.covers(&self.owed))
+    }
+
+    /// The peer owes an answer: something that it was sent, or had pending, is neither applied nor parked.
+    pub(super) fn awaits_answer(&self) -> bool {
+        !self.in_flight.is_empty() || !self.acknowledged.covers(&self.owed)
     }
 
     /// The driver owes an answer.
@@ -274,13 +295,13 @@ impl Sending {
         Some(self.running.remove(position))
     }
 
-    fn load(&mut self, out: &mut Outbox) {
+    fn load(&mut self, bytes_max: usize, out: &mut Outbox) {
         self.loading = Loading::Running;
         let in_flight = self.in_flight_bytes();
         out.ask(Action::LoadEvents {
             beyond: self.beyond.clone(),
             after: self.cursor,
-            bytes_max: EVENTS_MESSAGE_BYTES_TARGET.min(self.windows.pending_event_bytes_max.saturating_sub(in_flight)).max(1),
+            bytes_max: bytes_max.min(self.windows.pending_event_bytes_max.saturating_sub(in_flight)).max(1),
             events_max: self.windows.pending_events_max.saturating_sub(self.unapplied()).max(1),
         });
     }
@@ -299,17 +320,28 @@ impl Sending {
                 && self.in_flight_bytes() + bytes <= self.windows.pending_event_bytes_max)
     }
 
+    /// What a wrong belief may waste is little, and so is what helps: more than this takes further round trips anyway.
+    fn fits_early(&self, bytes: u64) -> bool {
+        let under_way: u64 = self.in_flight.iter().map(|event| event.bytes as u64 + event.promised).sum();
+        self.in_flight.len() < self.windows.pending_events_max && under_way + bytes <= EARLY_BYTES_MAX
+    }
+
     fn send_loaded(&mut self, timing: Timing, out: &mut Outbox) {
         let mut run = Run::new(timing);
         while let Some(event) = self.loaded.pop_front() {
             if self.beyond.contains(&event.dot) || self.acknowledged.contains(&event.dot) {
                 continue;
             }
-            if !self.fits(event.bytes()) {
+            let promised = self.promise_for(&event);
+            let fits = match timing {
+                Timing::Known => self.fits(event.bytes()),
+                Timing::Early => self.fits_early(event.bytes() as u64 + promised.unwrap_or(0)),
+            };
+            if !fits {
                 self.loaded.push_front(event);
                 break;
             }
-            let promised = self.promise_for(&event);
+            self.beyond.raise(event.dot);
             self.in_flight.push_back(InFlight { dot: event.dot, bytes: event.bytes(), promised: promised.unwrap_or(0) });
             self.queue.extend(run.push(event, promised, out));
         }

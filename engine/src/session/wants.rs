@@ -148,6 +148,11 @@ impl Wants {
         self.chunks.len()
     }
 
+    /// Whether chunks are still expected for `list`.
+    pub fn expects(&self, list: &ListId) -> bool {
+        self.remaining.contains_key(list)
+    }
+
     /// Expects nothing more for `list`. Costs a pass over everything expected.
     pub fn drop_list(&mut self, list: &ListId) {
         self.remaining.remove(list);

@@ -39,6 +39,14 @@ impl Pending {
         self.heads.insert(dot.author, KnownHead { sequence: dot.sequence, event: event.id(), lamport: header.lamport });
         self.events.insert(dot, (event.id(), header.lamport));
     }
+
+    /// Forgets an event that is in the log now.
+    pub fn remove(&mut self, dot: &Dot) {
+        self.events.remove(dot);
+        if self.heads.get(&dot.author).is_some_and(|head| head.sequence == dot.sequence) {
+            self.heads.remove(&dot.author);
+        }
+    }
 }
 
 impl Store {

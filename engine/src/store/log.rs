@@ -80,6 +80,8 @@ impl Drop for LogGuard<'_> {
         if let Some(file) = self.locked {
             let _ = file.unlock();
         }
+        let end = self.state.end;
+        self.inner.grown.send_if_modified(|told| std::mem::replace(told, end) != end);
     }
 }
 

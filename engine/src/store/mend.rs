@@ -23,6 +23,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+use tokio::sync::watch;
 
 /// One thing that was mended, would be mended, or can't be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +158,7 @@ impl Inner {
             index,
             log: Mutex::default(),
             log_snapshot: Mutex::default(),
+            grown: watch::Sender::default(),
             log_lock: open_lock(dir),
             overlay: Mutex::default(),
             maps: Mutex::default(),

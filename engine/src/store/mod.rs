@@ -69,6 +69,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
+use tokio::sync::watch;
 
 const HEADS_FILE: &str = "heads";
 const INDEX_FILE: &str = "index.db";
@@ -120,6 +121,8 @@ struct Inner {
     log: Mutex<LogState>,
     /// The log as it was when its lock was last released: what readers see, who must not wait for a sync.
     log_snapshot: Mutex<Arc<LogState>>,
+    /// Where the log ends, for those who wait for more.
+    grown: watch::Sender<LogPosition>,
     /// Open on `log/lock`; none where the file cannot be made, and nothing can be written there.
     log_lock: Option<File>,
     /// Chunks that are written but not yet published: readable here, not durable.
@@ -188,6 +191,17 @@ impl Store {
     /// Digest over all heads: equal on two replicas exactly when they hold the same events.
     pub fn root(&self) -> Root {
         self.heads().root()
+    }
+
+    /// Tells each time that the log has grown, as far as this process knows: by its own appends at once, by those of other processes
+    /// with [`Store::refresh`]. What is told is durable, and to be read anew: several changes may be told as one.
+    pub fn changes(&self) -> watch::Receiver<LogPosition> {
+        self.inner.grown.subscribe()
+    }
+
+    /// Whether anybody listens to [`Store::changes`].
+    pub fn is_watched(&self) -> bool {
+        self.inner.grown.receiver_count() > 0
     }
 
     /// Numbers of events and durable chunks. Does not count them.

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 const STEPS_MAX: usize = 20_000;
 
 /// Small enough that every window is hit by a handful of events.
-fn windows(dice: &mut Dice) -> Windows {
+pub(super) fn windows(dice: &mut Dice) -> Windows {
     Windows {
         inline_bytes_max: [0, 300, 2_000][dice.roll(3)],
         wanted_bytes_max: [1, 1_000, 1_000_000][dice.roll(3)],
@@ -24,7 +24,7 @@ fn windows(dice: &mut Dice) -> Windows {
     }
 }
 
-fn write_some(vault: &mut Vault, dice: &mut Dice) {
+pub(super) fn write_some(vault: &mut Vault, dice: &mut Dice) {
     for _ in 0..dice.roll(5) {
         let lists: Vec<u32> = (0..dice.roll(3)).map(|_| 1 + dice.roll(7) as u32).collect();
         vault.write(&lists);
@@ -32,7 +32,7 @@ fn write_some(vault: &mut Vault, dice: &mut Dice) {
 }
 
 /// Right, out of date, or about a replica that never was.
-fn belief(dialer: &Vault, listener: &Vault, dice: &mut Dice) -> Option<Frontier> {
+pub(super) fn belief(dialer: &Vault, listener: &Vault, dice: &mut Dice) -> Option<Frontier> {
     match dice.roll(4) {
         0 => Some(listener.frontier()),
         1 => Some(Frontier::new()),
@@ -49,7 +49,8 @@ fn belief(dialer: &Vault, listener: &Vault, dice: &mut Dice) -> Option<Frontier>
 fn meet(vaults: &mut [Vault], pair: (usize, usize), cut: Option<usize>, dice: &mut Dice) {
     let (dialer, listener) = (vaults[pair.0].clone(), vaults[pair.1].clone());
     let before = [dialer.frontier(), listener.frontier()];
-    let options = Options { direction: Direction::Both, windows: windows(dice), cached: belief(&dialer, &listener, dice) };
+    let options =
+        Options { direction: Direction::Both, windows: windows(dice), cached: belief(&dialer, &listener, dice), ..Options::default() };
     let early = options.cached.is_some();
     let mut world = World::new(dialer, listener, &options, dice.roll(usize::MAX) as u64);
     match cut {

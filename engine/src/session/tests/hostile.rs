@@ -6,9 +6,10 @@ use crate::{
     event::{Dot, Frontier, ListRef},
     frame::{FrameBuf, Kind},
     id::{ListId, ReplicaId, Root, VaultId},
-    limits::{EVENT_LISTS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
+    limits::{EVENT_LISTS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
     session::{
-        Action, Admitted, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows, hello,
+        Action, Admitted, Config, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay,
+        Windows, hello,
         message::{ByeCode, Cause, Promise, Timing},
         phase::Phase,
     },
@@ -135,6 +136,57 @@ fn every_broken_rule_ends_the_session_with_its_name() {
     assert_violation(&[lists.clone(), lists], "no event names");
     assert_violation(&[applied(2), applied(1)], "went backwards");
     assert_violation(&vec![Message::Want { list: list(), want: Bitmap::full(8) }; WANTS_MAX + 1], "too many wants");
+}
+
+/// A listener in a session that stays.
+fn live_listener() -> Session {
+    let mut vault = Vault::new(1);
+    vault.write(&[2]);
+    let config = Config { stay: Stay::Live, ..config(&vault, Side::Listener, Direction::Both, Windows::default()) };
+    let mut session = Session::new(config, vault.local(), Instant::now());
+    session.handle_message(Instant::now(), sealed(&hello()).encode());
+    assert_eq!(session.phase(), Phase::Live);
+    session
+}
+
+#[test]
+fn a_flood_in_a_session_that_stays_meets_the_same_limits() {
+    let wants = Message::Want { list: list(), want: Bitmap::full(8) };
+    for (flood, rounds) in [(events(Timing::Known, event()), PENDING_EVENTS_MAX), (wants, WANTS_MAX - 1)] {
+        let mut session = live_listener();
+        for round in 0..=rounds {
+            assert!(!session.is_finished(), "{round} of {rounds}: {flood:?}");
+            session.handle_message(Instant::now(), flood.encode());
+            if round == rounds {
+                session.handle_message(Instant::now(), flood.encode());
+            }
+        }
+        assert!(session.is_finished(), "{flood:?}");
+    }
+    let mut session = live_listener();
+    session.handle_message(Instant::now(), Message::Finished.encode());
+    assert!(session.is_finished());
+}
+
+#[test]
+fn events_whose_chunks_never_come_are_kept_up_to_a_limit() {
+    let mut session = live_listener();
+    let author = ReplicaId::from_bytes([66; 32]);
+    for sequence in 1.. {
+        session.handle_message(Instant::now(), events(Timing::Known, event()).encode());
+        let lists = vec![(
+            ListRef { id: ListId::from_bytes(*blake3::hash(&[sequence as u8, (sequence >> 8) as u8]).as_bytes()), ..list() },
+            Bitmap::full(8),
+        )];
+        let waits = Admitted { dot: Dot { author, sequence }, deps: Frontier::new(), bytes: 5, lists: lists.clone() };
+        session.handle_done(Instant::now(), Done::Admitted { events: vec![waits] });
+        if session.is_finished() {
+            assert!(sequence as usize > PENDING_EVENTS_MAX && sequence as usize <= PARKED_EVENTS_MAX + 2, "{sequence}");
+            return;
+        }
+        let served = Message::Served { list: lists[0].0.id, unavailable: Bitmap::full(8) };
+        session.handle_message(Instant::now(), served.encode());
+    }
 }
 
 #[test]

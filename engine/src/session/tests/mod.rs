@@ -2,7 +2,9 @@
 
 mod convergence;
 mod hostile;
+mod live;
 mod model;
 mod rules;
 mod specification;
+mod trips;
 mod world;

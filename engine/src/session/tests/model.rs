@@ -6,7 +6,7 @@ use crate::{
     event::{ChunkList, Dot, Entry, Frontier, Head, Heads, ListRef},
     frame::{self, FrameBuf, Kind, Verified},
     id::{ChunkId, EventId, ListId, ReplicaId, Root, VaultId},
-    session::{Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Side, Via, Wants, Windows},
+    session::{Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Side, Stay, Via, Wants, Windows},
 };
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +101,22 @@ impl Vault {
         reference
     }
 
+    /// Applies what `other` holds and this one lacks, as another session of the same replica does.
+    pub(super) fn receive_all(&mut self, other: &Self) {
+        let held = self.frontier();
+        for event in other.log.iter().filter(|event| !held.contains(&event.dot())) {
+            for list in event.lists.iter().map(|list| &other.lists[&list.id]) {
+                self.lists.insert(list.id(), list.clone());
+                for Entry { id, .. } in list.entries() {
+                    self.volatile.remove(id);
+                    self.chunks.insert(*id, other.chunks[id].clone());
+                }
+            }
+            self.journal.retain(|pending| pending.dot() != event.dot());
+            self.log.push(event.clone());
+        }
+    }
+
     /// Loses the chunks of its `nth` event.
     pub(super) fn damage(&mut self, nth: usize) {
         let ids: Vec<ChunkId> =
@@ -158,6 +174,7 @@ pub(super) fn config(vault: &Vault, side: Side, direction: Direction, windows: W
         replica: vault.replica(),
         hello_keys: HelloKeys::derive(&[1; 32], &[2; 32]),
         cached_peer_frontier: None,
+        stay: Stay::UntilEqual,
         windows,
     }
 }
@@ -293,8 +310,9 @@ impl Driver {
         }
         match Verified::check(bytes) {
             Ok(frame) => {
-                self.vault.chunks.insert(id, frame.record().to_vec());
-                self.vault.volatile.insert(id);
+                if self.vault.chunks.insert(id, frame.record().to_vec()).is_none() {
+                    self.vault.volatile.insert(id);
+                }
                 self.arrived(id, header.length)
             }
             Err(_) => {
@@ -320,9 +338,13 @@ impl Driver {
     fn commit(&mut self, events: &[Dot]) -> Done {
         self.vault.volatile.clear();
         for dot in events {
-            let at = self.vault.journal.iter().position(|event| event.dot() == *dot).unwrap();
-            let event = self.vault.journal.remove(at);
-            self.vault.log.push(event);
+            match self.vault.journal.iter().position(|event| event.dot() == *dot) {
+                Some(at) => {
+                    let event = self.vault.journal.remove(at);
+                    self.vault.log.push(event);
+                }
+                None => assert!(self.vault.frontier().contains(dot), "nobody else has committed it either"),
+            }
         }
         self.vault.check();
         Done::Committed { frontier: self.vault.frontier(), root: self.vault.root() }

@@ -1,0 +1,73 @@
+//! Following: a session that stays, and what wakes it.
+//!
+//! ```text
+//! put, or another session's commit ─► log durable ─► Store::changes ─► every session of this store ─► its peer
+//! another process's append ─────────► watch: Store::refresh ────┘
+//! ```
+//! So what B receives from A goes on to C at once, by the same notification. Nothing is looked for in files while nobody listens.
+
+use super::{Observer, Options, ReplicateError, Summary, Target, sync};
+use crate::{
+    event::Frontier,
+    id::Root,
+    session::Stay,
+    store::{LogPosition, Store},
+    vault::Vault,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
+
+/// How often the log is looked at for what other processes have appended.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What this replica holds, each time that it has become more.
+pub(super) struct Growth {
+    store: Store,
+    changes: watch::Receiver<LogPosition>,
+}
+
+impl Growth {
+    /// From now on.
+    pub(super) fn of(store: &Store) -> Self {
+        Self { store: store.clone(), changes: store.changes() }
+    }
+
+    /// Waits until there is more, and returns all of it. Cancel-safe.
+    pub(super) async fn next(&mut self) -> (Frontier, Root) {
+        if self.changes.changed().await.is_err() {
+            // The store is kept here, so it cannot be gone.
+            std::future::pending::<()>().await;
+        }
+        let heads = self.store.heads();
+        (heads.frontier(), heads.root())
+    }
+}
+
+/// Keeps this replica and `target` equal, both ways unless `options` say otherwise, until `observer` says stop. Notices what other
+/// processes write to the vault here.
+///
+/// # Errors
+/// [`ReplicateError`] when the session broke or the peer ended it: what was committed stays, and following again goes on from there.
+pub async fn follow(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
+    let options = Options { stay: Stay::Live, ..options.clone() };
+    let summary = tokio::select! {
+        summary = sync(vault, target, &options, observer.clone()) => summary?,
+        never = watch(vault.store()) => match never {},
+    };
+    if observer.cancelled() { Ok(summary) } else { Err(ReplicateError::PeerStopped("it ended the session".into())) }
+}
+
+/// Notices what other processes append to the log of `store`, for as long as it is polled.
+pub async fn watch(store: &Arc<Store>) -> std::convert::Infallible {
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        if !store.is_watched() {
+            continue;
+        }
+        let store = store.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.refresh()).await {
+            tracing::warn!(%error, "what other processes write is not seen");
+        }
+    }
+}
