@@ -88,7 +88,7 @@ async fn server(address: SocketAddr, dir: &Path) -> Outcome<(Server, Arc<Vault>)
     let options = InitOptions { name: "latency".into(), passphrase: None, recovery: false, device_slot: true };
     let vault = Arc::new(Vault::init(&dir.join("first"), &home, options)?.vault);
     vault.put(&Key::new("greeting")?, &mut Cursor::new(b"hello"), &Unwatched)?;
-    Ok((Server::bind(vault.clone(), &[address], "first").await?, vault))
+    Ok((Server::bind(vault.clone(), &[address], "first", &Options::default()).await?, vault))
 }
 
 fn ticket(server: &Server, vault: &Vault) -> Outcome<String> {
