@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 
 const LIMITS: &str = "[most]\n\"nothing_changed.wire_bytes_tcp\" = 100000\n[least]\n\"push.ratio_to_raw\" = 1e-9\n\
-    [baseline]\ndefault = 100.0\nwall = 1000.0\n[against]\ncpu = 100.0\nwall = 100.0\n";
+    [baseline]\ndefault = 100.0\nwall = 1000.0\n[against]\ncpu = 100.0\nwall = 100.0\ninstructions = 100.0\n";
 
 fn perf(limits: &str) -> Sandbox {
     let sandbox = Sandbox::new();

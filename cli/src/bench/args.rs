@@ -192,7 +192,7 @@ pub(super) struct GateArgs {
     /// Only --against, nothing else
     #[arg(long, requires = "against")]
     pub(super) only_against: bool,
-    /// Also count instructions, under valgrind; takes a minute
+    /// Also count instructions, under valgrind (of both builds with --against); takes a minute
     #[arg(long)]
     pub(super) instructions: bool,
     /// Bytes that each measurement moves

@@ -28,6 +28,8 @@ const PERCENTILES: [f64; 9] = [0.0, 10.0, 25.0, 50.0, 75.0, 90.0, 99.0, 99.9, 10
 /// Not counted: code and connection tables are touched for the first time.
 const WARM_UP: u32 = 3;
 const DIGITS: u8 = 3;
+/// Ten minutes; what takes longer counts as that.
+const LONGEST_US: u64 = 600_000_000;
 
 /// Whether a session is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -87,7 +89,7 @@ async fn cold(console: &Console, bed: &Bed, peer: &mut Peer, over: Over, args: &
 
 /// What any way to send has in common: so many objects, one after the other.
 async fn collect(console: &Console, count: u32, send: impl AsyncFn(u32) -> Result<Duration, Failure>) -> Result<Histogram<u64>, Failure> {
-    let mut histogram = Histogram::new(DIGITS).map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
+    let mut histogram = Histogram::new_with_bounds(1, LONGEST_US, DIGITS).map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
     for number in 0..count + WARM_UP {
         console.check()?;
         let elapsed = send(number).await?;

@@ -121,7 +121,7 @@ fn tar_openssl(setup: &Setup, place: &Path) -> Result<Sample, Failure> {
         setup,
         place,
         "openssl s_server -quiet -naccept 1 -accept 127.0.0.1:$PORT -key $PLACE/key.pem -cert $PLACE/certificate.pem | tar -x -f - -C $TO",
-        "tar -c -f - -C $DIR $NAME | openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:$PORT",
+        "tar -c -f - -C $DIR $NAME | openssl s_client -nocommands -quiet -no_ign_eof -connect 127.0.0.1:$PORT",
     )
 }
 

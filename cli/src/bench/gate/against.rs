@@ -4,10 +4,7 @@
 //! time is that of whole processes, as `wait4` tells it. A machine that gets slower meanwhile slows both. The ratio of each pair, and the bootstrap
 //! over all of them, give bounds; the gate fails when even the lower one is beyond the limit. See `statistics.rs`.
 
-use super::{
-    limits::Limits,
-    verdict::Check,
-};
+use super::{Metric, instructions::instructions, limits::Limits, verdict::Check};
 use crate::{
     bench::{
         args::GateArgs,
@@ -61,7 +58,22 @@ pub(super) fn against(console: &Console, args: &GateArgs, limits: &Limits, old: 
         console.check()?;
         pairs.push(one_pair(&bed, &old, &new, &data, pair)?);
     }
-    judge(console, limits, &pairs)
+    let mut checks = judge(console, limits, &pairs)?;
+    if args.instructions {
+        console.step("instructions of both, under valgrind")?;
+        checks.push(instructions_of_both(&bed, &old, &new, args.size.bytes, limits)?);
+    }
+    Ok(checks)
+}
+
+/// Exact where times are not, but of a plainer processor: see `instructions.rs`.
+fn instructions_of_both(bed: &Bed, old: &Mirror, new: &Mirror, bytes: u64, limits: &Limits) -> Result<Check, Failure> {
+    let count = |mirror| {
+        let metrics = instructions(bed, mirror, bytes).map_err(|skipped| Failure::usage(skipped.reason).hint("leave --instructions out"))?;
+        Ok::<f64, Failure>(metrics.first().map_or(0.0, |metric| metric.value))
+    };
+    let value = count(new)? / count(old)?.max(1e-9);
+    Ok(Check::at_most(&Metric::count("against.add.instructions", value, "times"), "against", limits.against.instructions))
 }
 
 /// Old first in even pairs, new first in odd ones.

@@ -46,6 +46,8 @@ pub(super) struct Growth {
 pub(super) struct Slowdown {
     pub(super) cpu: f64,
     pub(super) wall: f64,
+    /// Exact, so that less is enough to fail.
+    pub(super) instructions: f64,
 }
 
 impl Limits {

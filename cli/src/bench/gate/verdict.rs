@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn limits() -> Limits {
-        toml::from_str("[most]\ncalls = 10\n[least]\nratio = 0.5\n[baseline]\ndefault = 1.1\nwall = 1.3\n[against]\ncpu = 1.05\nwall = 1.15").unwrap()
+        toml::from_str("[most]\ncalls = 10\n[least]\nratio = 0.5\n[baseline]\ndefault = 1.1\nwall = 1.3\n[against]\ncpu = 1.05\nwall = 1.15\ninstructions = 1.03").unwrap()
     }
 
     fn baseline(name: &str, value: f64) -> Baseline {
