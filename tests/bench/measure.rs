@@ -45,7 +45,8 @@ fn link_takes_the_word_that_serve_prints_and_no_other() {
     let mut line = String::new();
     BufReader::new(serving.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let target = serde_json::from_str::<Value>(&line).unwrap()["target"].as_str().unwrap().to_owned();
-    let wrong = if target.ends_with('0') { target[..target.len() - 1].to_owned() + "1" } else { target[..target.len() - 1].to_owned() + "0" };
+    let wrong =
+        if target.ends_with('0') { target[..target.len() - 1].to_owned() + "1" } else { target[..target.len() - 1].to_owned() + "0" };
     let args = ["--size", "1MiB", "--rounds", "1", "--raw-time", "10ms", "--transport", "tcp"];
     let refused = bench(&sandbox, &[&["link", &wrong], &args[..]].concat());
     let worked = bench(&sandbox, &[&["link", &target], &args[..]].concat());
@@ -90,8 +91,20 @@ fn compare_names_what_it_cannot_run_and_measures_what_it_can() {
     let ran = bench(&Sandbox::new(), &["compare", "--size", "1MiB", "--rounds", "1", "--mirror", mirror]).ok();
     let (rows, summary) = (rows(&ran), ran.last("summary"));
     rows.iter().for_each(is_plausible);
-    let named = |name: &str| rows.iter().any(|row| row["name"] == name) || summary["skipped"].as_array().unwrap().iter().any(|s| *s == name);
-    for name in ["mirror-tcp", "mirror-quic", "tar-openssl", "rclone-https", "restic", "rclone-http", "rsync-daemon", "iperf3", "syncthing", "sendme"] {
+    let named =
+        |name: &str| rows.iter().any(|row| row["name"] == name) || summary["skipped"].as_array().unwrap().iter().any(|s| *s == name);
+    for name in [
+        "mirror-tcp",
+        "mirror-quic",
+        "tar-openssl",
+        "rclone-https",
+        "restic",
+        "rclone-http",
+        "rsync-daemon",
+        "iperf3",
+        "syncthing",
+        "sendme",
+    ] {
         assert!(named(name), "{name}: {summary}");
     }
     assert!(rows.iter().any(|row| row["name"] == "mirror-tcp" && row["wire"] == "encrypted"), "{summary}");

@@ -24,7 +24,9 @@ fn a_report_holds_every_kind_of_plot_and_points_nowhere_else() {
     let ran = bench(&sandbox, &["report", "records.json", "history.json", "-o", "page.html", "--title", "A <title>"]).ok();
     assert_eq!(ran.last("report")["plots"], 8);
     let page = String::from_utf8(sandbox.read("page.html")).unwrap();
-    for title in ["Throughput", "Throughput over time", "Where the time goes", "Latency of one small object", "History", "Gate", "Not measured"] {
+    for title in
+        ["Throughput", "Throughput over time", "Where the time goes", "Latency of one small object", "History", "Gate", "Not measured"]
+    {
         assert!(page.contains(&format!("<h2>{title}</h2>")), "{title}");
     }
     for outside in ["http:", "https:", "<script", "<link", "src=", "@import", "url("] {

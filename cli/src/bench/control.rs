@@ -106,7 +106,8 @@ impl FromStr for Word {
     type Err = Failure;
 
     fn from_str(text: &str) -> Result<Self, Failure> {
-        let wrong = || Failure::usage("that is no target").hint("paste what mirror-bench serve printed on the other host: HOST:PORT/SECRET");
+        let wrong =
+            || Failure::usage("that is no target").hint("paste what mirror-bench serve printed on the other host: HOST:PORT/SECRET");
         let (address, seed) = text.trim().rsplit_once('/').ok_or_else(wrong)?;
         let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
         let seed: Option<Vec<u8>> = seed.as_bytes().chunks(2).map(byte).collect();
@@ -135,7 +136,9 @@ impl Wire {
     pub(super) async fn hear<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
         let Some(text) = self.receiver.recv().await? else { return Ok(None) };
         let strange = |error: serde_json::Error| {
-            Failure::new(Code::TooNew, "the other end says what is not understood here").cause(error.to_string()).hint("use the same version")
+            Failure::new(Code::TooNew, "the other end says what is not understood here")
+                .cause(error.to_string())
+                .hint("use the same version")
         };
         serde_json::from_slice(&text).map(Some).map_err(strange)
     }

@@ -111,7 +111,9 @@ pub(super) fn send(kind: RawKind, to: SocketAddr, token: &str, time: Duration) -
         RawKind::Tcp => send_stream(to, token.as_bytes(), time),
         RawKind::Udp => send_datagrams(to, token.as_bytes(), time),
     };
-    sent.map_err(|error| Failure::io(format!("cannot send bare bytes to {to}"), &error).hint("open that port, or all of them, for the test"))
+    sent.map_err(|error| {
+        Failure::io(format!("cannot send bare bytes to {to}"), &error).hint("open that port, or all of them, for the test")
+    })
 }
 
 fn send_stream(to: SocketAddr, token: &[u8], time: Duration) -> std::io::Result<Sent> {
@@ -135,7 +137,9 @@ fn send_datagrams(to: SocketAddr, token: &[u8], time: Duration) -> std::io::Resu
         match socket.send(&datagram) {
             Ok(_) => sent.datagrams += 1,
             // The network card's queue is full.
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock) || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
+            Err(error)
+                if matches!(error.kind(), ErrorKind::WouldBlock)
+                    || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {}
             Err(error) => return Err(error),
         }
     }

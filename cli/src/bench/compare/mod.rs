@@ -39,7 +39,9 @@ pub(super) fn compare(console: &Console, args: &CompareArgs) -> Result<Code, Fai
             console.check()?;
             match setup.run(tool) {
                 Ok(sample) => row.samples.push(sample),
-                Err(failure) => skipped.push(Skipped::new(tool.name, failure.causes.iter().fold(failure.message, |all, c| format!("{all}: {c}")))),
+                Err(failure) => {
+                    skipped.push(Skipped::new(tool.name, failure.causes.iter().fold(failure.message, |all, c| format!("{all}: {c}"))))
+                }
             }
         }
     }

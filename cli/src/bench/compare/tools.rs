@@ -31,7 +31,12 @@ pub(super) const TOOLS: [Tool; 8] = [
     Tool { name: "mirror-tcp", wire: Wire::Encrypted, needs: &[], run: |setup, _| mirror(setup, "tcp") },
     Tool { name: "mirror-quic", wire: Wire::Encrypted, needs: &[], run: |setup, _| mirror(setup, "quic") },
     Tool { name: "tar-openssl", wire: Wire::Encrypted, needs: &["openssl", "tar"], run: tar_openssl },
-    Tool { name: "rclone-https", wire: Wire::Encrypted, needs: &["rclone", "openssl"], run: |setup, place| rclone(setup, place, Wire::Encrypted) },
+    Tool {
+        name: "rclone-https",
+        wire: Wire::Encrypted,
+        needs: &["rclone", "openssl"],
+        run: |setup, place| rclone(setup, place, Wire::Encrypted),
+    },
     Tool { name: "restic", wire: Wire::Encrypted, needs: &["restic", "rclone"], run: restic },
     Tool { name: "rclone-http", wire: Wire::Plain, needs: &["rclone"], run: |setup, place| rclone(setup, place, Wire::Plain) },
     Tool { name: "rsync-daemon", wire: Wire::Plain, needs: &["rsync"], run: rsync },
@@ -82,7 +87,19 @@ fn mirror(setup: &Setup, transport: &str) -> Result<Sample, Failure> {
 fn certificate(setup: &Setup, place: &Path) -> Result<(PathBuf, PathBuf), Failure> {
     let (key, certificate) = (place.join("key.pem"), place.join("certificate.pem"));
     let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1", "-subj", "/CN=127.0.0.1"]);
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=127.0.0.1",
+    ]);
     run(&setup.bed, command.arg("-keyout").arg(&key).arg("-out").arg(&certificate))?;
     Ok((key, certificate))
 }

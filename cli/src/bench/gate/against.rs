@@ -69,7 +69,8 @@ pub(super) fn against(console: &Console, args: &GateArgs, limits: &Limits, old: 
 /// Exact where times are not, but of a plainer processor: see `instructions.rs`.
 fn instructions_of_both(bed: &Bed, old: &Mirror, new: &Mirror, bytes: u64, limits: &Limits) -> Result<Check, Failure> {
     let count = |mirror| {
-        let metrics = instructions(bed, mirror, bytes).map_err(|skipped| Failure::usage(skipped.reason).hint("leave --instructions out"))?;
+        let metrics =
+            instructions(bed, mirror, bytes).map_err(|skipped| Failure::usage(skipped.reason).hint("leave --instructions out"))?;
         Ok::<f64, Failure>(metrics.first().map_or(0.0, |metric| metric.value))
     };
     let value = count(new)? / count(old)?.max(1e-9);
@@ -95,9 +96,21 @@ fn judge(console: &Console, limits: &Limits, pairs: &[(Costs, Costs)]) -> Result
         let median = |of: fn(&(f64, f64)) -> f64| crate::bench::statistics::median(&each.iter().map(of).collect::<Vec<_>>());
         let record = Pairs { name, pairs: each.len(), old_median_s: median(|pair| pair.0), new_median_s: median(|pair| pair.1), ratio };
         console.record(&record)?;
-        console.text(|| format!("{name:10} {:.3} s -> {:.3} s: x {:.3} ({:.3} to {:.3})", record.old_median_s, record.new_median_s, ratio.median, ratio.low, ratio.high))?;
+        console.text(|| {
+            format!(
+                "{name:10} {:.3} s -> {:.3} s: x {:.3} ({:.3} to {:.3})",
+                record.old_median_s, record.new_median_s, ratio.median, ratio.low, ratio.high
+            )
+        })?;
         let limit = if name.ends_with("cpu") { limits.against.cpu } else { limits.against.wall };
-        checks.push(Check { name: format!("against.{name}"), value: ratio.low, unit: "times, at least", rule: "against", limit, ok: ratio.low <= limit });
+        checks.push(Check {
+            name: format!("against.{name}"),
+            value: ratio.low,
+            unit: "times, at least",
+            rule: "against",
+            limit,
+            ok: ratio.low <= limit,
+        });
     }
     Ok(checks)
 }

@@ -116,5 +116,9 @@ fn rounded(value: f64) -> f64 {
 
 fn revision() -> String {
     let asked = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    asked.ok().filter(|asked| asked.status.success()).map(|asked| String::from_utf8_lossy(&asked.stdout).trim().to_owned()).unwrap_or_default()
+    asked
+        .ok()
+        .filter(|asked| asked.status.success())
+        .map(|asked| String::from_utf8_lossy(&asked.stdout).trim().to_owned())
+        .unwrap_or_default()
 }

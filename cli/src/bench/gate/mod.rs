@@ -87,7 +87,8 @@ pub(super) fn gate(console: &Console, args: &GateArgs) -> Result<Code, Failure> 
 fn compared(args: &GateArgs, limits: &Limits, measured: &mut Measured) -> Result<Vec<Check>, Failure> {
     let Some(name) = args.machine.as_ref().or(args.baseline.as_ref()) else { return Ok(Vec::new()) };
     let Some(baseline) = Baseline::read(&baseline_file(args, name)?)? else {
-        let reason = format!("no baseline for {name} yet: record one with mirror-bench gate --record {name}; only limits for any machine hold");
+        let reason =
+            format!("no baseline for {name} yet: record one with mirror-bench gate --record {name}; only limits for any machine hold");
         measured.skipped.push(Skipped::new(format!("baseline {name}"), reason));
         return Ok(Vec::new());
     };

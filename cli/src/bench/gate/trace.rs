@@ -24,14 +24,23 @@ use std::{
 
 /// Calls that copy, with the result as the number of bytes.
 const COPYING: [&str; 15] = [
-    "read", "readv", "pread64", "preadv", "preadv2", "recvfrom", "recvmsg", "recv", "write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto",
-    "sendmsg",
+    "read", "readv", "pread64", "preadv", "preadv2", "recvfrom", "recvmsg", "recv", "write", "writev", "pwrite64", "pwritev", "pwritev2",
+    "sendto", "sendmsg",
 ];
 /// Calls that copy several messages, each with its `msg_len`.
 const COPYING_MANY: [&str; 2] = ["recvmmsg", "sendmmsg"];
 /// Calls that wait.
 const WAITING: [&str; 10] = [
-    "futex", "epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "sched_yield", "clock_nanosleep", "nanosleep", "restart_syscall",
+    "futex",
+    "epoll_wait",
+    "epoll_pwait",
+    "epoll_pwait2",
+    "poll",
+    "ppoll",
+    "sched_yield",
+    "clock_nanosleep",
+    "nanosleep",
+    "restart_syscall",
 ];
 
 /// What a trace holds.
@@ -46,7 +55,8 @@ pub(super) fn trace(bed: &Bed, mirror: &Mirror, data: &Path) -> Result<Vec<Metri
     if !is_installed("strace") {
         return Err(skipped("strace is not installed".into()));
     }
-    measure(bed, mirror, data).map_err(|failure| skipped(failure.causes.iter().fold(failure.message, |all, cause| format!("{all}: {cause}"))))
+    measure(bed, mirror, data)
+        .map_err(|failure| skipped(failure.causes.iter().fold(failure.message, |all, cause| format!("{all}: {cause}"))))
 }
 
 fn measure(bed: &Bed, mirror: &Mirror, data: &Path) -> Result<Vec<Metric>, Failure> {
@@ -93,10 +103,10 @@ fn end_traced(mut tracer: Running) -> Result<(), Failure> {
 fn calls(file: &Path) -> Result<Calls, Failure> {
     let text = fs::read(file).map_err(|error| Failure::reading(file, &error))?;
     let lines = String::from_utf8_lossy(&text);
-    Ok(lines.lines().filter_map(call).fold(Calls::default(), |sum, (counted, bytes)| Calls {
-        count: sum.count + counted,
-        copied_bytes: sum.copied_bytes + bytes,
-    }))
+    Ok(lines
+        .lines()
+        .filter_map(call)
+        .fold(Calls::default(), |sum, (counted, bytes)| Calls { count: sum.count + counted, copied_bytes: sum.copied_bytes + bytes }))
 }
 
 /// One line, as in `123 read(3, ""..., 4096) = 4096`: whether it counts as a call, and what it copied. A call that another thread's

@@ -51,7 +51,9 @@ pub(super) fn against_baseline(metrics: &[Metric], baseline: &Baseline, limits: 
         let before = *baseline.metrics.get(&metric.name)?;
         match metric.holds {
             Holds::Anywhere => Some(Check::at_most(metric, "baseline", before * growth(&metric.name, limits.baseline.default))),
-            Holds::OnOneMachine if same_machine => Some(Check::at_most(metric, "baseline", before * growth(&metric.name, limits.baseline.wall))),
+            Holds::OnOneMachine if same_machine => {
+                Some(Check::at_most(metric, "baseline", before * growth(&metric.name, limits.baseline.wall)))
+            }
             Holds::OnOneMachine | Holds::AnywhereAsFloor => None,
         }
     };

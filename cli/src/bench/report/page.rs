@@ -15,7 +15,7 @@ const STYLE: &str = "
 --k0:#58a6e6;--k1:#f28b46;--k2:#3fc49a;--k3:#e28cc4;--k4:#e3b341;--k5:#9bd0f5;--k6:#9aa5b1;--k7:#b391f0}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,-apple-system,'Segoe UI',Roboto,sans-serif}
-main{max-width:920px;margin:0 auto;padding:2.5rem 1.25rem 4rem}
+main{max-width:1060px;margin:0 auto;padding:2.5rem 1.25rem 4rem}
 h1{font-size:1.9rem;line-height:1.2;margin:0 0 .3rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:0 0 .25rem}
 p{margin:.25rem 0 1rem;color:var(--dim);max-width:65ch}
@@ -27,7 +27,7 @@ svg .tick{fill:var(--dim);font-size:11px}svg .axis{fill:var(--dim);font-size:12p
 .line{fill:none;stroke-width:2.2;stroke-linejoin:round}.d1{stroke-dasharray:7 4}.d2{stroke-dasharray:2 3}
 .c0{fill:var(--k0)}.c1{fill:var(--k1)}.c2{fill:var(--k2)}.c3{fill:var(--k3)}.c4{fill:var(--k4)}.c5{fill:var(--k5)}.c6{fill:var(--k6)}.c7{fill:var(--k7)}
 .s0{stroke:var(--k0)}.s1{stroke:var(--k1)}.s2{stroke:var(--k2)}.s3{stroke:var(--k3)}.s4{stroke:var(--k4)}.s5{stroke:var(--k5)}.s6{stroke:var(--k6)}.s7{stroke:var(--k7)}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.86rem;font-variant-numeric:tabular-nums}
+.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.82rem;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.4rem .6rem;border-top:1px solid var(--edge);white-space:nowrap}
 th{color:var(--dim);font-weight:600;border-top:0}th:first-child,td:first-child{text-align:left}
 .ok{color:var(--ok);font-weight:600}.bad{color:var(--bad);font-weight:600}
@@ -47,7 +47,8 @@ pub(super) fn page(title: &str, found: &Found) -> String {
         skipped(found),
     ];
     let body: String = sections.into_iter().flatten().collect();
-    let body = if body.is_empty() { "<section><h2>Nothing was measured</h2><p>The files hold no results.</p></section>".into() } else { body };
+    let body =
+        if body.is_empty() { "<section><h2>Nothing was measured</h2><p>The files hold no results.</p></section>".into() } else { body };
     let title = escape(title);
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\

@@ -54,25 +54,53 @@ pub(super) fn bars(words: Words<'_>, bars: &[Bar]) -> String {
         let at = scale.at(tick);
         let end = height - BOTTOM;
         write(&mut svg, format_args!("<line class=\"grid\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{end:.1}\"/>"));
-        write(&mut svg, format_args!("<text class=\"tick\" text-anchor=\"middle\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", end + 16.0, number(tick)));
+        write(
+            &mut svg,
+            format_args!("<text class=\"tick\" text-anchor=\"middle\" x=\"{at:.1}\" y=\"{:.1}\">{}</text>", end + 16.0, number(tick)),
+        );
     }
     for (at, bar) in bars.iter().enumerate() {
         one_bar(&mut svg, bar, TOP + at as f64 * BAR_HEIGHT, &scale);
     }
     let middle = f64::midpoint(from, to);
-    write(&mut svg, format_args!("<text class=\"axis\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{:.1}\">{}</text></svg>", height - 8.0, escape(words.x)));
+    write(
+        &mut svg,
+        format_args!(
+            "<text class=\"axis\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{:.1}\">{}</text></svg>",
+            height - 8.0,
+            escape(words.x)
+        ),
+    );
     svg
 }
 
 fn one_bar(svg: &mut String, bar: &Bar, top: f64, scale: &Scale) {
     let (middle, end) = (top + BAR_HEIGHT / 2.0, scale.at(bar.value));
     let (name, text) = (escape(&bar.name), escape(&bar.text));
-    write(svg, format_args!("<text class=\"name\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>", NAME_WIDTH - 10.0, middle + 4.0));
+    write(
+        svg,
+        format_args!("<text class=\"name\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>", NAME_WIDTH - 10.0, middle + 4.0),
+    );
     let width = (end - NAME_WIDTH).max(1.0);
-    write(svg, format_args!("<rect class=\"c{}\" x=\"{NAME_WIDTH}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"3\"><title>{name}: {text}</title></rect>", bar.group % COLORS, top + 6.0, BAR_HEIGHT - 12.0));
+    write(
+        svg,
+        format_args!(
+            "<rect class=\"c{}\" x=\"{NAME_WIDTH}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" rx=\"3\"><title>{name}: {text}</title></rect>",
+            bar.group % COLORS,
+            top + 6.0,
+            BAR_HEIGHT - 12.0
+        ),
+    );
     if bar.most > bar.least {
         let (least, most) = (scale.at(bar.least), scale.at(bar.most));
-        write(svg, format_args!("<path class=\"whisker\" d=\"M{least:.1} {middle:.1}H{most:.1}M{least:.1} {:.1}v8M{most:.1} {:.1}v8\"/>", middle - 4.0, middle - 4.0));
+        write(
+            svg,
+            format_args!(
+                "<path class=\"whisker\" d=\"M{least:.1} {middle:.1}H{most:.1}M{least:.1} {:.1}v8M{most:.1} {:.1}v8\"/>",
+                middle - 4.0,
+                middle - 4.0
+            ),
+        );
     }
     let after = scale.at(bar.most.max(bar.value)) + 8.0;
     write(svg, format_args!("<text class=\"value\" x=\"{after:.1}\" y=\"{:.1}\">{text}</text>", middle + 4.0));
@@ -90,12 +118,18 @@ pub(super) fn lines(words: Words<'_>, lines: &[Line]) -> String {
     for (at, line) in lines.iter().enumerate() {
         let points: Vec<String> = line.points.iter().map(|(x, y)| format!("{:.1},{:.1}", across.at(*x), up.at(*y))).collect();
         let (color, name) = (at % COLORS, escape(&line.name));
-        write(&mut svg, format_args!("<polyline class=\"line s{color} d{}\" points=\"{}\"><title>{name}</title></polyline>", at % 3, points.join(" ")));
+        write(
+            &mut svg,
+            format_args!("<polyline class=\"line s{color} d{}\" points=\"{}\"><title>{name}</title></polyline>", at % 3, points.join(" ")),
+        );
         if let [(x, y)] = line.points[..] {
             write(&mut svg, format_args!("<circle class=\"c{color}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"4\"/>", across.at(x), up.at(y)));
         }
         let (x, y) = (LEFT + (at % 3) as f64 * 230.0, LINE_HEIGHT + 10.0 + (at / 3) as f64 * 20.0);
-        write(&mut svg, format_args!("<line class=\"line s{color} d{}\" x1=\"{x:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", at % 3, x + 26.0));
+        write(
+            &mut svg,
+            format_args!("<line class=\"line s{color} d{}\" x1=\"{x:.1}\" x2=\"{:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>", at % 3, x + 26.0),
+        );
         write(&mut svg, format_args!("<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\">{name}</text>", x + 32.0, y + 4.0));
     }
     svg + "</svg>"
@@ -106,14 +140,34 @@ fn axes(svg: &mut String, words: Words<'_>, across: &Scale, up: &Scale) {
     for tick in up.ticks() {
         let y = up.at(tick);
         write(svg, format_args!("<line class=\"grid\" x1=\"{LEFT}\" x2=\"{end}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>"));
-        write(svg, format_args!("<text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", LEFT - 8.0, y + 4.0, number(tick)));
+        write(
+            svg,
+            format_args!("<text class=\"tick\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", LEFT - 8.0, y + 4.0, number(tick)),
+        );
     }
     for tick in across.ticks() {
-        write(svg, format_args!("<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", across.at(tick), bottom + 16.0, number(tick)));
+        write(
+            svg,
+            format_args!(
+                "<text class=\"tick\" text-anchor=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                across.at(tick),
+                bottom + 16.0,
+                number(tick)
+            ),
+        );
     }
     let (x, y) = (f64::midpoint(LEFT, end), f64::midpoint(TOP, bottom));
-    write(svg, format_args!("<text class=\"axis\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>", bottom + 34.0, escape(words.x)));
-    write(svg, format_args!("<text class=\"axis\" text-anchor=\"middle\" transform=\"translate(14 {y:.1}) rotate(-90)\">{}</text>", escape(words.y)));
+    write(
+        svg,
+        format_args!("<text class=\"axis\" text-anchor=\"middle\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>", bottom + 34.0, escape(words.x)),
+    );
+    write(
+        svg,
+        format_args!(
+            "<text class=\"axis\" text-anchor=\"middle\" transform=\"translate(14 {y:.1}) rotate(-90)\">{}</text>",
+            escape(words.y)
+        ),
+    );
 }
 
 /// Rows of shares that add up to one, with a legend below.
@@ -125,11 +179,26 @@ pub(super) fn shares(words: Words<'_>, rows: &[(String, Vec<(String, f64)>)]) ->
     let (width, mut svg) = (WIDTH - NAME_WIDTH - RIGHT, open(words.title, bottom + 30.0 + names.len().div_ceil(4) as f64 * 20.0));
     for (at, (row, shares)) in rows.iter().enumerate() {
         let (y, mut x) = (TOP + at as f64 * BAR_HEIGHT, NAME_WIDTH);
-        write(&mut svg, format_args!("<text class=\"name\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>", NAME_WIDTH - 10.0, y + 21.0, escape(row)));
+        write(
+            &mut svg,
+            format_args!(
+                "<text class=\"name\" text-anchor=\"end\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
+                NAME_WIDTH - 10.0,
+                y + 21.0,
+                escape(row)
+            ),
+        );
         for (name, share) in shares {
             let color = names.iter().position(|known| *known == name).unwrap_or_default() % COLORS;
             let label = format!("{}: {:.0} %", escape(name), share * 100.0);
-            write(&mut svg, format_args!("<rect class=\"c{color}\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"22\"><title>{label}</title></rect>", y + 6.0, share * width));
+            write(
+                &mut svg,
+                format_args!(
+                    "<rect class=\"c{color}\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"22\"><title>{label}</title></rect>",
+                    y + 6.0,
+                    share * width
+                ),
+            );
             x += share * width;
         }
     }

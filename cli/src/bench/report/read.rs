@@ -1,10 +1,6 @@
 //! What a report is made from: records of this program and of `mirror`, and history files.
 
-use crate::{
-    bench::gate::Baseline,
-    failure::Failure,
-    render::path_text,
-};
+use crate::{bench::gate::Baseline, failure::Failure, render::path_text};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
