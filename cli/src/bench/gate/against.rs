@@ -49,7 +49,8 @@ pub(super) fn against(console: &Console, args: &GateArgs, limits: &Limits, old: 
     let bed = Bed::new()?;
     let data = bed.file(args.size.bytes, 1)?;
     // Memory and pages that are touched for the first time are nobody's fault.
-    (costs(&bed, &old, &data)?, costs(&bed, &new, &data)?);
+    costs(&bed, &old, &data)?;
+    costs(&bed, &new, &data)?;
     let mut pairs = Vec::new();
     for pair in 0..args.pairs {
         if pair % 5 == 0 {
