@@ -51,7 +51,9 @@ impl Source {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let vault = Arc::new(filled(dir.path(), files, bytes));
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let server = runtime.block_on(Server::bind(Arc::clone(&vault), &[loopback], "source", &Options::default())).expect("a free port on loopback");
+        let server = runtime
+            .block_on(Server::bind(Arc::clone(&vault), &[loopback], "source", &Options::default()))
+            .expect("a free port on loopback");
         let address = server.local_addrs().0[0];
         let serving = runtime.spawn(server.run(Options::default(), Arc::new(Unobserved), Arc::new(|_| {})));
         Self { vault, address, serving, _dir: dir }

@@ -11,8 +11,8 @@ use mirror_engine::{
     frame::{self, FrameBuf, Kind},
     id::{EventId, ListId, ReplicaId, Root},
     session::{
-        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Outcome, Session, SessionEvent, Side, Stay,
-        Wants, Windows,
+        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Outcome, Session, SessionEvent, Side,
+        Stay, Wants, Windows,
     },
 };
 use std::{collections::HashMap, time::Instant};

@@ -5,7 +5,7 @@ use mirror_engine::{
     home::{Home, Role},
     replicate::{self, Observer, Options, Progress, ReplicateError, Server, Summary, Target, Unobserved},
     transport::{Choice, TransportKind},
-    vault::{InitOptions, Unwatched, Vault},
+    vault::{InitOptions, Unlock, Unwatched, Vault},
 };
 use std::{
     io::Cursor,
@@ -37,7 +37,7 @@ fn put(vault: &Vault, key: &str, value: &[u8]) {
 
 /// A server that lets one more device in.
 async fn serve(vault: &Arc<Vault>) -> (String, JoinHandle<()>) {
-    let server = Server::bind(vault.clone(), &[SocketAddr::from(([127, 0, 0, 1], 0))], "server").await.unwrap();
+    let server = Server::bind(vault.clone(), &[SocketAddr::from(([127, 0, 0, 1], 0))], "server", &Options::default()).await.unwrap();
     let addresses = server.local_addrs().0.iter().map(ToString::to_string).collect();
     let ticket = replicate::invite(vault, Role::Member, addresses, Duration::from_secs(60)).unwrap().to_string();
     (ticket, tokio::spawn(server.run(Options::default(), Arc::new(Unobserved), Arc::new(drop))))
@@ -147,7 +147,7 @@ async fn what_another_process_writes_is_noticed() {
     // Stores that share nothing but the files, as two processes do.
     for (name, there) in [("first", &b), ("b", &a)] {
         let home = Home::open(&dir.path().join(format!("home-{name}"))).unwrap();
-        let (beside, _) = Vault::open(&dir.path().join(name), &home, None).unwrap();
+        let (beside, _) = Vault::open(&dir.path().join(name), &home, Unlock::Device).unwrap();
         put(&beside, &format!("beside {name}"), b"written by another process");
         holds(there, &beside.store().frontier()).await;
     }

@@ -1,9 +1,10 @@
 //! Files as the store needs them: maps that survive truncation, and writes that are durable or are reported.
 //!
-//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus` and `uring`, one operation a block.
+//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus`, `uring`, [`counting`] and [`usage`], one operation a block.
 
 pub mod append;
 pub mod backend;
+pub mod counting;
 pub mod durable;
 pub mod map;
 pub mod piece;
@@ -16,3 +17,4 @@ mod uring;
 #[cfg(not(target_os = "linux"))]
 #[path = "uring_absent.rs"]
 mod uring;
+pub mod usage;

@@ -31,9 +31,7 @@ impl Piece {
     /// The system's: `WouldBlock` when the socket takes nothing, `UnexpectedEof` when the file has become shorter.
     pub fn send_to(&self, socket: impl rustix::fd::AsFd, sent: usize) -> io::Result<usize> {
         match &self.origin {
-            Some((file, offset)) if cfg!(target_os = "linux") => {
-                send_file(socket, file, offset + sent as u64, self.bytes.len() - sent)
-            }
+            Some((file, offset)) if cfg!(target_os = "linux") => send_file(socket, file, offset + sent as u64, self.bytes.len() - sent),
             Some(_) | None => Ok(rustix::io::write(socket, &self.bytes[sent..])?),
         }
     }
