@@ -10,6 +10,8 @@ mod files;
 mod history;
 #[path = "cli/interruption.rs"]
 mod interruption;
+#[path = "cli/merge.rs"]
+mod merge;
 #[path = "cli/pairing.rs"]
 mod pairing;
 #[path = "cli/peers.rs"]

@@ -16,6 +16,8 @@ pub(crate) enum Code {
     Usage = 2,
     /// Some objects are not done.
     Partial = 3,
+    /// Conflicts remain, and the user asked to be told so.
+    Conflicts = 4,
     /// The same command may work later.
     Temporary = 5,
     /// Not paired, or not allowed.
@@ -193,6 +195,9 @@ impl From<VaultError> for Failure {
             E::Keyless => Self::of(Code::Refused, &error)
                 .hint("run this on a replica with the key; here: status, verify, recover, serve, push, pull, sync"),
             E::NoSuchKey(_) => Self::of(Code::Failed, &error).hint("mirror ls --deleted lists the keys there are and were"),
+            E::NoSuchVersion { .. } => {
+                Self::of(Code::Failed, &error).hint("mirror merge --explain KEY lists the versions and their events")
+            }
             E::WouldClobber(_) => Self::of(Code::Failed, &error)
                 .hint("nothing was written; replace what is there with --overwrite, or name another directory"),
             E::TooNew { .. } => Self::of(Code::TooNew, &error).hint("nothing was changed; update mirror on this device"),

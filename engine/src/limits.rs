@@ -39,6 +39,8 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 pub const KEY_BYTES_MAX: usize = 4_096;
 /// Longest reason of a deletion, in bytes.
 pub const REASON_BYTES_MAX: usize = 1_024;
+/// Versions of a key that an explanation tells of, the newest ones: who had seen what is compared for each pair of them.
+pub const EXPLAINED_VERSIONS_MAX: usize = 1_024;
 /// Chunk references that an operation holds itself; a longer value holds references to nodes.
 pub const DIRECT_REFERENCES_MAX: usize = 256;
 /// Chunk references in one node chunk: a full node still fits a chunk.

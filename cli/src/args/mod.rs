@@ -6,6 +6,7 @@
 
 mod demo;
 mod global;
+mod merge;
 mod nearest;
 mod quantity;
 mod replica;
@@ -13,6 +14,7 @@ mod vault;
 
 pub(crate) use demo::DemoArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
+pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
 pub(crate) use quantity::{BandwidthLimit, Size, Span};
 pub(crate) use replica::{
@@ -36,9 +38,10 @@ Examples:
 
 Exit codes:
    0 ok                3 partly done      9 rollback or fork    13 damage found
-   1 failed            5 retry later     10 no vault            14 no space
-   2 usage             6 refused         11 locked              15 safety fuse
- 130 interrupted       8 too new         12 wrong passphrase    16 peer unreachable";
+   1 failed            4 conflicts       10 no vault            14 no space
+   2 usage             5 retry later     11 locked              15 safety fuse
+ 130 interrupted       6 refused         12 wrong passphrase    16 peer unreachable
+                       8 too new";
 
 /// Keeps replicas of an encrypted vault the same, peer to peer
 ///
@@ -76,6 +79,10 @@ pub(crate) enum Command {
     Rm(RemoveArgs),
     /// Bring deleted keys back
     Undelete(UndeleteArgs),
+    /// List the keys that replicas changed without knowing of each other
+    Conflicts(ConflictsArgs),
+    /// Explain a key's versions, or decide conflicts
+    Merge(MergeArgs),
     /// Write values back to files
     Restore(RestoreArgs),
     /// Check that everything is there and intact

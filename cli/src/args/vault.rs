@@ -74,6 +74,9 @@ pub(crate) struct GetArgs {
     /// Write to this file, which appears whole or not at all (default: stdout)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+    /// The version that this event wrote, whatever stands now; the beginning of its id is enough
+    #[arg(long, value_name = "EVENT")]
+    pub(crate) event: Option<String>,
 }
 
 /// `ls`

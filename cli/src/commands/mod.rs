@@ -5,6 +5,7 @@ mod generate;
 mod health;
 mod history;
 mod init;
+mod merge;
 mod pairing;
 mod peer;
 mod replicate;
@@ -35,6 +36,8 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Log(args) => history::log(session, &args),
         Command::Rm(args) => history::remove(session, &args),
         Command::Undelete(args) => history::undelete(session, &args),
+        Command::Conflicts(args) => merge::conflicts(session, &args),
+        Command::Merge(args) => merge::merge(session, args),
         Command::Restore(args) => restore::restore(session, &args),
         Command::Verify(args) => health::verify(session, &args),
         Command::Recover(args) => health::recover(session, &args),

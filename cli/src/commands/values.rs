@@ -58,7 +58,10 @@ pub(super) fn get(session: &Session, args: &GetArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
     let fetch = |sink: &mut dyn Write| {
         let mut sink = Sink { sink, interrupt: &session.interrupt, error: None };
-        let result = vault.get(&key, &mut sink);
+        let result = match &args.event {
+            None => vault.get(&key, &mut sink),
+            Some(event) => vault.get_version(&key, event, &mut sink),
+        };
         (result, sink.error)
     };
     match to_file {

@@ -5,6 +5,7 @@
 
 mod demo;
 mod entry;
+mod merge;
 mod output;
 mod report;
 mod style;
@@ -16,6 +17,7 @@ mod units;
 
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
+pub(crate) use merge::*;
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;
 pub(crate) use style::Style;

@@ -21,10 +21,10 @@ mod rule;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use rule::{Rule, apply, rule};
+pub use rule::{Agreement, Rule, agreement, apply};
 
 use crate::{
-    event::{Dot, Event, Frontier, Key, Operation, Value},
+    event::{Content, Dot, Event, Frontier, Key, Operation, Value},
     id::{EventId, ReplicaId},
 };
 use std::{
@@ -109,6 +109,23 @@ pub enum Action {
     Delete(Option<String>),
 }
 
+impl Action {
+    /// Whether both say the same of the key, whenever and whyever it was said: the same kind of thing with the same bytes, or that it
+    /// is gone. Bytes are compared by the identities of their plaintexts: the same bytes may lie in different chunks.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Put(one), Self::Put(other)) => one.kind == other.kind && same_bytes(&one.content, &other.content),
+            (Self::Delete(_), Self::Delete(_)) => true,
+            (Self::Put(_), Self::Delete(_)) | (Self::Delete(_), Self::Put(_)) => false,
+        }
+    }
+}
+
+fn same_bytes(one: &Content, other: &Content) -> bool {
+    let plaintexts = |content: &Content| content.references.iter().map(|piece| piece.plaintext).collect::<Vec<_>>();
+    one.bytes == other.bytes && one.depth == other.depth && plaintexts(one) == plaintexts(other)
+}
+
 /// One version of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
@@ -143,8 +160,20 @@ impl AsRef<Place> for Version {
 pub struct Resolved {
     /// The version that counts.
     pub winner: Version,
-    /// The other maximal versions, highest first. Not empty means: in conflict.
+    /// The other maximal versions, highest first.
     pub losers: Vec<Version>,
+}
+
+impl Resolved {
+    /// Whether all maximal versions say the same. If not, the key is in conflict.
+    pub fn agreement(&self) -> Agreement {
+        agreement(std::iter::once(&self.winner).chain(&self.losers).map(|version| &version.action))
+    }
+
+    /// Which rule made the winner win, given how many versions it and the others have superseded.
+    pub fn rule(&self, superseded: usize) -> Rule {
+        Rule::of(self, superseded)
+    }
 }
 
 /// What stands for every key that `events` speak of. Events given twice count once.

@@ -1,6 +1,6 @@
 //! One step of the merge, and which rule decided.
 
-use super::Place;
+use super::{Action, Place, Resolved};
 use crate::event::Frontier;
 use std::fmt;
 
@@ -16,6 +16,22 @@ pub fn apply<V: AsRef<Place>>(maximal: &mut Vec<V>, new: V, past: &Frontier) -> 
     superseded
 }
 
+/// Whether the maximal versions of a key say the same of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// All of them say the same, or there is one.
+    Whole,
+    /// They differ: a conflict.
+    Broken,
+}
+
+/// Whether all of `actions` say the same.
+pub fn agreement<'a>(actions: impl IntoIterator<Item = &'a Action>) -> Agreement {
+    let mut actions = actions.into_iter();
+    let Some(first) = actions.next() else { return Agreement::Whole };
+    if actions.all(|action| action.agrees_with(first)) { Agreement::Whole } else { Agreement::Broken }
+}
+
 /// Why the winner of a key won.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
@@ -23,10 +39,24 @@ pub enum Rule {
     OnlyVersion,
     /// Its author had seen all others.
     Causality,
+    /// Authors did not know of each other's versions, and all of them say the same.
+    Agreement,
     /// Authors did not know of each other's versions; it is from later in logical time.
     HigherLamport,
     /// As above at the same logical time; its author's id is higher.
     HigherAuthor,
+}
+
+impl Rule {
+    pub(super) fn of(resolved: &Resolved, superseded: usize) -> Self {
+        match (resolved.losers.first(), resolved.agreement()) {
+            (None, _) if superseded == 0 => Self::OnlyVersion,
+            (None, _) => Self::Causality,
+            (Some(_), Agreement::Whole) => Self::Agreement,
+            (Some(second), Agreement::Broken) if resolved.winner.place.lamport > second.place.lamport => Self::HigherLamport,
+            (Some(_), Agreement::Broken) => Self::HigherAuthor,
+        }
+    }
 }
 
 impl fmt::Display for Rule {
@@ -34,18 +64,9 @@ impl fmt::Display for Rule {
         f.write_str(match self {
             Self::OnlyVersion => "only version",
             Self::Causality => "newer than all others",
+            Self::Agreement => "all say the same",
             Self::HigherLamport => "conflict: higher lamport",
             Self::HigherAuthor => "conflict: equal lamport, higher author",
         })
     }
-}
-
-/// Which rule made the first of `maximal` (winner first) win, given how many versions it and the others have superseded. None when
-/// there is no version at all.
-pub fn rule<V: AsRef<Place>>(maximal: &[V], superseded: usize) -> Option<Rule> {
-    let (winner, losers) = maximal.split_first()?;
-    let Some(second) = losers.first() else {
-        return Some(if superseded == 0 { Rule::OnlyVersion } else { Rule::Causality });
-    };
-    Some(if winner.as_ref().lamport > second.as_ref().lamport { Rule::HigherLamport } else { Rule::HigherAuthor })
 }

@@ -161,7 +161,7 @@ impl Vault {
     }
 
     /// Signs and stores operations that add no chunks, in as many events as they need.
-    fn append_operations(&self, operations: Vec<Operation>) -> Result<(), VaultError> {
+    pub(super) fn append_operations(&self, operations: Vec<Operation>) -> Result<(), VaultError> {
         // A key, a reason and a value of the greatest length must still fit a body: 8 MiB / 1,024 operations.
         for batch in operations.chunks(EVENT_OPERATIONS_MAX / 16) {
             self.append(batch, Vec::new())?;

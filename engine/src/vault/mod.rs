@@ -6,6 +6,7 @@
 
 mod check;
 mod config;
+mod conflicts;
 mod content;
 mod create;
 mod derived;

@@ -1,10 +1,12 @@
 //! What goes into and comes out of a vault's operations.
 
+pub use super::view::Standing;
 pub use crate::store::Repair;
 use crate::{
-    event::{Key, ValueKind},
+    event::{Key, Value, ValueKind},
     home::{Contact, Peer},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
+    merge::{Place, Rule},
 };
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -142,6 +144,78 @@ pub struct KeysReport {
     pub missing: Vec<Key>,
 }
 
+/// One version of a key, as an explanation tells of it.
+#[derive(Debug, Clone)]
+pub struct VersionInfo {
+    /// Its event, author, sequence number and logical time.
+    pub place: Place,
+    /// Wall time at the author, milliseconds since 1970. Only for display.
+    pub wall_ms: u64,
+    /// The value; none of a deletion.
+    pub value: Option<Value>,
+    /// Reason, of a deletion.
+    pub reason: Option<String>,
+    /// The event that a resolution chose.
+    pub chosen: Option<EventId>,
+    /// Whether it stands.
+    pub standing: Standing,
+    /// The versions that its author had before it: the causal chain, a step back.
+    pub follows: Vec<EventId>,
+}
+
+/// A key whose maximal versions do not agree.
+#[derive(Debug, Clone)]
+pub struct Conflict {
+    /// The key.
+    pub key: Key,
+    /// What stands.
+    pub winner: VersionInfo,
+    /// The others, highest first.
+    pub losers: Vec<VersionInfo>,
+}
+
+/// Why what stands for a key stands.
+#[derive(Debug, Clone)]
+pub struct Explanation {
+    /// The key.
+    pub key: Key,
+    /// What decided.
+    pub rule: Rule,
+    /// The versions, oldest first.
+    pub versions: Vec<VersionInfo>,
+    /// Versions before those, left out.
+    pub older: u64,
+}
+
+/// By what conflicts are decided in bulk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preference {
+    /// The version whose author's clock was latest.
+    Newest,
+    /// That of a replica: a peer's name, `here`, or the beginning of a replica's id.
+    Replica(String),
+}
+
+/// Whether a decision is made or only tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// It is written.
+    Made,
+    /// Nothing is written.
+    Tried,
+}
+
+/// What deciding conflicts did.
+#[derive(Debug, Clone, Default)]
+pub struct Decided {
+    /// Keys decided.
+    pub resolved: u64,
+    /// Keys for which what was chosen stands already, without conflict.
+    pub standing: u64,
+    /// Keys that the rule did not decide.
+    pub undecided: Vec<Key>,
+}
+
 /// What `restore` did.
 #[derive(Debug, Clone, Default)]
 pub struct RestoreReport {
@@ -170,7 +244,7 @@ pub struct Status {
     pub chunks: u64,
     /// Bytes of their frames.
     pub bytes: u64,
-    /// Keys with more than one maximal version.
+    /// Keys whose maximal versions differ.
     pub conflicts: u64,
 }
 
@@ -271,6 +345,14 @@ pub enum VaultError {
     /// No such key.
     #[error("no such key: {0}")]
     NoSuchKey(String),
+    /// No event that begins so has said anything of the key.
+    #[error("no version of {key} is by an event {event}")]
+    NoSuchVersion {
+        /// The key.
+        key: String,
+        /// What was typed of the event's id.
+        event: String,
+    },
     /// Written by a newer version.
     #[error("{what} has format {found}, this program reads up to {known}")]
     TooNew {

@@ -145,7 +145,8 @@ fn operations(said: &[(u8, Said)], number: u64, ids: &[EventId]) -> Vec<Operatio
     let operation = |(index, (name, said)): (usize, &(u8, Said))| {
         let name = (*name as char).to_string();
         match said {
-            Said::Put => put_of(&name, number * 8 + index as u64),
+            // Few different values, so that replicas say the same by chance.
+            Said::Put => put_of(&name, (number * 8 + index as u64) % 5),
             Said::Delete => Operation::Delete(key(&name), None),
             Said::Resolve(choice) => {
                 let chosen = ids.get(choice % (ids.len() + 1)).copied();

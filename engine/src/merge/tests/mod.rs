@@ -125,6 +125,17 @@ fn at_the_same_logical_time_the_higher_author_wins() {
 }
 
 #[test]
+fn versions_that_say_the_same_are_no_conflict_whoever_wrote_them() {
+    let mut world = World::new(3);
+    world.write(0, |_| vec![history::put_of("k", 1)]);
+    world.write(1, |_| vec![history::put_of("k", 1)]);
+    let resolved = only(&world);
+    assert_eq!((resolved.losers.len(), resolved.rule(0)), (1, Rule::Agreement));
+    world.delete(2, "k");
+    assert_eq!(only(&world).rule(0), Rule::HigherAuthor);
+}
+
+#[test]
 fn a_resolution_says_what_it_chose_and_ends_the_conflict() {
     let mut world = World::new(2);
     let mine = world.put(0, "k");

@@ -4,7 +4,7 @@ use super::history::World;
 use crate::{
     event::{Dot, Operation},
     id::EventId,
-    merge::{Action, Version, merge, rule, versions_in},
+    merge::{Action, Version, merge, versions_in},
 };
 use std::{env, fs, path::PathBuf};
 
@@ -74,8 +74,8 @@ impl Story {
     fn row(&self) -> String {
         let merged = merge(self.world.events());
         let Some(resolved) = merged.into_values().next() else { return format!("| {} | | | |\n", self.told.join("; ")) };
+        let rule = resolved.rule(self.versions() - 1 - resolved.losers.len());
         let maximal: Vec<Version> = std::iter::once(resolved.winner).chain(resolved.losers).collect();
-        let rule = rule(&maximal, self.versions() - maximal.len()).map(|rule| rule.to_string()).unwrap_or_default();
         let names: Vec<String> = maximal.iter().map(|version| self.standing(version)).collect();
         format!("| {} | {} | {} | {rule} |\n", self.told.join("; "), says(&maximal[0]), names.join(", "))
     }
@@ -111,6 +111,7 @@ fn stories() -> Vec<Story> {
         Story::new().put(A).put(B),
         Story::new().put(A).put(A).put(B),
         Story::new().put(A).delete(B),
+        Story::new().put(A).sync(A, B).delete(A).delete(B),
         Story::new().put(A).sync(A, B).delete(A).put(B),
         Story::new().put_then_delete(A),
         Story::new().put(A).put(B).put(C),

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     event::{Dot, Frontier, Key, Operation},
     id::{EventId, ReplicaId},
-    merge::{self, OpenedEvent, Place},
+    merge::{self, Action, Agreement, OpenedEvent, Place},
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use std::ops::Range;
@@ -52,6 +52,7 @@ struct Held {
     event: i64,
     standing: Standing,
     action: i64,
+    said: Vec<u8>,
 }
 
 impl AsRef<Place> for Held {
@@ -60,10 +61,31 @@ impl AsRef<Place> for Held {
     }
 }
 
-/// What one key adds to the counts.
-fn tally(maximal: &[Held]) -> (i64, i64) {
+impl Held {
+    fn says(&self) -> Result<Action, ViewError> {
+        Said::action(self.action, &self.said)
+    }
+}
+
+/// Whether `maximal` say the same. Nearly always there is one, and nothing to decode.
+fn agreement(maximal: &[Held]) -> Result<Agreement, ViewError> {
+    if maximal.len() < 2 {
+        return Ok(Agreement::Whole);
+    }
+    let said: Vec<Action> = maximal.iter().map(Held::says).collect::<Result<_, _>>()?;
+    Ok(merge::agreement(&said))
+}
+
+/// What one key adds to the counts of keys and conflicts.
+fn tally(maximal: &[Held], agreement: Agreement) -> (i64, i64) {
     let live = maximal.first().is_some_and(|winner| winner.action == Said::PUT);
-    (i64::from(live), i64::from(maximal.len() > 1))
+    (i64::from(live), i64::from(agreement == Agreement::Broken))
+}
+
+/// What the rows say of their agreement.
+fn agreement_held(maximal: &[Held]) -> Agreement {
+    let broken = maximal.first().is_some_and(|winner| winner.standing == Standing::Winner);
+    if broken { Agreement::Broken } else { Agreement::Whole }
 }
 
 /// The statements of one transaction and what is written at its end.
@@ -167,14 +189,15 @@ impl<'t> Writer<'t> {
     fn version(&mut self, key: &Key, place: Place, event: i64, said: &Said, past: &Frontier) -> Result<(), ViewError> {
         let key = key.as_bytes();
         let mut maximal = self.maximal(key)?;
-        let (keys, conflicts) = tally(&maximal);
-        let new = Held { place, event, standing: Standing::Superseded, action: said.action };
+        let (keys, conflicts) = tally(&maximal, agreement_held(&maximal));
+        let new = Held { place, event, standing: Standing::Superseded, action: said.action, said: said.said.clone() };
         for old in merge::apply(&mut maximal, new, past) {
             self.keep.execute(params![key, old.event, old.place.index, Standing::Superseded as i64])?;
             self.drop.execute(params![key, old.event, old.place.index])?;
         }
+        let agreement = agreement(&maximal)?;
         for (index, version) in maximal.iter().enumerate() {
-            let standing = Standing::among(index, maximal.len());
+            let standing = Standing::among(index, agreement);
             if version.place == place {
                 let chosen = said.chosen.as_ref().map(EventId::as_bytes);
                 self.insert.execute(params![key, event, place.index, standing as i64, said.action, said.said, chosen])?;
@@ -182,7 +205,7 @@ impl<'t> Writer<'t> {
                 self.stand.execute(params![key, version.event, version.place.index, standing as i64])?;
             }
         }
-        let (keys_now, conflicts_now) = tally(&maximal);
+        let (keys_now, conflicts_now) = tally(&maximal, agreement);
         self.keys += keys_now - keys;
         self.conflicts += conflicts_now - conflicts;
         Ok(())
@@ -195,6 +218,7 @@ impl<'t> Writer<'t> {
             maximal.push(Held {
                 place: row::place(row)?,
                 action: row.get(7)?,
+                said: row.get(8)?,
                 standing: Standing::from_column(row.get(10)?)?,
                 event: row.get(11)?,
             });

@@ -21,7 +21,7 @@ pub enum Deleted {
 pub struct Counts {
     /// Keys that have a value.
     pub keys: u64,
-    /// Keys with more than one maximal version, deleted ones too.
+    /// Keys whose maximal versions differ, deleted ones too.
     pub conflicts: u64,
 }
 
@@ -70,26 +70,27 @@ impl View {
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM maximal v CROSS JOIN event e ON e.number = v.event
-             WHERE v.key >= ?1 AND v.key < ?2 AND v.standing < {} {live} ORDER BY v.key LIMIT ?3",
-            Standing::Loser as i64
+             WHERE v.key >= ?1 AND v.key < ?2 AND v.standing BETWEEN {} AND {} {live} ORDER BY v.key LIMIT ?3",
+            Standing::LISTED.start(),
+            Standing::LISTED.end()
         );
         let (from, to) = bounds(prefix, after.map(Key::as_bytes));
         self.rows(&sql, params![from, to, self::limit(limit)])
     }
 
-    /// The keys in conflict, in byte order, after `after`, at most `limit`.
+    /// The keys in conflict that begin with `prefix`, in byte order, after `after`, at most `limit`.
     ///
     /// # Errors
     /// [`ViewError`] when the file cannot be read.
-    pub fn conflicts(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Resolved)>, ViewError> {
+    pub fn conflicts(&self, prefix: &[u8], after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Resolved)>, ViewError> {
         let sql = format!(
             "SELECT {COLUMNS} FROM maximal v INDEXED BY conflict CROSS JOIN event e ON e.number = v.event
-             WHERE v.standing = 2 AND v.key >= ?1 ORDER BY v.key LIMIT ?2"
+             WHERE v.standing = 2 AND v.key >= ?1 AND v.key < ?2 ORDER BY v.key LIMIT ?3"
         );
-        let (from, _) = bounds(&[], after.map(Key::as_bytes));
+        let (from, to) = bounds(prefix, after.map(Key::as_bytes));
         // One read transaction: a batch of another process must not end a conflict between its winner and its losers.
         let _read = self.connection.unchecked_transaction()?;
-        let winners = self.rows(&sql, params![from, self::limit(limit)])?;
+        let winners = self.rows(&sql, params![from, to, self::limit(limit)])?;
         let conflict = |winner: VersionRow| {
             let losers = self.maximal(&winner.key)?.into_iter().skip(1).map(|row| row.version).collect();
             Ok((winner.key, Resolved { winner: winner.version, losers }))

@@ -5,7 +5,7 @@ use crate::{
     codec::{self, CodecError},
     event::{Dot, Key, Operation},
     id::{EventId, ReplicaId},
-    merge::{Action, Place, Version},
+    merge::{Action, Agreement, Place, Version},
 };
 use rusqlite::Row;
 
@@ -14,27 +14,33 @@ use rusqlite::Row;
 pub enum Standing {
     /// A newer version's author had seen it: history.
     Superseded = 0,
-    /// It counts, and no other does.
+    /// It counts, and none that counts says anything else.
     Sole = 1,
     /// It counts, in conflict with losers.
     Winner = 2,
-    /// It is in conflict with the winner.
+    /// It is maximal beside a winner, in conflict.
     Loser = 3,
+    /// It is maximal and says what the sole one says.
+    Agreeing = 4,
 }
 
 impl Standing {
-    /// How the version at `index` of `count` maximal ones stands, winner first.
-    pub(super) fn among(index: usize, count: usize) -> Self {
-        match (index, count) {
-            (0, 1) => Self::Sole,
-            (0, _) => Self::Winner,
-            _ => Self::Loser,
+    /// How the maximal version at `index` stands, winner first.
+    pub(super) fn among(index: usize, agreement: Agreement) -> Self {
+        match (index, agreement) {
+            (0, Agreement::Whole) => Self::Sole,
+            (0, Agreement::Broken) => Self::Winner,
+            (_, Agreement::Whole) => Self::Agreeing,
+            (_, Agreement::Broken) => Self::Loser,
         }
     }
 
+    /// The standings of versions that are listed: the winner of each key.
+    pub(super) const LISTED: std::ops::RangeInclusive<i64> = Self::Sole as i64..=Self::Winner as i64;
+
     /// Reads the column.
     pub(super) fn from_column(number: i64) -> Result<Self, ViewError> {
-        [Self::Superseded, Self::Sole, Self::Winner, Self::Loser]
+        [Self::Superseded, Self::Sole, Self::Winner, Self::Loser, Self::Agreeing]
             .into_iter()
             .find(|standing| *standing as i64 == number)
             .ok_or_else(|| ViewError::Damaged(format!("no version stands as {number}")))
@@ -102,7 +108,7 @@ impl Said {
         }
     }
 
-    fn action(action: i64, said: &[u8]) -> Result<Action, ViewError> {
+    pub(super) fn action(action: i64, said: &[u8]) -> Result<Action, ViewError> {
         let damaged = |error: CodecError| ViewError::Damaged(error.to_string());
         match action {
             Self::PUT => codec::decode("value of the view", said).map(Action::Put).map_err(damaged),

@@ -15,7 +15,7 @@ use std::{
 /// Page cache of one open view, in KiB: what bounds its memory.
 pub const CACHE_KIB: usize = 32 * 1024;
 /// Changes with the tables, and when an event kind or operation becomes known that older programs passed over.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 /// Longer than the largest batch takes to commit.
 const BUSY: Duration = Duration::from_secs(10);
 /// Rows hold a value with its chunk reference, some 200 bytes: pages of 8 KiB keep trees without row ids shallow.

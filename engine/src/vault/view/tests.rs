@@ -3,7 +3,7 @@ use crate::{
     event::{Frontier, Key, Operation},
     id::{ChunkId, PlaintextId},
     merge::{
-        OpenedEvent, Rule, Version, merge, rule,
+        Agreement, OpenedEvent, Resolved, Rule, Version, merge,
         tests::history::{World, causal_order, histories, key, put_of},
     },
 };
@@ -73,8 +73,11 @@ fn assert_is_merge_of(view: &View, events: &[&OpenedEvent]) {
     let rows = paged(view, b"", Deleted::Shown, 3);
     let winners: BTreeMap<Key, Version> = rows.into_iter().map(|row| (row.key, row.version)).collect();
     assert_eq!(winners, expected.iter().map(|(key, resolved)| (key.clone(), resolved.winner.clone())).collect());
-    let conflicts: BTreeMap<Key, _> = view.conflicts(None, usize::MAX).unwrap().into_iter().collect();
-    assert_eq!(conflicts, expected.iter().filter(|(_, it)| !it.losers.is_empty()).map(|(key, it)| (key.clone(), it.clone())).collect());
+    let conflicts: BTreeMap<Key, _> = view.conflicts(b"", None, usize::MAX).unwrap().into_iter().collect();
+    assert_eq!(
+        conflicts,
+        expected.iter().filter(|(_, it)| it.agreement() == Agreement::Broken).map(|(key, it)| (key.clone(), it.clone())).collect()
+    );
     let live = expected.values().filter(|resolved| resolved.winner.value().is_some()).count();
     assert_eq!(view.counts().unwrap(), Counts { keys: live as u64, conflicts: conflicts.len() as u64 });
     for (key, resolved) in &expected {
@@ -256,7 +259,7 @@ fn paging_visits_every_key_once_in_byte_order() {
         assert_eq!(keys_of(&paged(&view, b"a/", Deleted::Shown, limit)), ["a/b", "a/b/c", "a/c"]);
     }
     let (mut conflicts, mut after) = (Vec::new(), None);
-    while let Some((key, _)) = view.conflicts(after.as_ref(), 1).unwrap().pop() {
+    while let Some((key, _)) = view.conflicts(b"", after.as_ref(), 1).unwrap().pop() {
         conflicts.push(key.to_text().into_owned());
         after = Some(key);
     }
@@ -280,14 +283,32 @@ fn versions_and_their_rule_explain_a_conflict_and_its_end() {
     let explain = |world: &World| {
         let rows = view_of(world).versions(&key("k")).unwrap();
         let (maximal, superseded): (Vec<_>, Vec<_>) = rows.into_iter().rev().partition(|row| row.standing != Standing::Superseded);
-        let maximal: Vec<Version> = maximal.into_iter().map(|row| row.version).collect();
-        (rule(&maximal, superseded.len()), maximal[0].clone())
+        let mut maximal = maximal.into_iter().map(|row| row.version);
+        let resolved = Resolved { winner: maximal.next().unwrap(), losers: maximal.collect() };
+        (resolved.rule(superseded.len()), resolved.winner)
     };
-    assert_eq!(explain(&world).0, Some(Rule::HigherAuthor));
+    assert_eq!(explain(&world).0, Rule::HigherAuthor);
     world.sync(1, 0);
     world.resolve(0, "k", lost);
     let (rule, winner) = explain(&world);
-    assert_eq!((rule, winner.chosen), (Some(Rule::Causality), Some(lost)));
+    assert_eq!((rule, winner.chosen), (Rule::Causality, Some(lost)));
+}
+
+#[test]
+fn equal_versions_of_authors_who_did_not_know_of_each_other_are_listed_once_and_are_no_conflict() {
+    let mut world = World::new(3);
+    let same = |_| vec![put_of("k", 1)];
+    world.write(0, same);
+    world.write(1, same);
+    let view = view_of(&world);
+    assert_eq!(view.counts().unwrap(), Counts { keys: 1, conflicts: 0 });
+    assert_eq!(keys_of(&paged(&view, b"", Deleted::Shown, 9)), ["k"]);
+    let standings = |view: &View| -> Vec<Standing> { view.versions(&key("k")).unwrap().iter().map(|row| row.standing).collect() };
+    assert_eq!(standings(&view), [Standing::Agreeing, Standing::Sole]);
+    world.put(2, "k");
+    let view = view_of(&world);
+    assert_eq!(view.counts().unwrap(), Counts { keys: 1, conflicts: 1 });
+    assert_eq!(standings(&view), [Standing::Loser, Standing::Loser, Standing::Winner]);
 }
 
 #[test]
