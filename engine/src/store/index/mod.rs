@@ -79,11 +79,19 @@ pub(super) struct Index {
 }
 
 /// How often chunks were published, by this process or, as far as it has noticed, another.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Publications {
     count: AtomicU64,
     /// SQLite's `data_version` of the writing connection: changes when another process has written.
     others: AtomicI64,
+}
+
+impl Publications {
+    /// None yet. What others wrote before is not news; not to know it costs look-ups only.
+    fn since(writer: &Connection) -> Self {
+        let version = writer.pragma_query_value(None, "data_version", |row| row.get(0)).unwrap_or_default();
+        Self { count: AtomicU64::new(0), others: AtomicI64::new(version) }
+    }
 }
 
 /// Reading connections at rest, and which file they are to.
@@ -150,7 +158,8 @@ impl Index {
         writer.set_prepared_statement_cache_capacity(64);
         let file = path.and_then(FileIdentity::of).unwrap_or_default();
         let readers = Mutex::new(Readers { idle: Vec::new(), file });
-        Self { path: path.map(Path::to_owned), writer: Mutex::new(writer), readers, publications: Publications::default() }
+        let publications = Publications::since(&writer);
+        Self { path: path.map(Path::to_owned), writer: Mutex::new(writer), readers, publications }
     }
 
     fn connect(path: &Path) -> rusqlite::Result<Connection> {

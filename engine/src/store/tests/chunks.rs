@@ -45,6 +45,40 @@ fn a_chunk_is_stored_once() {
 }
 
 #[test]
+fn chunks_that_were_missing_are_stored_once_whoever_publishes_them_meanwhile() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let frames = chunks(0..3);
+    let (mut writer, mut other) = (store.writer(), store.writer());
+    let looked = writer.looks();
+    assert_eq!(writer.append_missing(&verified(&frames[..1]), looked).unwrap(), [Appended::New]);
+    writer.checkpoint().unwrap();
+    assert_eq!(writer.looks(), looked, "its own publication is none of another");
+    other.append(frames[1].verified()).unwrap();
+    other.flush().unwrap();
+    assert_eq!(writer.append_missing(&verified(&frames[1..2]), looked).unwrap(), [Appended::Present], "written by another");
+    other.checkpoint().unwrap();
+    assert_ne!(writer.looks(), looked);
+    assert_eq!(writer.append_missing(&verified(&frames[1..]), looked).unwrap(), [Appended::Present, Appended::New], "published by another");
+}
+
+#[test]
+fn a_publication_of_another_process_is_noticed_with_the_next_checkpoint() {
+    let dir = Dir::new();
+    let (store, elsewhere) = (dir.open(), dir.open());
+    let frames = chunks(0..3);
+    let mut writer = store.writer();
+    let start = writer.looks();
+    writer.append(frames[0].verified()).unwrap();
+    writer.checkpoint().unwrap();
+    assert_eq!(writer.looks(), start);
+    put(&elsewhere, &frames[1..2]);
+    writer.append(frames[2].verified()).unwrap();
+    writer.checkpoint().unwrap();
+    assert_ne!(writer.looks(), start);
+}
+
+#[test]
 fn a_run_longer_than_the_buffer_is_written_as_it_lies() {
     let dir = Dir::new();
     let store = dir.open();
