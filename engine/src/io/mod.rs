@@ -2,6 +2,7 @@
 //!
 //! The only module of the engine with `unsafe` code; it lies in [`map`] and `sigbus`, one operation a block.
 
+pub mod cached;
 pub mod durable;
 pub mod map;
 mod sigbus;
