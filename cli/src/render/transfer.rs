@@ -1,6 +1,6 @@
 //! What a transfer between two replicas did, and what `serve` and `invite` say.
 
-use super::{Extent, Record, bytes_text, count_text, rate_text, span_text};
+use super::{Extent, Record, StageShares, bytes_text, count_text, rate_text, span_text, stage_text};
 use mirror_engine::{
     id::DeviceId,
     replicate::{ReplicateError, Summary},
@@ -33,6 +33,7 @@ pub(crate) struct TransferRecord<'a> {
     wire_bytes_received: u64,
     first_chunk_ms: Option<u64>,
     chunks_unavailable: u64,
+    stages: StageShares,
 }
 
 impl Record for TransferRecord<'_> {
@@ -64,6 +65,7 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         wire_bytes_received: summary.wire_bytes_received,
         first_chunk_ms: summary.first_chunk.map(|after| after.as_millis() as u64),
         chunks_unavailable: summary.chunks_unavailable,
+        stages: StageShares(summary.stages),
     }
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> St
         format!("not identical with {peer}")
     };
     let rate = rate_text(summary.goodput_bits_per_s() as f64);
-    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, summary.limiting_stage.name());
+    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, stage_text(summary.limiting_stage));
     format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}, {rate}, limited by {stage}\n{equal}")
 }
 
@@ -170,7 +172,7 @@ mod tests {
     use crate::render::json_line;
     use mirror_engine::{
         id::{DeviceId, Root},
-        replicate::Stage,
+        replicate::{Shares, Stage},
         transport::TransportKind,
     };
     use std::time::Duration;
@@ -189,6 +191,7 @@ mod tests {
             bytes_received: 0,
             elapsed: Duration::from_millis(500),
             limiting_stage: Stage::Link,
+            stages: Shares::default(),
             first_chunk: None,
             chunks_unavailable: 0,
             root: Root::from_bytes([1; 32]),

@@ -13,6 +13,7 @@ use super::{
     failure::Failures,
     keeper::{self, Keeper},
     lanes,
+    loads::Loads,
     outgoing::{self, Outgoing},
     pace::Pace,
     server::{self, Server},
@@ -25,6 +26,7 @@ use crate::{
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
     limits::LANES_MAX,
+    meter::{Flow, Meter, Shares},
     session::{Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Windows},
     store::Store,
     transport::{CloseReason, Connection, TransportError, TransportKind},
@@ -32,10 +34,7 @@ use crate::{
 };
 use bytes::Bytes;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
@@ -75,7 +74,10 @@ pub(super) async fn drive(
     let began = clock::now();
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
-    let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone()).await?;
+    let lane_count = party.options.lanes.unwrap_or(default_lanes(connection.kind()));
+    let loads = Loads::new(connection, lane_count);
+    let meter = loads.meter();
+    let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone(), meter.clone()).await?;
     let resumed = !pending.is_empty();
     let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
     let config = Config {
@@ -98,19 +100,20 @@ pub(super) async fn drive(
         tally: Tally::new(root, resumed),
         failures: failures.clone(),
         observer,
-        pace_in: Arc::new(Pace::new(party.options.receive_limit)),
-        pace_out: Arc::new(Pace::new(party.options.send_limit)),
-        lane_count: party.options.lanes.unwrap_or(default_lanes(connection.kind())),
+        pace_in: Arc::new(Pace::new(party.options.receive_limit, meter.clone())),
+        pace_out: Arc::new(Pace::new(party.options.send_limit, meter)),
+        lane_count,
+        loads,
         send_rate: party.options.send_limit,
         dry_run,
     };
     let (driven, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
-    let tally = driven.map_err(|error| failures.take().unwrap_or(error))?;
+    let (tally, shares) = driven.map_err(|error| failures.take().unwrap_or(error))?;
     if let Some(error) = failures.take() {
         return Err(error);
     }
     remember(party.home, connection, &tally);
-    conclude(connection, tally, kept, served, began.elapsed(), party.options.dry_run)
+    conclude(connection, tally, (kept, served, shares), began.elapsed(), party.options.dry_run)
 }
 
 /// For `status`: nothing depends on it, so a failure is only logged.
@@ -127,10 +130,11 @@ async fn prepare(
     store: Arc<Store>,
     done: mpsc::UnboundedSender<Done>,
     failures: Failures,
+    meter: Arc<Meter>,
 ) -> Result<(Keeper, Vec<Admitted>), ReplicateError> {
     let opened = tokio::task::spawn_blocking(move || {
         store.refresh()?;
-        Keeper::new(store, done, failures)
+        Keeper::new(store, done, failures, meter)
     });
     let opened = opened.await.map_err(VaultError::internal)?;
     Ok(opened.map_err(VaultError::from)?)
@@ -155,6 +159,7 @@ struct Crank<'a> {
     pace_in: Arc<Pace>,
     pace_out: Arc<Pace>,
     lane_count: usize,
+    loads: Loads,
     send_rate: Option<u64>,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
@@ -173,8 +178,6 @@ struct Outlets {
     server: std::sync::mpsc::Sender<server::Job>,
     spans: Arc<Mutex<mpsc::Receiver<Bytes>>>,
     lanes: JoinSet<Result<(), lanes::LaneError>>,
-    /// Bytes that have come on lanes.
-    heard: Arc<AtomicU64>,
 }
 
 type DoneChannel = (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>);
@@ -185,7 +188,7 @@ impl Crank<'_> {
         store: &Arc<Store>,
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
-    ) -> (Result<Tally, ReplicateError>, keeper::Kept, server::Served) {
+    ) -> (Result<(Tally, Shares), ReplicateError>, keeper::Kept, server::Served) {
         let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
             return (Err(ReplicateError::Peer("the control stream is taken".into())), Default::default(), Default::default());
         };
@@ -204,6 +207,7 @@ impl Crank<'_> {
             waiting,
             rate: self.send_rate,
             runtime: Handle::current(),
+            meter: self.loads.meter(),
         };
         let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
@@ -216,16 +220,10 @@ impl Crank<'_> {
             }
             Ok::<_, TransportError>(control_out)
         });
-        let mut outlets = Outlets {
-            messages,
-            keeper: keeper_in,
-            server: server_in,
-            spans: Arc::new(Mutex::new(spans)),
-            lanes: JoinSet::new(),
-            heard: Arc::default(),
-        };
+        let mut outlets =
+            Outlets { messages, keeper: keeper_in, server: server_in, spans: Arc::new(Mutex::new(spans)), lanes: JoinSet::new() };
         let turned = self.turn(&mut control_in, &mut done, &mut outlets).await;
-        let Outlets { messages, keeper: keeper_in, server: server_in, spans, lanes, heard: _ } = outlets;
+        let Outlets { messages, keeper: keeper_in, server: server_in, spans, lanes } = outlets;
         drop((messages, server_in, keeper_in));
         // A peer that does not read does not hear the last word either.
         let said = tokio::time::timeout(GOODBYE, sender.join_next()).await;
@@ -233,7 +231,8 @@ impl Crank<'_> {
         drop((said, sender, lanes, spans));
         let kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
-        (turned.map(|()| self.tally), kept, served)
+        let shares = self.loads.overall(self.connection);
+        (turned.map(|()| (self.tally, shares)), kept, served)
     }
 
     async fn turn(
@@ -257,17 +256,35 @@ impl Crank<'_> {
                     Ok(None) => return self.closed(),
                     Err(error) => return self.broken(error),
                 },
-                Some(done) = done.recv() => self.session.handle_done(clock::now(), done),
+                Some(done) = done.recv() => self.finish(done),
                 Some(lane) = outlets.lanes.join_next() => lane_ended(lane)?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
                 _ = cancel.tick() => {
-                    self.tell_liveliness(&mut heard, outlets.heard.load(Ordering::Relaxed));
+                    self.tell_liveliness(&mut heard, self.loads.carried(Flow::In));
+                    self.tell_load();
                     if !stopping && self.observer.cancelled() {
                         stopping = true;
                         self.session.handle_stop(clock::now());
                     }
                 }
             }
+        }
+    }
+
+    /// What may end the session for the peer comes after the last that we have to say of our stages.
+    fn finish(&mut self, done: Done) {
+        if let Done::Committed { .. } | Done::Served { .. } = done
+            && let Some(load) = self.loads.news(self.connection)
+        {
+            self.session.handle_load(load);
+        }
+        self.session.handle_done(clock::now(), done);
+    }
+
+    fn tell_load(&mut self) {
+        if let Some(load) = self.loads.due(self.connection) {
+            self.session.handle_load(load);
+            self.observer.progress(Progress::Stages(self.loads.recent()));
         }
     }
 
@@ -335,7 +352,8 @@ impl Crank<'_> {
     fn open_lanes(&self, outlets: &mut Outlets) {
         for _ in 0..self.lane_count {
             let (connection, spans, pace) = (self.connection.clone(), outlets.spans.clone(), self.pace_out.clone());
-            outlets.lanes.spawn(async move { lanes::send(connection.open_lane().await?, spans, pace).await });
+            let meter = self.loads.meter();
+            outlets.lanes.spawn(async move { lanes::send(connection.open_lane().await?, spans, pace, meter).await });
         }
     }
 
@@ -346,10 +364,10 @@ impl Crank<'_> {
         let count = if dials { self.lane_count } else { LANES_MAX };
         for _ in 0..count {
             let (connection, keeper, pace) = (self.connection.clone(), outlets.keeper.clone(), self.pace_in.clone());
-            let heard = outlets.heard.clone();
+            let meter = self.loads.meter();
             outlets
                 .lanes
-                .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace, heard).await });
+                .spawn(async move { lanes::receive(connection.accept_lane().await?, keeper, keeper::Job::Run, pace, meter).await });
         }
     }
 
@@ -370,6 +388,7 @@ impl Crank<'_> {
                 tally.peer_frontier = Some(frontier);
             }
             SessionEvent::Applied { root, .. } => tally.root = root,
+            SessionEvent::PeerLoad(load) => self.loads.heard(load),
             SessionEvent::Identical { root } => {
                 tally.root = root;
                 tally.peer_root = Some(root);

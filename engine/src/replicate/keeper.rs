@@ -12,11 +12,12 @@ use crate::{
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ChunkId, ListId},
     limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX},
+    meter::{Meter, Work},
     session::{Admitted, Arrival, Done, Wants},
     store::{PackWriter, Pending, Standing, Store, StoreError},
 };
 use bytes::Bytes;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::mpsc;
 
 /// What the keeper does, in the order in which it is asked.
@@ -37,8 +38,6 @@ pub(super) enum Job {
 /// What the keeper's thread has to say at its end.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Kept {
-    /// Time spent working, as opposed to waiting for something to do.
-    pub(super) busy: Duration,
     /// Chunks that nobody asked for.
     pub(super) unwanted: u64,
     /// Chunks that events named and that were here before they came.
@@ -67,6 +66,7 @@ pub(super) struct Keeper {
     /// Lists that came before their event. The next event names them, or nobody does.
     loose: HashMap<ListId, ChunkList>,
     kept: Kept,
+    meter: Arc<Meter>,
 }
 
 impl Keeper {
@@ -75,6 +75,7 @@ impl Keeper {
         store: Arc<Store>,
         done: mpsc::UnboundedSender<Done>,
         failures: Failures,
+        meter: Arc<Meter>,
     ) -> Result<(Self, Vec<Admitted>), StoreError> {
         let mut keeper = Self {
             done,
@@ -87,6 +88,7 @@ impl Keeper {
             lists: HashMap::new(),
             loose: HashMap::new(),
             kept: Kept::default(),
+            meter,
             store,
         };
         let mut pending = Vec::new();
@@ -115,10 +117,7 @@ impl Keeper {
     /// Works until everybody who could ask is gone; leaves what arrived durable and known.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
         while let Some(job) = jobs.blocking_recv() {
-            let began = clock::now();
-            let result = self.work(job);
-            self.kept.busy += began.elapsed();
-            if let Err(error) = result {
+            if let Err(error) = self.work(job) {
                 self.failures.here(error);
                 let _ = self.done.send(Done::Failed { reason: self.failures.text() });
                 break;
@@ -132,8 +131,8 @@ impl Keeper {
 
     fn work(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
-            Job::Admit(frames) => self.admit(&frames),
-            Job::Expect { list, want } => self.expect(&list, &want),
+            Job::Admit(frames) => self.index(|keeper| keeper.admit(&frames)),
+            Job::Expect { list, want } => self.index(|keeper| keeper.expect(&list, &want)),
             Job::Inline { list, frames } => {
                 self.take_run(&frames)?;
                 self.say(Done::Stored { list });
@@ -147,6 +146,14 @@ impl Keeper {
     /// Nobody listens any more once the session has ended; then there is nobody to tell.
     fn say(&self, done: Done) {
         let _ = self.done.send(done);
+    }
+
+    /// Does something with index, journal or log.
+    fn index(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let began = clock::now();
+        let done = work(self);
+        self.meter.lap(Work::Index, began);
+        done
     }
 
     fn admit(&mut self, frames: &[u8]) -> Result<(), StoreError> {
@@ -257,11 +264,15 @@ impl Keeper {
     }
 
     fn take_run(&mut self, run: &[u8]) -> Result<(), StoreError> {
+        let began = clock::now();
         let frames = self.wanted_of(run);
+        let began = self.meter.lap(Work::Check, began);
         if !frames.is_empty() {
             self.writer.get_or_insert_with(|| self.store.writer()).append_run(&frames)?;
         }
+        let began = self.meter.lap(Work::Write, began);
         self.report(&frames);
+        self.meter.lap(Work::Check, began);
         self.unsynced += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
         if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
     }
@@ -312,7 +323,13 @@ impl Keeper {
     /// After this, what arrived so far need not be sent or checked again, whatever happens.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         self.unsynced = 0;
-        self.writer.as_mut().map_or(Ok(()), PackWriter::checkpoint)
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let began = clock::now();
+        let synced = writer.sync();
+        let began = self.meter.lap(Work::Sync, began);
+        let published = synced.and_then(|()| writer.publish());
+        self.meter.lap(Work::Index, began);
+        published
     }
 
     fn commit(&mut self, dots: &[Dot]) -> Result<(), StoreError> {
@@ -322,8 +339,10 @@ impl Keeper {
         for list in staged.iter().flat_map(|(event, _)| &event.header().lists) {
             self.lists.remove(&list.id);
         }
-        self.store.append_foreign(&staged)?;
-        self.store.journal_remove(dots)?;
+        self.index(|keeper| {
+            keeper.store.append_foreign(&staged)?;
+            keeper.store.journal_remove(dots)
+        })?;
         self.say(Done::Committed { frontier: self.store.frontier(), root: self.store.root() });
         Ok(())
     }

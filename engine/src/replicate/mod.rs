@@ -7,6 +7,7 @@ mod drive;
 mod failure;
 mod keeper;
 mod lanes;
+mod loads;
 mod outgoing;
 mod pace;
 mod pairing;
@@ -16,9 +17,10 @@ mod server;
 mod tally;
 mod types;
 
+pub use crate::meter::{Shares, Stage};
 pub use pairing::invite;
 pub use serve::{Served, Server};
-pub use types::{Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};
+pub use types::{Observer, Options, Progress, ReplicateError, Summary, Target, Unobserved};
 
 use crate::{
     home::{Home, Ticket},

@@ -2,6 +2,7 @@
 
 use crate::{
     id::{DeviceId, Root},
+    meter::{Shares, Stage},
     session::Direction,
     transport::{Choice, Congestion, TransportError, TransportKind, Tuning},
     vault::VaultError,
@@ -93,8 +94,10 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Until the first chunk had arrived or left, if one did.
     pub first_chunk: Option<Duration>,
-    /// What took most of the time.
+    /// What kept it from being faster.
     pub limiting_stage: Stage,
+    /// What each stage took of the time.
+    pub stages: Shares,
     /// Our root at the end.
     pub root: Root,
     /// The peer's, as it last said.
@@ -111,31 +114,6 @@ impl Summary {
     pub fn goodput_bits_per_s(&self) -> u64 {
         let bits = (self.bytes_sent + self.bytes_received) as f64 * 8.0;
         (bits / self.elapsed.as_secs_f64().max(1e-6)) as u64
-    }
-}
-
-/// A stage of a transfer, as far as this end can tell them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading and checking chunks here.
-    Read,
-    /// The link or the peer behind it.
-    Link,
-    /// Checking and writing chunks here.
-    Write,
-    /// Waiting for answers: there was little to move.
-    RoundTrips,
-}
-
-impl Stage {
-    /// Its name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Link => "link",
-            Self::Write => "write",
-            Self::RoundTrips => "round_trips",
-        }
     }
 }
 
@@ -170,6 +148,8 @@ pub enum Progress {
         /// Bytes of their frames.
         bytes: u64,
     },
+    /// What each stage took of the last half second or so.
+    Stages(Shares),
 }
 
 /// Who watches a session, and can stop it. Called from many threads; must return at once.

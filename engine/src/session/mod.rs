@@ -46,6 +46,7 @@ use crate::{
     event::Frontier,
     id::Root,
     limits::{HANDSHAKE_MS, IDLE_MS},
+    meter::Load,
 };
 use bytes::Bytes;
 use outbox::Outbox;
@@ -157,6 +158,13 @@ impl Session {
         self.go_on(now);
     }
 
+    /// Tells the peer what our stages have cost so far, if there is a peer to tell.
+    pub fn handle_load(&mut self, load: Load) {
+        if !matches!(self.phase, Phase::Greeting | Phase::Closing | Phase::Ended) {
+            self.out.mention(&Message::Load(load));
+        }
+    }
+
     /// The next message to send, in order.
     pub fn poll_message(&mut self) -> Option<Bytes> {
         self.out.next_message()
@@ -252,7 +260,11 @@ impl Session {
                 }
                 Ok(())
             }
-            Message::Extension(_) => Ok(()),
+            Message::Load(load) if self.phase != Phase::Greeting => {
+                self.out.tell(SessionEvent::PeerLoad(load));
+                Ok(())
+            }
+            Message::Load(_) | Message::Extension(_) => Ok(()),
         }
     }
 

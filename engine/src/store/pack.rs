@@ -226,12 +226,30 @@ impl PackWriter {
     /// After a failed sync everything since the last checkpoint has to be appended anew. When only the index failed, the next checkpoint
     /// publishes it.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        self.publish()
+    }
+
+    /// The first half of a checkpoint: makes everything appended durable.
+    ///
+    /// # Errors
+    /// As [`PackWriter::checkpoint`].
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
         self.flush()?;
         let Some(pack) = &mut self.pack else { return Ok(()) };
-        if let Err(error) = pack.make_durable(&self.inner) {
+        let durable = pack.make_durable(&self.inner);
+        if durable.is_err() {
             self.give_up();
-            return Err(error);
         }
+        durable
+    }
+
+    /// The second half: tells the index of what is durable; nothing while something is not.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(crate) fn publish(&mut self) -> Result<(), StoreError> {
+        let Some(pack) = self.pack.as_ref().filter(|pack| pack.written_to == pack.durable_to) else { return Ok(()) };
         if !self.written.is_empty() {
             self.inner.index.publish(pack.number, pack.durable_to, &mut self.written)?;
         }

@@ -219,6 +219,9 @@ impl QuicConnection {
             bytes_sent: stats.udp_tx.bytes,
             bytes_received: stats.udp_rx.bytes,
             rtt: Some(stats.path.rtt),
+            rtt_min: Some(stats.path.min_rtt),
+            packets_sent: Some(stats.path.sent_packets),
+            windows_used_up: Some(stats.frame_tx.data_blocked + stats.frame_tx.stream_data_blocked),
             packets_lost: Some(stats.path.lost_packets),
             congestion_window: Some(stats.path.cwnd),
         }
