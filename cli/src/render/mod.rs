@@ -4,6 +4,7 @@
 //! printed as it is: [`escape`] is on every path from a key to a text.
 
 mod demo;
+mod doctor;
 mod entry;
 mod output;
 mod report;
@@ -16,6 +17,7 @@ mod transfer;
 mod units;
 
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
+pub(crate) use doctor::{diagnosis_record, diagnosis_text, finding_record, finding_text};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;

@@ -140,6 +140,21 @@ pub(crate) fn session_record(device: DeviceId, result: &Result<Box<Summary>, Rep
     }
 }
 
+/// An examination that a server has answered.
+#[derive(Serialize)]
+pub(crate) struct ExaminedRecord {
+    device: String,
+    error: Option<String>,
+}
+
+impl Record for ExaminedRecord {
+    const TYPE: &'static str = "examined";
+}
+
+pub(crate) fn examined_record(device: DeviceId, result: &Result<(), ReplicateError>) -> ExaminedRecord {
+    ExaminedRecord { device: device.to_string(), error: result.as_ref().err().map(ToString::to_string) }
+}
+
 /// A ticket that was offered to a server.
 #[derive(Serialize)]
 pub(crate) struct PairedRecord {

@@ -3,6 +3,7 @@
 //! The session decides, the transport carries, the store keeps; here they are connected. See `drive.rs` for the picture.
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
+pub mod doctor;
 mod drive;
 mod failure;
 mod keeper;

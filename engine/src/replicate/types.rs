@@ -196,6 +196,9 @@ pub enum ReplicateError {
     /// The ticket is malformed, expired, used, or the peer's no more.
     #[error("the ticket cannot be used: {0}")]
     Ticket(String),
+    /// The peer cannot do what was asked of it: it is older.
+    #[error("{0}")]
+    Unsupported(String),
     /// None of the peer's addresses can be looked up.
     #[error("no address of the peer was found: {0}")]
     NoAddress(String),
