@@ -118,7 +118,9 @@ fn advice(operation: &str, stage: Stage) -> &'static str {
     let sender_is_here = operation == "push";
     match stage {
         Stage::Link => "nothing here is slower than the link: a faster one is what helps; compare with --transport tcp and quic",
-        Stage::SenderCpu => "encryption and the protocol cost more than the link: try --transport tcp, and more --lanes where there are more cores",
+        Stage::SenderCpu => {
+            "encryption and the protocol cost more than the link: try --transport tcp, and more --lanes where there are more cores"
+        }
         Stage::Read if sender_is_here => "the disk here: what was read a moment ago comes from memory and is faster",
         Stage::Read => "the disk at the peer: what was read a moment ago comes from memory and is faster",
         Stage::Write | Stage::Sync if sender_is_here => "the disk at the peer: put its vault on a faster one",

@@ -167,7 +167,8 @@ mod tests {
     fn the_busiest_resource_limits_and_the_link_only_when_none_is_busy() {
         let tenths = SECOND / 10;
         type Set = fn(&mut Load, u64);
-        let cases: [(&[(Set, u64)], &[(Set, u64)], Stage); 15] = [
+        type Parts<'a> = &'a [(Set, u64)];
+        let cases: [(Parts<'_>, Parts<'_>, Stage); 15] = [
             (&[], &[], Stage::RoundTrips),
             (&[(|l, t| l.read_us = t, 1)], &[(|l, t| l.write_us = t, 1)], Stage::RoundTrips),
             (&[(|l, t| l.read_us = t, 7), (|l, t| l.hash_us = t, 2)], &[], Stage::Read),
@@ -190,7 +191,7 @@ mod tests {
             (&[(|l, t| l.blocked_us = t, 9)], &[(|l, t| l.cpu_us = t, 9), (|l, t| l.write_us = t, 5)], Stage::ReceiverCpu),
         ];
         for (number, (sender, receiver, limiting)) in cases.into_iter().enumerate() {
-            let made = |parts: &[(Set, u64)]| load(|load| parts.iter().for_each(|(set, share)| set(load, share * tenths)));
+            let made = |parts: Parts<'_>| load(|load| parts.iter().for_each(|(set, share)| set(load, share * tenths)));
             assert_eq!(Shares::of(&made(sender), &made(receiver)).limiting(), limiting, "case {number}");
         }
     }

@@ -105,9 +105,9 @@ impl Loads {
         let stats = connection.stats();
         let blocked = load.blocked_us.saturating_sub(self.ours.now.blocked_us);
         match why_blocked(&self.stats, &stats, Duration::from_micros(blocked)) {
-            Blocked::ByReceiver => self.receive_window_us += blocked,
-            Blocked::ByLosses => self.congestion_window_us += blocked,
-            Blocked::ByLink => {}
+            Blocked::Receiver => self.receive_window_us += blocked,
+            Blocked::Losses => self.congestion_window_us += blocked,
+            Blocked::Link => {}
         }
         self.stats = stats;
         self.ours.next(Load { receive_window_us: self.receive_window_us, congestion_window_us: self.congestion_window_us, ..load });
@@ -140,9 +140,9 @@ fn shares(flow: Flow, ours: &Load, theirs: &Load) -> Shares {
 /// What kept a transport from taking more.
 #[derive(Debug, PartialEq, Eq)]
 enum Blocked {
-    ByReceiver,
-    ByLosses,
-    ByLink,
+    Receiver,
+    Losses,
+    Link,
 }
 
 /// From what changed in a transport's counters while lanes were blocked for `blocked`. A sender that waits for a window says so once for
@@ -152,10 +152,10 @@ fn why_blocked(before: &Stats, after: &Stats, blocked: Duration) -> Blocked {
     let rtt = after.rtt.unwrap_or_default().as_secs_f64();
     let unqueued = after.rtt_min.is_some_and(|least| rtt < QUEUED * least.as_secs_f64());
     match () {
-        () if blocked.is_zero() => Blocked::ByLink,
-        () if grown(|stats| stats.windows_used_up) * rtt > blocked.as_secs_f64() / 2.0 => Blocked::ByReceiver,
-        () if unqueued && grown(|stats| stats.packets_lost) > LOSS * grown(|stats| stats.packets_sent) => Blocked::ByLosses,
-        () => Blocked::ByLink,
+        () if blocked.is_zero() => Blocked::Link,
+        () if grown(|stats| stats.windows_used_up) * rtt > blocked.as_secs_f64() / 2.0 => Blocked::Receiver,
+        () if unqueued && grown(|stats| stats.packets_lost) > LOSS * grown(|stats| stats.packets_sent) => Blocked::Losses,
+        () => Blocked::Link,
     }
 }
 
@@ -202,12 +202,12 @@ mod tests {
     fn what_blocks_a_sender_shows_in_the_counters() {
         let before = Stats { packets_sent: Some(0), ..stats(0, 0, 100) };
         let second = Duration::from_secs(1);
-        assert_eq!(why_blocked(&before, &stats(0, 0, 100), second), Blocked::ByLink);
-        assert_eq!(why_blocked(&before, &stats(8, 0, 100), second), Blocked::ByReceiver);
-        assert_eq!(why_blocked(&before, &stats(1, 0, 100), second), Blocked::ByLink, "one window of many");
-        assert_eq!(why_blocked(&before, &stats(0, 100, 110), second), Blocked::ByLosses);
-        assert_eq!(why_blocked(&before, &stats(0, 100, 200), second), Blocked::ByLink, "a queue: the link is full");
-        assert_eq!(why_blocked(&before, &stats(8, 100, 100), Duration::ZERO), Blocked::ByLink);
-        assert_eq!(why_blocked(&Stats::default(), &Stats::default(), second), Blocked::ByLink, "nothing is known");
+        assert_eq!(why_blocked(&before, &stats(0, 0, 100), second), Blocked::Link);
+        assert_eq!(why_blocked(&before, &stats(8, 0, 100), second), Blocked::Receiver);
+        assert_eq!(why_blocked(&before, &stats(1, 0, 100), second), Blocked::Link, "one window of many");
+        assert_eq!(why_blocked(&before, &stats(0, 100, 110), second), Blocked::Losses);
+        assert_eq!(why_blocked(&before, &stats(0, 100, 200), second), Blocked::Link, "a queue: the link is full");
+        assert_eq!(why_blocked(&before, &stats(8, 100, 100), Duration::ZERO), Blocked::Link);
+        assert_eq!(why_blocked(&Stats::default(), &Stats::default(), second), Blocked::Link, "nothing is known");
     }
 }

@@ -233,7 +233,7 @@ impl Message {
                 Ok(Self::Bye { code, reason: shorten(&reason) })
             }
             // A newer peer may say more of itself than we understand.
-            LOAD => Ok(codec::decode("load", &rest).map_or(Self::Extension(kind), Self::Load)),
+            EXTENSIONS.. if kind == LOAD => Ok(codec::decode("load", &rest).map_or(Self::Extension(kind), Self::Load)),
             EXTENSIONS.. => Ok(Self::Extension(kind)),
             0 | 10..EXTENSIONS => Err(error("its type is unknown")),
         }

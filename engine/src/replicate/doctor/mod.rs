@@ -68,7 +68,8 @@ fn unsupported(error: TransportError) -> ReplicateError {
 
 /// The pack files of the vault in `dir`.
 fn packs(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut packs: Vec<PathBuf> = fs::read_dir(dir.join("packs"))?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+    let mut packs: Vec<PathBuf> =
+        fs::read_dir(dir.join("packs"))?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
     packs.sort();
     if packs.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "the vault holds nothing yet")) } else { Ok(packs) }
 }
@@ -98,7 +99,9 @@ impl<'a> Examination<'a> {
             let outcome = self.work(work).await?;
             self.found(what, outcome, None);
         }
-        for (way, tcp, udp, lane) in [(Way::Up, What::TcpUp, What::UdpUp, What::LaneUp), (Way::Down, What::TcpDown, What::UdpDown, What::LaneDown)] {
+        for (way, tcp, udp, lane) in
+            [(Way::Up, What::TcpUp, What::UdpUp, What::LaneUp), (Way::Down, What::TcpDown, What::UdpDown, What::LaneDown)]
+        {
             self.tcp(tcp, way).await?;
             self.udp(udp, way).await?;
             self.lane(lane, way).await?;

@@ -59,18 +59,19 @@ async fn both_ends_are_measured_over_both_transports_and_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let (here, there) = (vault(&dir, "here"), Arc::new(vault(&dir, "there")));
     admit(&there, here.device().id());
-    let (target, server) = serve(there.clone()).await;
     for kind in [TransportKind::Quic, TransportKind::Tcp] {
+        // A server each: one examination at a time, and how soon the last is over is the network's to say.
+        let (target, server) = serve(there.clone()).await;
         let diagnosis = examine_with(&here, &target, kind).await.unwrap();
         assert_eq!(diagnosis.findings.len(), 15);
         for finding in diagnosis.findings.iter().filter(|finding| finding.what != What::ReadHereCold && finding.what != What::ReadThere) {
             assert!(finding.outcome.as_ref().is_ok_and(|rate| rate.bytes > 0), "{kind}: {finding:?}");
         }
         assert!(diagnosis.push().is_some() && diagnosis.pull().is_some());
+        server.abort();
     }
     let left = fs::read_dir(there.dir()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("probe"));
     assert_eq!(left.count(), 0);
-    server.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

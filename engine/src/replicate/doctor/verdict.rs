@@ -148,7 +148,9 @@ mod tests {
     fn the_slowest_stage_of_a_direction_limits_it() {
         use What as W;
         let rest = [(W::ReadHereCold, 8000), (W::HashHere, 9000), (W::HashThere, 9000), (W::WriteThere, 5000)];
-        let with = |more: &[(What, u64)]| diagnosis(&[&rest[..], more].concat()).push().map(|verdict| (verdict.stage, verdict.bits_per_s / 1_000_000));
+        let with = |more: &[(What, u64)]| {
+            diagnosis(&[&rest[..], more].concat()).push().map(|verdict| (verdict.stage, verdict.bits_per_s / 1_000_000))
+        };
         assert_eq!(with(&[(W::TcpUp, 940), (W::UdpUp, 900), (W::LaneUp, 930)]), Some((Stage::Link, 940)));
         assert_eq!(with(&[(W::TcpUp, 900), (W::UdpUp, 950)]), Some((Stage::Link, 950)), "the better of the two can be used");
         assert_eq!(with(&[(W::TcpUp, 20_000), (W::LaneUp, 16_100)]), Some((Stage::Sync, 5000)));
