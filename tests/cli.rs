@@ -18,6 +18,8 @@ mod pairing;
 mod peers;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/slow.rs"]
+mod slow;
 mod support;
 #[path = "cli/usage.rs"]
 mod usage;

@@ -251,6 +251,7 @@ impl From<ReplicateError> for Failure {
             E::Peer(_) => Self::of(Code::Failed, &error).hint("is that device's mirror healthy and up to date? mirror verify there"),
             E::PeerStopped(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             E::NoAddress(_) => Self::of(Code::Unreachable, &error).hint("give one that works: mirror peer add NAME HOST:PORT --device ID"),
+            E::Unsupported(_) => Self::of(Code::TooNew, &error).hint("update mirror on that device"),
             E::Partial(_) => Self::of(Code::Partial, &error)
                 .hint("everything else was done; run mirror verify there, or sync with another replica that has them"),
             E::Cancelled => Self::interrupted(),

@@ -6,14 +6,18 @@
 use crate::{
     config::ProgressPlace,
     interrupt::Interrupt,
-    render::{Output, Record, Talk, bytes_text, json_line, rate_text, span_text},
+    render::{Output, Record, StageShares, Talk, bytes_text, json_line, rate_text, span_text, stage_text},
 };
 use indicatif::{ProgressBar, ProgressStyle};
-use mirror_engine::{replicate, vault::Watch};
+use mirror_engine::{
+    meter::{Shares, Stage},
+    replicate,
+    vault::Watch,
+};
 use serde::Serialize;
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError},
     },
@@ -33,6 +37,8 @@ pub(crate) struct Meter {
     bytes: AtomicU64,
     bytes_total: AtomicU64,
     transport: OnceLock<String>,
+    /// Of the last half second or so; none before anything has moved for so long.
+    stages: Mutex<Option<Shares>>,
     started: Instant,
     interrupt: Interrupt,
 }
@@ -48,6 +54,10 @@ struct ProgressRecord<'a> {
     rate_bits_per_s: u64,
     eta_ms: Option<u64>,
     transport: Option<&'a str>,
+    limiting_stage: Option<&'static str>,
+    stages: Option<StageShares>,
+    #[serde(skip)]
+    limiting: Option<Stage>,
 }
 
 impl Record for ProgressRecord<'_> {
@@ -63,6 +73,7 @@ impl Meter {
             bytes: AtomicU64::new(0),
             bytes_total: AtomicU64::new(0),
             transport: OnceLock::new(),
+            stages: Mutex::new(None),
             started: Instant::now(),
             interrupt,
         }
@@ -73,6 +84,8 @@ impl Meter {
         let elapsed = self.started.elapsed();
         let bytes_per_s = bytes as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = bytes_total.saturating_sub(bytes) as f64;
+        let stages = *self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let limiting = stages.map(|shares| shares.limiting());
         ProgressRecord {
             operation: self.operation,
             objects: self.items.load(Relaxed),
@@ -83,6 +96,9 @@ impl Meter {
             rate_bits_per_s: (bytes_per_s * 8.0) as u64,
             eta_ms: (bytes > 0 && bytes_total >= bytes).then(|| (left / bytes_per_s * 1000.0) as u64),
             transport: self.transport.get().map(String::as_str),
+            limiting_stage: limiting.map(Stage::name),
+            stages: stages.map(StageShares),
+            limiting,
         }
     }
 }
@@ -113,6 +129,7 @@ impl replicate::Observer for Meter {
                 self.items_total.store(chunks, Relaxed);
                 self.bytes_total.store(bytes, Relaxed);
             }
+            P::Stages(shares) => *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = Some(shares),
             P::Received { chunks, bytes } | P::Sent { chunks, bytes } => self.advance(chunks, bytes),
             P::Live | P::PeerApplied { .. } | P::Identical { .. } => {}
         }
@@ -202,6 +219,7 @@ fn message(record: &ProgressRecord<'_>, bytes_per_s: f64, eta: Duration) -> Stri
         parts.push(format!("{} left", span_text(eta)));
     }
     parts.extend(record.transport.map(str::to_owned));
+    parts.extend(record.limiting.map(|stage| format!("limited by {}", stage_text(stage))));
     parts.join(" · ")
 }
 
@@ -242,6 +260,17 @@ mod tests {
         replicate::Observer::progress(&meter, connected);
         let text = message(&meter.record(), 1e6, Duration::from_secs(3));
         assert_eq!(text, "1.0 MiB of 4.0 MiB · 1 of 4 objects · 8.0 Mbit/s (1.0 MB/s) · 3.0 s left · quic");
+    }
+
+    #[test]
+    fn what_limits_is_said_once_it_is_known() {
+        let meter = meter();
+        assert!(json_line(&meter.record()).contains(r#""limiting_stage":null,"stages":null"#));
+        let reading = mirror_engine::meter::Load { elapsed_us: 10, read_us: 9, ..Default::default() };
+        let shares = Shares::of(&reading, &Default::default());
+        replicate::Observer::progress(&meter, replicate::Progress::Stages(shares));
+        assert!(json_line(&meter.record()).contains(r#""limiting_stage":"read","stages":{"read":0.9,"#));
+        assert!(message(&meter.record(), 0.0, Duration::ZERO).ends_with(" · limited by reading at the sender (disk)"));
     }
 
     #[test]

@@ -24,6 +24,8 @@ pub mod io;
 pub mod keys;
 pub mod limits;
 pub mod merge;
+pub mod meter;
+pub mod probe;
 pub mod replicate;
 pub mod seal;
 pub mod session;

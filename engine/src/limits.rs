@@ -141,6 +141,18 @@ pub const SESSIONS_MAX: usize = 64;
 pub const SESSIONS_PER_DEVICE_MAX: usize = 8;
 /// Strangers that try to pair at once.
 pub const PAIRINGS_MAX: usize = 8;
+/// Examinations of one listener at once: two would measure each other.
+pub const EXAMINATIONS_MAX: usize = 1;
+/// One stage of an examination takes no longer, however long is asked for.
+pub const DOCTOR_STAGE_MS_MAX: u64 = 10_000;
+/// A whole examination takes no longer.
+pub const DOCTOR_MS: u64 = 300_000;
+/// Requests in one examination: three times what one takes.
+pub const DOCTOR_REQUESTS_MAX: usize = 64;
+/// Longest message of an examination.
+pub const DOCTOR_MESSAGE_BYTES_MAX: usize = KIB;
+/// Bytes that one stage of an examination writes to a disk, or reads twice.
+pub const DOCTOR_DISK_BYTES_MAX: u64 = 512 * MIB as u64;
 /// Connections that have not finished their handshake, per listener.
 pub const HANDSHAKES_MAX: usize = 64;
 

@@ -5,6 +5,7 @@
 //! (sizes, rates, durations) are parsed here, so that a wrong one is a usage error before anything has been touched.
 
 mod demo;
+mod doctor;
 mod global;
 mod merge;
 mod nearest;
@@ -13,6 +14,7 @@ mod replica;
 mod vault;
 
 pub(crate) use demo::DemoArgs;
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
 pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
@@ -105,6 +107,8 @@ pub(crate) enum Command {
     Pull(TransferArgs),
     /// Make this replica and a peer's the same, both ways
     Sync(SyncArgs),
+    /// Measure each stage between here and a peer alone, and say which one limits
+    Doctor(DoctorArgs),
     /// Show all of it on this machine: two replicas, the link cut half-way, resumed, restored, compared
     Demo(DemoArgs),
     /// Print a completion script for a shell

@@ -1,6 +1,7 @@
 //! One file per group of commands; each command is one call of the engine between arguments and rendering.
 
 mod demo;
+mod doctor;
 mod generate;
 mod health;
 mod history;
@@ -49,6 +50,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Push(args) => replicate::push(session, &args.options),
         Command::Pull(args) => replicate::pull(session, &args.options),
         Command::Sync(args) => replicate::sync(session, &args),
+        Command::Doctor(args) => doctor::doctor(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
         Command::Completions(args) => generate::completions(session, args.shell),
         Command::Man(args) => generate::manual(&args.dir),

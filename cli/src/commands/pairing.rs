@@ -56,6 +56,7 @@ fn tell(output: &Output, talk: &Talk, served: &Served) -> Result<(), Failure> {
     }
     output.line(&match served {
         Served::Session { peer, result } => render::json_line(&render::session_record(*peer, result)),
+        Served::Examined { peer, result } => render::json_line(&render::examined_record(*peer, result)),
         Served::Paired { peer, result } => render::json_line(&render::paired_record(*peer, result)),
     })?;
     output.flush()
@@ -65,6 +66,8 @@ fn served_text(served: &Served) -> String {
     match served {
         Served::Session { peer, result: Ok(summary) } => render::transfer_text(&peer.short(), Extent::Done, summary),
         Served::Session { peer, result: Err(error) } => format!("session with {}: {error}", peer.short()),
+        Served::Examined { peer, result: Ok(()) } => format!("examined by {}", peer.short()),
+        Served::Examined { peer, result: Err(error) } => format!("examination by {}: {error}", peer.short()),
         Served::Paired { peer, result: Ok(name) } => format!("paired with {name} (device {peer})"),
         Served::Paired { peer, result: Err(error) } => format!("pairing with {}: {error}", peer.short()),
     }

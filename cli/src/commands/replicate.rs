@@ -9,6 +9,7 @@ use crate::{
 };
 use mirror_engine::{
     home::{HomeError, Peer},
+    id::DeviceId,
     replicate::{self, Options, ReplicateError, Summary, Target},
     session::{Direction, Stay},
     transport::{Choice, Congestion, PlainLanes, TransportKind},
@@ -38,7 +39,7 @@ pub(super) fn sync(session: &Session, args: &SyncArgs) -> Result<Code, Failure> 
 
 fn run(session: &Session, operation: &'static str, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
     let vault = session.open()?;
-    let target = target(&vault, options)?;
+    let target = target(&vault, &options.peer, options.device)?;
     let progress = session.transfer_progress(operation);
     let result = block_on(replicate::sync(&vault, &target, &sync_options(direction, options), progress.meter()))?;
     drop(progress);
@@ -111,12 +112,12 @@ pub(super) fn choice(typed: Option<TransportChoice>) -> Choice {
 }
 
 /// Who is meant: an address with a device, or a name that is known.
-fn target(vault: &Vault, options: &PeerOptions) -> Result<Target, Failure> {
-    if let Some(device) = options.device {
-        let addresses = replicate::resolve(&[with_port(&options.peer)?])?;
-        return Ok(Target { name: options.peer.clone(), device, addresses });
+pub(super) fn target(vault: &Vault, typed: &str, device: Option<DeviceId>) -> Result<Target, Failure> {
+    if let Some(device) = device {
+        let addresses = replicate::resolve(&[with_port(typed)?])?;
+        return Ok(Target { name: typed.to_owned(), device, addresses });
     }
-    let peer = known_peer(vault, &options.peer)?;
+    let peer = known_peer(vault, typed)?;
     if peer.addresses.is_empty() {
         let failure = Failure::new(Code::Unreachable, format!("no address of {} is known here", peer.name));
         return Err(failure

@@ -4,10 +4,12 @@
 //! printed as it is: [`escape`] is on every path from a key to a text.
 
 mod demo;
+mod doctor;
 mod entry;
 mod merge;
 mod output;
 mod report;
+mod stages;
 mod style;
 mod talk;
 mod text;
@@ -16,10 +18,12 @@ mod transfer;
 mod units;
 
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
+pub(crate) use doctor::{diagnosis_record, diagnosis_text, finding_record, finding_text};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
 pub(crate) use merge::*;
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;
+pub(crate) use stages::{StageShares, stage_text};
 pub(crate) use style::Style;
 pub(crate) use talk::{Talk, Volume};
 pub(crate) use text::{escape, escape_lines, key_text, path_text};

@@ -1,6 +1,6 @@
 //! What a transfer between two replicas did, and what `serve` and `invite` say.
 
-use super::{Extent, Record, bytes_text, count_text, rate_text, span_text};
+use super::{Extent, Record, StageShares, bytes_text, count_text, rate_text, span_text, stage_text};
 use mirror_engine::{
     id::DeviceId,
     replicate::{ReplicateError, Summary},
@@ -36,6 +36,7 @@ pub(crate) struct TransferRecord<'a> {
     transports: TransportsRecord,
     reconnects: u32,
     plain_lanes: bool,
+    stages: StageShares,
 }
 
 /// Bytes on the wire, both ways. `transport` is the one with more.
@@ -77,6 +78,7 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         transports: TransportsRecord { quic: summary.transports.quic, tcp: summary.transports.tcp },
         reconnects: summary.reconnects,
         plain_lanes: summary.plain_lanes,
+        stages: StageShares(summary.stages),
     }
 }
 
@@ -94,7 +96,7 @@ pub(crate) fn transfer_text(peer: &str, extent: Extent, summary: &Summary) -> St
         format!("not identical with {peer}")
     };
     let rate = rate_text(summary.goodput_bits_per_s() as f64);
-    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, summary.limiting_stage.name());
+    let (time, via, stage) = (span_text(summary.elapsed), summary.transport, stage_text(summary.limiting_stage));
     let plain = if summary.plain_lanes { ", chunks without TLS" } else { "" };
     format!("{verb}sent {sent}; {verb}received {received}\n{time} over {via}{plain}, {rate}, limited by {stage}\n{equal}")
 }
@@ -152,6 +154,21 @@ pub(crate) fn session_record(device: DeviceId, result: &Result<Box<Summary>, Rep
     }
 }
 
+/// An examination that a server has answered.
+#[derive(Serialize)]
+pub(crate) struct ExaminedRecord {
+    device: String,
+    error: Option<String>,
+}
+
+impl Record for ExaminedRecord {
+    const TYPE: &'static str = "examined";
+}
+
+pub(crate) fn examined_record(device: DeviceId, result: &Result<(), ReplicateError>) -> ExaminedRecord {
+    ExaminedRecord { device: device.to_string(), error: result.as_ref().err().map(ToString::to_string) }
+}
+
 /// A ticket that was offered to a server.
 #[derive(Serialize)]
 pub(crate) struct PairedRecord {
@@ -184,7 +201,7 @@ mod tests {
     use crate::render::json_line;
     use mirror_engine::{
         id::{DeviceId, Root},
-        replicate::{ByTransport, Stage},
+        replicate::{ByTransport, Shares, Stage},
         transport::TransportKind,
     };
     use std::time::Duration;
@@ -206,6 +223,7 @@ mod tests {
             bytes_received: 0,
             elapsed: Duration::from_millis(500),
             limiting_stage: Stage::Link,
+            stages: Shares::default(),
             first_chunk: None,
             chunks_unavailable: 0,
             root: Root::from_bytes([1; 32]),

@@ -19,13 +19,14 @@ use crate::{
     clock,
     io::piece::Piece,
     limits::{LANES_MAX, MIB},
+    meter::Meter,
     session::Side,
     transport::{Connection, LaneKind, TransportError, TransportKind},
     vault::VaultError,
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
@@ -36,6 +37,9 @@ use tokio::{
 /// What QUIC holds of what it was given, at least, beside what congestion control lets be under way: enough for a fast link, and not so
 /// much that what it was given takes long to leave when the other kind takes over.
 const BACKLOG_BYTES_MIN: u64 = 2 * MIB as u64;
+
+/// TCP lanes of one session: a second connection hides its neighbour's stalls.
+pub(super) const TCP_LANES: usize = 2;
 
 /// What lanes need to know of the session that they serve.
 pub(super) struct Setup {
@@ -49,6 +53,7 @@ pub(super) struct Setup {
     pub(super) spans: mpsc::Receiver<Piece>,
     /// Where chunks that arrive go.
     pub(super) keeper: mpsc::Sender<keeper::Job>,
+    pub(super) meter: Arc<Meter>,
 }
 
 /// Lanes under way. Dropped, they end.
@@ -64,7 +69,7 @@ pub(super) struct Carriers {
     gate_control: Option<watch::Sender<Pull>>,
     keeper: mpsc::Sender<keeper::Job>,
     lanes: JoinSet<Result<(), LaneError>>,
-    heard: Arc<AtomicU64>,
+    meter: Arc<Meter>,
 }
 
 impl Carriers {
@@ -81,7 +86,7 @@ impl Carriers {
             gate_control: Some(gate_control),
             keeper: setup.keeper,
             lanes: JoinSet::new(),
-            heard: Arc::default(),
+            meter: setup.meter,
         }
     }
 
@@ -103,6 +108,7 @@ impl Carriers {
 
     fn open_one(&mut self, kind: LaneKind) {
         let (connection, queue, pace) = (self.connection.clone(), self.queue.clone(), self.pace_out.clone());
+        let meter = self.meter.clone();
         let spans = Spans { queue: queue.clone(), gate: self.gate.clone(), carrier: carrier(kind) };
         self.lanes.spawn(async move {
             let lane = match connection.open_lane_over(kind).await {
@@ -113,7 +119,7 @@ impl Carriers {
                 queue.tcp_lanes.fetch_add(1, Relaxed);
                 queue.news.notify_one();
             }
-            lanes::send(lane, spans, pace).await
+            lanes::send(lane, spans, pace, meter).await
         });
     }
 
@@ -131,26 +137,21 @@ impl Carriers {
 
     fn accept_one(&mut self, kind: LaneKind) {
         let (connection, keeper, pace) = (self.connection.clone(), self.keeper.clone(), self.pace_in.clone());
-        let heard = self.heard.clone();
+        let meter = self.meter.clone();
         self.lanes.spawn(async move {
             match connection.accept_lane_over(kind).await {
                 Err(error) => not_opened(&connection, kind, error),
-                Ok(lane) => lanes::receive(lane, keeper, keeper::Job::Run, pace, heard).await,
+                Ok(lane) => lanes::receive(lane, keeper, keeper::Job::Run, pace, meter).await,
             }
         });
     }
 
-    /// More lanes than one cost more than they bring where two cores do everything; a second TCP connection hides its neighbour's stalls.
+    /// More lanes than these cost more than they bring where two cores do everything.
     fn count_of(&self, kind: LaneKind) -> usize {
         self.count.unwrap_or(match kind {
-            LaneKind::Tcp => 2,
+            LaneKind::Tcp => TCP_LANES,
             LaneKind::Quic | LaneKind::Memory => 1,
         })
-    }
-
-    /// Bytes that have come on lanes.
-    pub(super) fn heard(&self) -> u64 {
-        self.heard.load(Relaxed)
     }
 
     /// Waits until a lane ends; none when there is no lane. Cancel-safe.

@@ -14,6 +14,7 @@ use super::{
     failure::Failures,
     follow::Growth,
     keeper::{self, Keeper},
+    loads::Loads,
     outgoing::{self, Outgoing},
     pace::Pace,
     server::{self, Server},
@@ -25,6 +26,7 @@ use crate::{
     home::{Contact, VaultHome},
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
+    meter::{Flow, Meter, Shares},
     session::{
         Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows,
     },
@@ -71,7 +73,8 @@ pub(super) async fn drive(
     let failures = Failures::default();
     let (done_in, done) = mpsc::unbounded_channel();
     let growth = Growth::of(party.store);
-    let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone()).await?;
+    let loads = Loads::new(connection, party.options.lanes);
+    let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone(), loads.meter()).await?;
     let resumed = !pending.is_empty();
     let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
     let config = Config {
@@ -98,14 +101,15 @@ pub(super) async fn drive(
         failures: failures.clone(),
         observer,
         options: party.options,
+        loads,
         dry_run,
     };
-    let (turned, tally, kept, served) = crank.run(party.store, keeper, (done_in, done)).await;
+    let (turned, tally, parts) = crank.run(party.store, keeper, (done_in, done)).await;
     let result = failures.take().map_or(turned, Err);
     if result.is_ok() {
         remember(party.home, connection, &tally);
     }
-    Ok(conclude(connection, result, tally, kept, served, began.elapsed(), party.options.dry_run))
+    Ok(conclude(connection, result, tally, parts, began.elapsed(), party.options.dry_run))
 }
 
 /// A dry run sends nothing, and a listener does not speak first.
@@ -139,10 +143,11 @@ async fn prepare(
     store: Arc<Store>,
     done: mpsc::UnboundedSender<Done>,
     failures: Failures,
+    meter: Arc<Meter>,
 ) -> Result<(Keeper, Vec<Admitted>), ReplicateError> {
     let opened = tokio::task::spawn_blocking(move || {
         store.refresh()?;
-        Keeper::new(store, done, failures)
+        Keeper::new(store, done, failures, meter)
     });
     let opened = opened.await.map_err(VaultError::internal)?;
     Ok(opened.map_err(VaultError::from)?)
@@ -158,6 +163,7 @@ struct Crank<'a> {
     failures: Failures,
     observer: Arc<dyn Observer>,
     options: &'a Options,
+    loads: Loads,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
 }
@@ -184,10 +190,11 @@ impl Crank<'_> {
         store: &Arc<Store>,
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
-    ) -> (Result<(), ReplicateError>, Tally, keeper::Kept, server::Served) {
+    ) -> (Result<(), ReplicateError>, Tally, (keeper::Kept, server::Served, Shares)) {
         let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
             let taken = ReplicateError::Peer("the control stream is taken".into());
-            return (Err(taken), self.tally, Default::default(), Default::default());
+            let shares = self.loads.overall(self.connection);
+            return (Err(taken), self.tally, (Default::default(), Default::default(), shares));
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
@@ -204,6 +211,7 @@ impl Crank<'_> {
             waiting,
             rate: self.options.send_limit,
             runtime: Handle::current(),
+            meter: self.loads.meter(),
         };
         let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
@@ -220,10 +228,11 @@ impl Crank<'_> {
             connection: self.connection.clone(),
             side: self.side,
             count: self.options.lanes,
-            pace_in: Pace::new(self.options.receive_limit),
-            pace_out: Pace::new(self.options.send_limit),
+            pace_in: Pace::new(self.options.receive_limit, self.loads.meter()),
+            pace_out: Pace::new(self.options.send_limit, self.loads.meter()),
             spans,
             keeper: keeper_in.clone(),
+            meter: self.loads.meter(),
         });
         let mut outlets = Outlets { messages, keeper: keeper_in, server: server_in, carriers };
         let turned = self.turn(&mut control_in, &mut done, &mut outlets).await;
@@ -235,7 +244,8 @@ impl Crank<'_> {
         drop((said, sender, carriers));
         let kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
-        (turned, self.tally, kept, served)
+        let shares = self.loads.overall(self.connection);
+        (turned, self.tally, (kept, served, shares))
     }
 
     async fn turn(
@@ -260,17 +270,35 @@ impl Crank<'_> {
                     Err(error) => return self.broken(error),
                 },
                 (frontier, root) = self.growth.next() => self.session.handle_local(clock::now(), frontier, root),
-                Some(done) = done.recv() => self.session.handle_done(clock::now(), done),
+                Some(done) = done.recv() => self.finish(done),
                 Some(lane) = outlets.carriers.ended() => lane?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
                 _ = cancel.tick() => {
-                    self.tell_liveliness(&mut heard, outlets.carriers.heard());
+                    self.tell_liveliness(&mut heard, self.loads.carried(Flow::In));
+                    self.tell_load();
                     if !stopping && self.observer.cancelled() {
                         stopping = true;
                         self.session.handle_stop(clock::now());
                     }
                 }
             }
+        }
+    }
+
+    /// What may end the session for the peer comes after the last that we have to say of our stages.
+    fn finish(&mut self, done: Done) {
+        if let Done::Committed { .. } | Done::Served { .. } = done
+            && let Some(load) = self.loads.news(self.connection)
+        {
+            self.session.handle_load(load);
+        }
+        self.session.handle_done(clock::now(), done);
+    }
+
+    fn tell_load(&mut self) {
+        if let Some(load) = self.loads.due(self.connection) {
+            self.session.handle_load(load);
+            self.observer.progress(Progress::Stages(self.loads.recent()));
         }
     }
 
@@ -357,6 +385,7 @@ impl Crank<'_> {
                 tally.peer_frontier = Some(frontier);
             }
             SessionEvent::Applied { root, .. } => tally.root = root,
+            SessionEvent::PeerLoad(load) => self.loads.heard(load),
             SessionEvent::Identical { root } => {
                 tally.root = root;
                 tally.peer_root = Some(root);

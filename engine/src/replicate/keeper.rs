@@ -12,11 +12,12 @@ use crate::{
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ChunkId, IdMap, ListId},
     limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, MIB},
+    meter::{Meter, Work},
     session::{Admitted, Arrival, Done, Wants},
     store::{Looked, PackWriter, Pending, Standing, Store, StoreError},
 };
 use bytes::Bytes;
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::mpsc;
 
 /// Runs that have come are taken together up to about this much: enough short chunks to fill every lane of the hash.
@@ -40,8 +41,6 @@ pub(super) enum Job {
 /// What the keeper's thread has to say at its end.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Kept {
-    /// Time spent working, as opposed to waiting for something to do.
-    pub(super) busy: Duration,
     /// Chunks that nobody asked for.
     pub(super) unwanted: u64,
     /// Chunks that events named and that were here before they came.
@@ -71,6 +70,7 @@ pub(super) struct Keeper {
     /// Lists that came before their event. The next event names them, or nobody does.
     loose: HashMap<ListId, ChunkList>,
     kept: Kept,
+    meter: Arc<Meter>,
 }
 
 impl Keeper {
@@ -79,6 +79,7 @@ impl Keeper {
         store: Arc<Store>,
         done: mpsc::UnboundedSender<Done>,
         failures: Failures,
+        meter: Arc<Meter>,
     ) -> Result<(Self, Vec<Admitted>), StoreError> {
         let writer = store.writer();
         let mut keeper = Self {
@@ -93,6 +94,7 @@ impl Keeper {
             lists: HashMap::new(),
             loose: HashMap::new(),
             kept: Kept::default(),
+            meter,
             store,
         };
         let mut pending = Vec::new();
@@ -122,7 +124,6 @@ impl Keeper {
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
         let mut next = None;
         while let Some(job) = next.take().or_else(|| jobs.blocking_recv()) {
-            let began = clock::now();
             let result = match job {
                 Job::Run(first) => {
                     let (runs, other) = gather(first, &mut jobs);
@@ -131,7 +132,6 @@ impl Keeper {
                 }
                 job => self.work(job),
             };
-            self.kept.busy += began.elapsed();
             if let Err(error) = result {
                 self.failures.here(error);
                 let _ = self.done.send(Done::Failed { reason: self.failures.text() });
@@ -146,8 +146,8 @@ impl Keeper {
 
     fn work(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
-            Job::Admit(frames) => self.admit(&frames),
-            Job::Expect { list, want } => self.expect(&list, &want),
+            Job::Admit(frames) => self.index(|keeper| keeper.admit(&frames)),
+            Job::Expect { list, want } => self.index(|keeper| keeper.expect(&list, &want)),
             Job::Inline { list, frames } => {
                 self.take_runs(&[frames])?;
                 self.say(Done::Stored { list });
@@ -161,6 +161,14 @@ impl Keeper {
     /// Nobody listens any more once the session has ended; then there is nobody to tell.
     fn say(&self, done: Done) {
         let _ = self.done.send(done);
+    }
+
+    /// Does something with index, journal or log.
+    fn index(&mut self, work: impl FnOnce(&mut Self) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let began = clock::now();
+        let done = work(self);
+        self.meter.lap(Work::Index, began);
+        done
     }
 
     fn admit(&mut self, frames: &[u8]) -> Result<(), StoreError> {
@@ -274,11 +282,15 @@ impl Keeper {
     }
 
     fn take_runs(&mut self, runs: &[Bytes]) -> Result<(), StoreError> {
+        let began = clock::now();
         let frames = self.wanted_of(runs);
+        let began = self.meter.lap(Work::Check, began);
         if !frames.is_empty() {
             self.writer.append_missing(&frames, self.looked)?;
         }
+        let began = self.meter.lap(Work::Write, began);
         self.report(&frames);
+        self.meter.lap(Work::Check, began);
         self.unsynced += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
         if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
     }
@@ -332,7 +344,12 @@ impl Keeper {
     /// After this, what arrived so far need not be sent or checked again, whatever happens.
     fn checkpoint(&mut self) -> Result<(), StoreError> {
         self.unsynced = 0;
-        self.writer.checkpoint()
+        let began = clock::now();
+        let synced = self.writer.sync();
+        let began = self.meter.lap(Work::Sync, began);
+        let published = synced.and_then(|()| self.writer.publish());
+        self.meter.lap(Work::Index, began);
+        published
     }
 
     fn commit(&mut self, dots: &[Dot]) -> Result<(), StoreError> {
@@ -346,8 +363,10 @@ impl Keeper {
                 self.wants.drop_list(&list.id);
             }
         }
-        self.store.append_foreign(&staged)?;
-        self.store.journal_remove(dots)?;
+        self.index(|keeper| {
+            keeper.store.append_foreign(&staged)?;
+            keeper.store.journal_remove(dots)
+        })?;
         dots.iter().for_each(|dot| self.pending.remove(dot));
         let heads = self.store.heads();
         self.say(Done::Committed { frontier: heads.frontier(), root: heads.root() });

@@ -5,15 +5,14 @@
 
 use super::{carriers::Spans, pace::Pace};
 use crate::{
+    clock,
     frame::{FrameError, HEADER_BYTES, Header, Kind},
     limits::{CHUNK_BYTES_MAX, KIB},
+    meter::{Flow, Meter, Work},
     transport::{LaneReceiver, LaneSender, TransportError},
 };
 use bytes::{Bytes, BytesMut};
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Buffer for runs of small frames. Larger ones fall out of the cache before they are hashed.
@@ -99,13 +98,13 @@ impl Deframer {
 }
 
 /// Reads a lane to its end and hands runs of whole chunk frames to `deliver`; unchecked but for their headers. Counts what it
-/// has `heard`.
+/// has heard.
 pub(super) async fn receive<M>(
     mut lane: LaneReceiver,
     runs: mpsc::Sender<M>,
     deliver: fn(Bytes) -> M,
     pace: Arc<Pace>,
-    heard: Arc<AtomicU64>,
+    meter: Arc<Meter>,
 ) -> Result<(), LaneError> {
     let mut deframer = Deframer::default();
     loop {
@@ -114,7 +113,7 @@ pub(super) async fn receive<M>(
             let torn = !deframer.buffer.is_empty();
             return if torn { Err(FrameError::Truncated.into()) } else { Ok(()) };
         }
-        heard.fetch_add(got as u64, Ordering::Relaxed);
+        meter.carry(Flow::In, got);
         pace.pass(got).await;
         if let Some(run) = deframer.take()? {
             runs.send(deliver(run)).await.map_err(|_| LaneError::Stopped)?;
@@ -123,10 +122,14 @@ pub(super) async fn receive<M>(
 }
 
 /// Sends what `spans` gives over a lane until there is no more.
-pub(super) async fn send(mut lane: LaneSender, spans: Spans, pace: Arc<Pace>) -> Result<(), LaneError> {
+pub(super) async fn send(mut lane: LaneSender, spans: Spans, pace: Arc<Pace>, meter: Arc<Meter>) -> Result<(), LaneError> {
     while let Some(span) = spans.next().await {
-        pace.pass(span.bytes.len()).await;
+        let bytes = span.bytes.len();
+        pace.pass(bytes).await;
+        let began = clock::now();
         lane.send(span).await?;
+        meter.lap(Work::Blocked, began);
+        meter.carry(Flow::Out, bytes);
     }
     Ok(lane.finish().await?)
 }

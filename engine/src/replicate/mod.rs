@@ -5,12 +5,14 @@
 
 mod carriers;
 mod choice;
+pub mod doctor;
 mod drive;
 mod failover;
 mod failure;
 mod follow;
 mod keeper;
 mod lanes;
+mod loads;
 mod outgoing;
 mod pace;
 mod pairing;
@@ -20,10 +22,11 @@ mod server;
 mod tally;
 mod types;
 
+pub use crate::meter::{Shares, Stage};
 pub use follow::{follow, watch};
 pub use pairing::invite;
 pub use serve::{Served, Server};
-pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Stage, Summary, Target, Unobserved};
+pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Summary, Target, Unobserved};
 
 use crate::{
     home::{Home, Ticket},

@@ -1,8 +1,11 @@
 //! A bandwidth limit shared by all lanes of one direction: a token bucket that holds a tenth of a second.
 
-use crate::clock;
+use crate::{
+    clock,
+    meter::{Meter, Work},
+};
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,17 +18,19 @@ pub(super) struct Pace {
     bytes_per_second: Option<u64>,
     /// When everything let through so far would have passed at the rate.
     due: Mutex<Instant>,
+    meter: Arc<Meter>,
 }
 
 impl Pace {
-    pub(super) fn new(bytes_per_second: Option<u64>) -> Self {
-        Self { bytes_per_second: bytes_per_second.filter(|rate| *rate > 0), due: Mutex::new(clock::now()) }
+    pub(super) fn new(bytes_per_second: Option<u64>, meter: Arc<Meter>) -> Self {
+        Self { bytes_per_second: bytes_per_second.filter(|rate| *rate > 0), due: Mutex::new(clock::now()), meter }
     }
 
     /// Waits until `bytes` more may pass.
     pub(super) async fn pass(&self, bytes: usize) {
         if let Some(wait) = self.wait(bytes, clock::now()) {
             tokio::time::sleep(wait).await;
+            self.meter.add(Work::Limit, wait);
         }
     }
 
@@ -45,7 +50,7 @@ mod tests {
     #[test]
     fn bytes_wait_for_their_share_of_a_second() {
         let now = clock::now();
-        let pace = Pace { bytes_per_second: Some(1000), due: Mutex::new(now) };
+        let pace = Pace { bytes_per_second: Some(1000), due: Mutex::new(now), meter: Arc::default() };
         assert_eq!(pace.wait(500, now), Some(Duration::from_millis(500)));
         assert_eq!(pace.wait(500, now), Some(Duration::from_secs(1)));
         assert_eq!(pace.wait(100, now + Duration::from_secs(60)), None, "a pause is a burst, no more");
@@ -54,6 +59,6 @@ mod tests {
 
     #[test]
     fn without_a_rate_nothing_waits() {
-        assert_eq!(Pace::new(None).wait(usize::MAX / 2, clock::now()), None);
+        assert_eq!(Pace::new(None, Arc::default()).wait(usize::MAX / 2, clock::now()), None);
     }
 }

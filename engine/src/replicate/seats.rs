@@ -3,7 +3,7 @@
 
 use crate::{
     id::DeviceId,
-    limits::{PAIRINGS_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE_MAX},
+    limits::{EXAMINATIONS_MAX, PAIRINGS_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE_MAX},
     transport::Protocol,
 };
 use std::{
@@ -15,6 +15,7 @@ use std::{
 struct Taken {
     sessions: HashMap<DeviceId, usize>,
     pairings: usize,
+    examinations: usize,
 }
 
 /// The places of one listener.
@@ -36,6 +37,8 @@ impl Seats {
         match protocol {
             Protocol::Pairing if taken.pairings >= PAIRINGS_MAX => return None,
             Protocol::Pairing => taken.pairings += 1,
+            Protocol::Doctor if taken.examinations >= EXAMINATIONS_MAX => return None,
+            Protocol::Doctor => taken.examinations += 1,
             Protocol::Session => {
                 let all: usize = taken.sessions.values().sum();
                 let own = taken.sessions.entry(*device).or_default();
@@ -54,6 +57,7 @@ impl Drop for Seat {
         let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
         match self.protocol {
             Protocol::Pairing => taken.pairings -= 1,
+            Protocol::Doctor => taken.examinations -= 1,
             Protocol::Session => {
                 let own = taken.sessions.entry(self.device).or_default();
                 *own = own.saturating_sub(1);
@@ -82,6 +86,15 @@ mod tests {
         assert!(seats.take(&device(2), Protocol::Session).is_some());
         held.pop();
         assert!(seats.take(&device(1), Protocol::Session).is_some());
+    }
+
+    #[test]
+    fn one_examination_at_a_time() {
+        let seats = Seats::default();
+        let held = seats.take(&device(1), Protocol::Doctor);
+        assert!(held.is_some() && seats.take(&device(2), Protocol::Doctor).is_none());
+        drop(held);
+        assert!(seats.take(&device(2), Protocol::Doctor).is_some());
     }
 
     #[test]

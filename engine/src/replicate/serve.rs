@@ -1,7 +1,7 @@
 //! Serving one vault: accepts peers, answers each in a session of its own, and pairs the bearers of tickets.
 
 use super::{
-    Observer, Options, ReplicateError,
+    Observer, Options, ReplicateError, doctor,
     drive::{Party, drive},
     follow::watch,
     pairing,
@@ -33,6 +33,13 @@ pub enum Served {
         peer: DeviceId,
         /// How.
         result: Result<Box<super::Summary>, ReplicateError>,
+    },
+    /// A peer measured what is between it and this device.
+    Examined {
+        /// Which.
+        peer: DeviceId,
+        /// How it ended.
+        result: Result<(), ReplicateError>,
     },
     /// A ticket was offered.
     Paired {
@@ -118,6 +125,7 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
             let result = pairing::answer(vault, connection, name).await.map(|peer| peer.name);
             Served::Paired { peer, result }
         }
+        Protocol::Doctor => Served::Examined { peer, result: doctor::answer(vault, connection).await },
         Protocol::Session => {
             let options = Options { direction: Direction::Both, ..options.clone() };
             let party = Party {

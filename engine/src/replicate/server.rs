@@ -10,8 +10,9 @@ use crate::{
     event::{ChunkList, Event, Frontier, ListRef},
     io::piece::Piece,
     limits::{MIB, SLOWEST_BYTES_PER_S, STALL_MS},
+    meter::{Meter, Work},
     session::{Cursor, Done, LoadedEvent, Via},
-    store::{LogPosition, Store, StoreError},
+    store::{LogPosition, Span, Spans, Store, StoreError},
     transport::TransportError,
 };
 use bytes::{Bytes, BytesMut};
@@ -39,10 +40,6 @@ pub(super) enum Job {
 /// What the server's thread has to say at its end.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Served {
-    /// Time spent reading and checking.
-    pub(super) reading: Duration,
-    /// Time spent waiting for the lanes to take a span.
-    pub(super) waiting: Duration,
     /// Chunks that the events named which were sent.
     pub(super) offered: u64,
     /// Chunks handed out.
@@ -66,6 +63,7 @@ pub(super) struct Server {
     pub(super) rate: Option<u64>,
     /// The runtime whose tasks send the spans.
     pub(super) runtime: Handle,
+    pub(super) meter: Arc<Meter>,
 }
 
 /// Why the server could not do its job.
@@ -132,23 +130,18 @@ impl Server {
         let mut inline = BytesMut::new();
         let mut total = 0;
         let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX)?;
-        loop {
-            let began = clock::now();
-            let Some(span) = spans.next().transpose()? else { break };
-            served.reading += began.elapsed();
+        while let Some(span) = self.metered(&mut spans)? {
             let (chunks, bytes) = (span.entries.len() as u64, span.piece.bytes.len() as u64);
             total += bytes;
             match via {
                 Via::Inline => inline.extend_from_slice(&span.piece.bytes),
                 Via::Lanes => {
-                    let began = clock::now();
                     match self.runtime.block_on(self.spans.send_timeout(span.piece, self.patience(bytes))) {
                         Ok(()) => {}
                         // Lanes that are gone mean that the connection is: the session learns it there.
                         Err(SendTimeoutError::Closed(_)) => break,
                         Err(SendTimeoutError::Timeout(_)) => return Err(ServeError::Stalled),
                     }
-                    served.waiting += began.elapsed();
                 }
             }
             served.chunks += chunks;
@@ -164,6 +157,16 @@ impl Server {
 }
 
 impl Server {
+    /// The next span, with what it took to read and to check it.
+    fn metered(&self, spans: &mut Spans) -> Result<Option<Span>, StoreError> {
+        let (began, before) = (clock::now(), spans.reading());
+        let span = spans.next().transpose();
+        let reading = spans.reading() - before;
+        self.meter.add(Work::Read, reading);
+        self.meter.add(Work::Hash, began.elapsed().saturating_sub(reading));
+        span
+    }
+
     /// How long `bytes` may take to leave, on the slowest link and within the user's limit.
     fn patience(&self, bytes: u64) -> Duration {
         let rate = self.rate.unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);

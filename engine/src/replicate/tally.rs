@@ -1,6 +1,6 @@
 //! What a session came to: counts gathered from its events while it runs, and the summary or error at its end.
 
-use super::{ByTransport, ReplicateError, Stage, Summary, keeper, server};
+use super::{ByTransport, ReplicateError, Shares, Stage, Summary, keeper, server};
 use crate::{
     event::Frontier,
     id::Root,
@@ -71,8 +71,7 @@ pub(super) fn conclude(
     connection: &Connection,
     result: Result<(), ReplicateError>,
     tally: Tally,
-    kept: keeper::Kept,
-    served: server::Served,
+    (kept, served, stages): (keeper::Kept, server::Served, Shares),
     elapsed: Duration,
     dry_run: bool,
 ) -> Ended {
@@ -101,7 +100,8 @@ pub(super) fn conclude(
         wire_bytes_received: stats.bytes_received,
         elapsed,
         first_chunk: tally.first_chunk,
-        limiting_stage: limiting_stage(&tally, kept, served, elapsed),
+        limiting_stage: if tally.bytes_received + served.bytes > 0 { stages.limiting() } else { Stage::RoundTrips },
+        stages,
         root: tally.root,
         peer_root: tally.peer_root,
     };
@@ -139,16 +139,4 @@ fn session_failed(error: SessionError) -> ReplicateError {
         // What the threads of this side found is known as it is; the session by itself only finds that events and chunks do not fit.
         SessionError::Here { reason } => VaultError::Damaged(reason).into(),
     }
-}
-
-/// Which stage was busy or waited for longest. Only what this end can see.
-fn limiting_stage(tally: &Tally, kept: keeper::Kept, served: server::Served, elapsed: Duration) -> Stage {
-    if tally.bytes_received + served.bytes == 0 {
-        return Stage::RoundTrips;
-    }
-    let busy = |duration: Duration| duration.as_secs_f64() / elapsed.as_secs_f64().max(1e-6);
-    if tally.bytes_received > served.bytes {
-        return if busy(kept.busy) > 0.7 { Stage::Write } else { Stage::Link };
-    }
-    if busy(served.waiting) >= busy(served.reading) { Stage::Link } else { Stage::Read }
 }

@@ -3,6 +3,7 @@
 use crate::{
     event::Frontier,
     id::{DeviceId, Root},
+    meter::{Shares, Stage},
     session::{Direction, Stay},
     transport::{Choice, Congestion, Connection, PlainLanes, TransportError, TransportKind, Tuning},
     vault::VaultError,
@@ -106,8 +107,10 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Until the first chunk had arrived or left, if one did.
     pub first_chunk: Option<Duration>,
-    /// What took most of the time.
+    /// What kept it from being faster.
     pub limiting_stage: Stage,
+    /// What each stage took of the time.
+    pub stages: Shares,
     /// Our root at the end.
     pub root: Root,
     /// The peer's, as it last said.
@@ -193,31 +196,6 @@ impl Add for ByTransport {
     }
 }
 
-/// A stage of a transfer, as far as this end can tell them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Reading and checking chunks here.
-    Read,
-    /// The link or the peer behind it.
-    Link,
-    /// Checking and writing chunks here.
-    Write,
-    /// Waiting for answers: there was little to move.
-    RoundTrips,
-}
-
-impl Stage {
-    /// Its name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Link => "link",
-            Self::Write => "write",
-            Self::RoundTrips => "round_trips",
-        }
-    }
-}
-
 /// What a session tells while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
@@ -261,6 +239,8 @@ pub enum Progress {
         /// Bytes of their frames.
         bytes: u64,
     },
+    /// What each stage took of the last half second or so.
+    Stages(Shares),
 }
 
 /// Who watches a session, and can stop it. Called from many threads; must return at once.
@@ -307,6 +287,9 @@ pub enum ReplicateError {
     /// The ticket is malformed, expired, used, or the peer's no more.
     #[error("the ticket cannot be used: {0}")]
     Ticket(String),
+    /// The peer cannot do what was asked of it: it is older.
+    #[error("{0}")]
+    Unsupported(String),
     /// None of the peer's addresses can be looked up.
     #[error("no address of the peer was found: {0}")]
     NoAddress(String),

@@ -9,6 +9,7 @@ use crate::{
     event::{Frontier, ListRef},
     id::{ChunkId, ID_BYTES, ListId, Root},
     limits::{DAMAGED_CHUNKS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, REASON_BYTES_MAX},
+    meter::Load,
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use minicbor::{Decode, Encode};
@@ -22,6 +23,8 @@ const APPLIED: u8 = 6;
 const FINISHED: u8 = 7;
 const DAMAGED: u8 = 8;
 const BYE: u8 = 9;
+/// The first extension.
+const LOAD: u8 = 0x80;
 /// Types from here on may be skipped by who does not know them.
 const EXTENSIONS: u8 = 0x80;
 
@@ -135,7 +138,9 @@ pub enum Message {
         /// For people.
         reason: String,
     },
-    /// An extension that this version does not know.
+    /// What the sender's stages have cost so far: for showing where the time goes.
+    Load(Load),
+    /// An extension that this version does not know, or a known one of another form.
     Extension(u8),
 }
 
@@ -194,6 +199,7 @@ impl Message {
             Self::Finished => raw(FINISHED, &[]),
             Self::Damaged(chunks) => body(DAMAGED, chunks),
             Self::Bye { code, reason } => body(BYE, &ByeBody { code: *code, reason: shorten(reason) }),
+            Self::Load(load) => body(LOAD, load),
             Self::Extension(kind) => raw(*kind | EXTENSIONS, &[]),
         }
     }
@@ -226,6 +232,8 @@ impl Message {
                 let ByeBody { code, reason } = codec::decode("bye", &rest)?;
                 Ok(Self::Bye { code, reason: shorten(&reason) })
             }
+            // A newer peer may say more of itself than we understand.
+            EXTENSIONS.. if kind == LOAD => Ok(codec::decode("load", &rest).map_or(Self::Extension(kind), Self::Load)),
             EXTENSIONS.. => Ok(Self::Extension(kind)),
             0 | 10..EXTENSIONS => Err(error("its type is unknown")),
         }

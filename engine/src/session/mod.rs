@@ -46,6 +46,7 @@ use crate::{
     event::Frontier,
     id::Root,
     limits::{HANDSHAKE_MS, IDLE_MS},
+    meter::Load,
 };
 use bytes::Bytes;
 use outbox::Outbox;
@@ -175,6 +176,13 @@ impl Session {
             self.end(next, Outcome::Stopped, Some((ByeCode::Stopped, String::new())));
         }
         self.go_on(now);
+    }
+
+    /// Tells the peer what our stages have cost so far, if there is a peer to tell.
+    pub fn handle_load(&mut self, load: Load) {
+        if !matches!(self.phase, Phase::Greeting | Phase::Closing | Phase::Ended) {
+            self.out.mention(&Message::Load(load));
+        }
     }
 
     /// The next message to send, in order.
@@ -311,7 +319,11 @@ impl Session {
                 }
                 Ok(())
             }
-            Message::Extension(_) => Ok(()),
+            Message::Load(load) if self.phase != Phase::Greeting => {
+                self.out.tell(SessionEvent::PeerLoad(load));
+                Ok(())
+            }
+            Message::Load(_) | Message::Extension(_) => Ok(()),
         }
     }
 

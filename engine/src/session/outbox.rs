@@ -42,6 +42,13 @@ impl Outbox {
         }
     }
 
+    /// Like [`Outbox::say`], but no sign of life: who works for long must say so in words that the peer understands for certain.
+    pub(super) fn mention(&mut self, message: &Message) {
+        if self.voice == Voice::Heard {
+            self.messages.push_back(message.encode());
+        }
+    }
+
     /// Nothing said from now on goes out: the peer is gone, or must not learn that anybody is here.
     pub(super) fn mute(&mut self) {
         self.voice = Voice::Muted;

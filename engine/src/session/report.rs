@@ -4,6 +4,7 @@ use super::message::ByeCode;
 use crate::{
     event::{Dot, Frontier},
     id::{ChunkId, ReplicaId, Root},
+    meter::Load,
 };
 
 /// Something worth showing, counting or remembering.
@@ -34,6 +35,8 @@ pub enum SessionEvent {
         /// Digest over our heads.
         root: Root,
     },
+    /// What the peer's stages have cost so far, as it says.
+    PeerLoad(Load),
     /// Both replicas hold the same events. In a session that stays: each time that they do again.
     Identical {
         /// Their common digest.

@@ -258,17 +258,33 @@ impl PackWriter {
     /// After a failed sync everything since the last checkpoint has to be appended anew. When only the index failed, the next checkpoint
     /// publishes it.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.sync()?;
+        self.publish()
+    }
+
+    /// The first half of a checkpoint: makes everything appended durable.
+    ///
+    /// # Errors
+    /// As [`PackWriter::checkpoint`].
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
         let Some(pack) = &mut self.pack else { return Ok(()) };
         let durable = pack.make_durable(&self.inner);
         self.arrive();
         match durable {
-            Ok(()) => {}
-            Err(NotDurable::Write(error)) => return Err(self.write_failed(error)),
+            Ok(()) => Ok(()),
+            Err(NotDurable::Write(error)) => Err(self.write_failed(error)),
             Err(NotDurable::Sync(error)) => {
                 self.give_up();
-                return Err(error);
+                Err(error)
             }
         }
+    }
+
+    /// The second half, right after the first: tells the index of what is durable.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(crate) fn publish(&mut self) -> Result<(), StoreError> {
         let Some(pack) = &mut self.pack else { return Ok(()) };
         if !self.written.is_empty() {
             self.inner.index.publish(pack.number, pack.durable_to, &mut self.written)?;

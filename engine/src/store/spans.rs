@@ -9,12 +9,13 @@
 use super::{Inner, Location, Store, StoreError, packs::View};
 use crate::{
     bitmap::Bitmap,
+    clock,
     event::ChunkList,
     frame::{Header, Kind, Verified},
     id::ChunkId,
     io::piece::Piece,
 };
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 /// Checked frames that lie side by side.
 #[derive(Debug, Clone)]
@@ -41,6 +42,7 @@ pub struct Spans {
     done: usize,
     max_bytes: u64,
     unavailable: Bitmap,
+    reading: Duration,
 }
 
 impl Store {
@@ -62,7 +64,7 @@ impl Store {
             }
         }
         wanted.sort_unstable_by_key(|wanted| (wanted.place.pack, wanted.place.offset));
-        Ok(Spans { inner: Arc::clone(&self.inner), wanted, done: 0, max_bytes: max_bytes as u64, unavailable })
+        Ok(Spans { inner: Arc::clone(&self.inner), wanted, done: 0, max_bytes: max_bytes as u64, unavailable, reading: Duration::ZERO })
     }
 }
 
@@ -70,6 +72,11 @@ impl Spans {
     /// Wanted entries that could not be handed out so far.
     pub fn unavailable(&self) -> &Bitmap {
         &self.unavailable
+    }
+
+    /// Time spent so far on bringing pages into memory, as opposed to checking them.
+    pub fn reading(&self) -> Duration {
+        self.reading
     }
 
     /// Wanted entries that have not been looked at yet.
@@ -106,7 +113,9 @@ impl Spans {
             None => return Ok(self.refuse(first)),
         };
         view.map.touched(last.place.end() - first.place.offset);
+        let began = clock::now();
         view.map.populate(first.place.offset as usize..last.place.end() as usize);
+        self.reading += began.elapsed();
         let good = count_good(&view, run);
         if good == 0 {
             self.put_back(run.len() - 1);

@@ -55,6 +55,12 @@ pub struct Stats {
     pub bytes_received: u64,
     /// The path's round-trip time, smoothed (QUIC).
     pub rtt: Option<Duration>,
+    /// The shortest round trip so far (QUIC).
+    pub rtt_min: Option<Duration>,
+    /// Packets sent (QUIC).
+    pub packets_sent: Option<u64>,
+    /// How often the peer's flow control let no more be sent, although there was more (QUIC).
+    pub windows_used_up: Option<u64>,
     /// Packets that were lost and sent again (QUIC).
     pub packets_lost: Option<u64>,
     /// Bytes in them (QUIC).

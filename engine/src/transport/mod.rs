@@ -110,19 +110,25 @@ pub enum Protocol {
     Session,
     /// A device that holds a ticket and wants to become known.
     Pairing,
+    /// Two devices that know each other measure what is between them.
+    Doctor,
 }
 
 impl Protocol {
+    /// Every protocol that a listener answers to.
+    pub(crate) const ALL: [Self; 3] = [Self::Session, Self::Pairing, Self::Doctor];
+
     /// Its name in the handshake.
     pub const fn alpn(self) -> &'static [u8] {
         match self {
             Self::Session => b"mirror/1",
             Self::Pairing => b"mirror-pair/1",
+            Self::Doctor => b"mirror-doctor/1",
         }
     }
 
     fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Session, Self::Pairing].into_iter().find(|protocol| protocol.alpn() == name)
+        Self::ALL.into_iter().find(|protocol| protocol.alpn() == name)
     }
 }
 

@@ -67,7 +67,7 @@ pub(in super::super) fn server_config(
     identity: &Identity,
     admission: Arc<dyn super::super::Admission>,
 ) -> Result<ServerConfig, TransportError> {
-    let alpn = [super::super::Protocol::Session.alpn(), super::super::Protocol::Pairing.alpn()];
+    let alpn = super::super::Protocol::ALL.map(super::super::Protocol::alpn);
     let tls =
         QuicServerConfig::try_from(identity.server(admission, &alpn)?).map_err(|error| TransportError::Protocol(error.to_string()))?;
     Ok(ServerConfig::with_crypto(Arc::new(tls)))

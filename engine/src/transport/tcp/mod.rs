@@ -55,7 +55,7 @@ const MESSAGES_WAITING: usize = 1;
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a listener answers to on TCP.
-pub(super) const ALPN: [&[u8]; 3] = [Protocol::Session.alpn(), Protocol::Pairing.alpn(), LANE_ALPN];
+pub(super) const ALPN: [&[u8]; 4] = [Protocol::Session.alpn(), Protocol::Pairing.alpn(), Protocol::Doctor.alpn(), LANE_ALPN];
 
 /// Where and how to dial, for the control connection and for every lane after it.
 #[derive(Clone)]
