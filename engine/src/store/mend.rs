@@ -105,7 +105,7 @@ pub fn recover(dir: &Path, vault: &VaultId, dry_run: DryRun) -> Result<Vec<Repai
 pub(super) fn open(dir: &Path, vault: &VaultId, disk: Disk) -> Result<(Store, Vec<Repair>), StoreError> {
     require_directories(dir)?;
     let (index, knowledge) = match Index::open(&dir.join(INDEX_FILE), vault)? {
-        Opened::Usable(index) => (Some(index), Knowledge::Index),
+        Opened::Usable(index) => (Some(*index), Knowledge::Index),
         Opened::Unusable => (new_index(dir, vault)?, Knowledge::Nothing),
         Opened::Unwritable => (None, Knowledge::Nothing),
     };
@@ -137,7 +137,7 @@ fn require_directories(dir: &Path) -> Result<(), StoreError> {
 /// An empty index in the place of whatever is there; none if it cannot be written.
 fn new_index(dir: &Path, vault: &VaultId) -> Result<Option<Index>, StoreError> {
     match Index::create(&dir.join(INDEX_FILE), vault)? {
-        Opened::Usable(index) => Ok(Some(index)),
+        Opened::Usable(index) => Ok(Some(*index)),
         Opened::Unusable | Opened::Unwritable => Ok(None),
     }
 }

@@ -115,7 +115,7 @@ impl FileIdentity {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// An index of this vault.
-    Usable(Index),
+    Usable(Box<Index>),
     /// Nothing, or something else: to be thrown away.
     Unusable,
     /// The place allows no writing, so SQLite cannot share its file here.
@@ -129,7 +129,7 @@ impl Index {
             return Ok(Opened::Unusable);
         }
         match Self::connect(path).and_then(|connection| is_usable(&connection, vault).map(|usable| usable.then_some(connection))) {
-            Ok(Some(connection)) => Ok(Opened::Usable(Self::with(Some(path), connection))),
+            Ok(Some(connection)) => Ok(Opened::Usable(Box::new(Self::with(Some(path), connection)))),
             Ok(None) => Ok(Opened::Unusable),
             Err(error) => after_failure(error),
         }
@@ -141,7 +141,7 @@ impl Index {
             return Ok(Opened::Unwritable);
         }
         match Self::connect(path).and_then(|mut connection| initialise(&mut connection, vault).map(|()| connection)) {
-            Ok(connection) => Ok(Opened::Usable(Self::with(Some(path), connection))),
+            Ok(connection) => Ok(Opened::Usable(Box::new(Self::with(Some(path), connection)))),
             Err(error) => after_failure(error),
         }
     }
