@@ -5,7 +5,7 @@ use mirror_engine::{
     home::{Home, Role},
     replicate::{self, Observer, Options, Progress, ReplicateError, Server, Summary, Target, Unobserved},
     transport::{Choice, TransportKind},
-    vault::{InitOptions, Unwatched, Vault},
+    vault::{InitOptions, Unlock, Unwatched, Vault},
 };
 use std::{
     io::Cursor,
@@ -117,7 +117,7 @@ async fn what_is_written_anywhere_in_a_chain_is_everywhere() {
         let followers = [Follower::start(&b, at_a, &options), Follower::start(&c, at_b, &options)];
         holds(&c, &a.store().frontier()).await;
 
-        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n * n >> 7) as u8).collect();
+        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
         put(&a, "from a", b"small");
         put(&a, "large", &large);
         holds(&c, &a.store().frontier()).await;
@@ -147,7 +147,7 @@ async fn what_another_process_writes_is_noticed() {
     // Stores that share nothing but the files, as two processes do.
     for (name, there) in [("first", &b), ("b", &a)] {
         let home = Home::open(&dir.path().join(format!("home-{name}"))).unwrap();
-        let (beside, _) = Vault::open(&dir.path().join(name), &home, None).unwrap();
+        let (beside, _) = Vault::open(&dir.path().join(name), &home, Unlock::Device).unwrap();
         put(&beside, &format!("beside {name}"), b"written by another process");
         holds(there, &beside.store().frontier()).await;
     }
