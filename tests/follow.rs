@@ -117,7 +117,7 @@ async fn what_is_written_anywhere_in_a_chain_is_everywhere() {
         let followers = [Follower::start(&b, at_a, &options), Follower::start(&c, at_b, &options)];
         holds(&c, &a.store().frontier()).await;
 
-        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n * n >> 7) as u8).collect();
+        let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
         put(&a, "from a", b"small");
         put(&a, "large", &large);
         holds(&c, &a.store().frontier()).await;
