@@ -157,6 +157,15 @@ impl Device {
         Self { home: bed.fresh("home"), vault: bed.fresh("vault") }
     }
 
+    /// The same device and vault once more, in another place: where the vault's key cuts, the copy cuts too.
+    pub(super) fn copy(&self, bed: &Bed) -> Result<Self, Failure> {
+        let copy = Self::new(bed);
+        for (from, to) in [(&self.home, &copy.home), (&self.vault, &copy.vault)] {
+            run(bed, Command::new("cp").arg("-R").arg("-p").arg(from).arg(to))?;
+        }
+        Ok(copy)
+    }
+
     pub(super) fn remove(&self) {
         super::bed::remove(&self.vault);
         super::bed::remove(&self.home);

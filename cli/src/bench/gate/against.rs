@@ -4,13 +4,13 @@
 //! time is that of whole processes, as `wait4` tells it. A machine that gets slower meanwhile slows both. The ratio of each pair, and the bootstrap
 //! over all of them, give bounds; the gate fails when even the lower one is beyond the limit. See `statistics.rs`.
 
-use super::{Metric, instructions::instructions, limits::Limits, verdict::Check};
+use super::{Metric, instructions, limits::Limits, verdict::Check};
 use crate::{
     bench::{
         args::GateArgs,
         bed::Bed,
         console::Console,
-        program::{Mirror, run},
+        program::{Device, Mirror, run},
         statistics::{Ratio, ratio_of_pairs},
     },
     failure::Failure,
@@ -49,15 +49,16 @@ pub(super) fn against(console: &Console, args: &GateArgs, limits: &Limits, old: 
     let bed = Bed::new()?;
     let data = bed.file(args.size.bytes, 1)?;
     // Memory and pages that are touched for the first time are nobody's fault.
-    costs(&bed, &old, &data)?;
-    costs(&bed, &new, &data)?;
+    let paired = Paired::new(&bed, &old)?;
+    costs(&bed, &old, &paired, &data)?;
+    costs(&bed, &new, &paired, &data)?;
     let mut pairs = Vec::new();
     for pair in 0..args.pairs {
         if pair % 5 == 0 {
             console.step(&format!("pair {} of {}", pair + 1, args.pairs))?;
         }
         console.check()?;
-        pairs.push(one_pair(&bed, &old, &new, &data, pair)?);
+        pairs.push(one_pair(&bed, [&old, &new], &paired, &data, pair)?);
     }
     let mut checks = judge(console, limits, &pairs)?;
     if args.instructions {
@@ -67,25 +68,38 @@ pub(super) fn against(console: &Console, args: &GateArgs, limits: &Limits, old: 
     Ok(checks)
 }
 
-/// Exact where times are not, but of a plainer processor: see `instructions.rs`.
+/// See `instructions.rs`.
 fn instructions_of_both(bed: &Bed, old: &Mirror, new: &Mirror, bytes: u64, limits: &Limits) -> Result<Check, Failure> {
-    let count = |mirror| {
-        let metrics =
-            instructions(bed, mirror, bytes).map_err(|skipped| Failure::usage(skipped.reason).hint("leave --instructions out"))?;
-        Ok::<f64, Failure>(metrics.first().map_or(0.0, |metric| metric.value))
-    };
-    let value = count(new)? / count(old)?.max(1e-9);
+    let value =
+        instructions::ratio(bed, old, new, bytes).map_err(|skipped| Failure::usage(skipped.reason).hint("leave --instructions out"))?;
     Ok(Check::at_most(&Metric::count("against.add.instructions", value, "times"), "against", limits.against.instructions))
 }
 
 /// Old first in even pairs, new first in odd ones.
-fn one_pair(bed: &Bed, old: &Mirror, new: &Mirror, data: &Path, pair: u32) -> Result<(Costs, Costs), Failure> {
+fn one_pair(bed: &Bed, [old, new]: [&Mirror; 2], paired: &Paired, data: &Path, pair: u32) -> Result<(Costs, Costs), Failure> {
     if pair.is_multiple_of(2) {
-        let first = costs(bed, old, data)?;
-        Ok((first, costs(bed, new, data)?))
+        let first = costs(bed, old, paired, data)?;
+        Ok((first, costs(bed, new, paired, data)?))
     } else {
-        let first = costs(bed, new, data)?;
-        Ok((costs(bed, old, data)?, first))
+        let first = costs(bed, new, paired, data)?;
+        Ok((costs(bed, old, paired, data)?, first))
+    }
+}
+
+/// Two devices with an empty vault each, that every run gets a copy of: chunks are cut where the vault's key says, and vaults with keys of their
+/// own would differ by some percent of the work.
+struct Paired {
+    origin: Device,
+    replica: Device,
+}
+
+impl Paired {
+    fn new(bed: &Bed, mirror: &Mirror) -> Result<Self, Failure> {
+        let origin = mirror.device(bed)?;
+        let serving = mirror.serve(bed, &origin)?;
+        let replica = mirror.clone_of(bed, &origin, &serving)?;
+        serving.running.stop()?;
+        Ok(Self { origin, replica })
     }
 }
 
@@ -116,12 +130,9 @@ fn judge(console: &Console, limits: &Limits, pairs: &[(Costs, Costs)]) -> Result
     Ok(checks)
 }
 
-/// One run of everything by one build, in vaults of its own.
-fn costs(bed: &Bed, mirror: &Mirror, data: &Path) -> Result<Costs, Failure> {
-    let origin = mirror.device(bed)?;
-    let pairing = mirror.serve(bed, &origin)?;
-    let replica = mirror.clone_of(bed, &origin, &pairing)?;
-    pairing.running.stop()?;
+/// One run of everything by one build.
+fn costs(bed: &Bed, mirror: &Mirror, paired: &Paired, data: &Path) -> Result<Costs, Failure> {
+    let (origin, replica) = (paired.origin.copy(bed)?, paired.replica.copy(bed)?);
     let added = mirror.run(bed, &replica, &[OsStr::new("add"), data.as_os_str()])?;
     let serving = mirror.serve(bed, &origin)?;
     let (pushed, _) = mirror.push(bed, &replica, &serving, "tcp")?;

@@ -34,9 +34,10 @@ pub(super) fn round_trips(bed: &Bed, mirror: &Mirror) -> Result<Metric, Failure>
     let replica = mirror.clone_of(bed, &origin, &serving)?;
     let (direct, delayed) = (serving.address, relay(serving.address)?);
     let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..ROUNDS {
-        for (address, times) in [direct, delayed].into_iter().zip(&mut times) {
-            let object = bed.file(1024, 1_000 + u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()))?;
+    for round in 0..ROUNDS {
+        for (way, (address, times)) in [direct, delayed].into_iter().zip(&mut times).enumerate() {
+            // Of its own: what the peer has already would not travel.
+            let object = bed.file(1024, 1_000 + u64::from(round) * 2 + way as u64)?;
             mirror.run(bed, &replica, &[OsStr::new("add"), object.as_os_str()])?;
             serving = serving.through(address);
             let (ran, _) = mirror.push(bed, &replica, &serving, "tcp")?;

@@ -1,4 +1,4 @@
-//! Instructions, counted by valgrind's cachegrind: the same to a fraction of a percent whatever else the machine does.
+//! Instructions, counted by valgrind's cachegrind: they do not depend on what else the machine does.
 //!
 //! Valgrind runs one thread at a time and knows no AVX-512, so that what it counts is the program on a plainer processor. `add` only: a push
 //! waits for its peer, and how often it looks is up to the scheduler.
@@ -9,33 +9,54 @@ use crate::{
         bed::Bed,
         console::Skipped,
         measurement::GIB,
-        program::{Mirror, is_installed},
+        program::{Device, Mirror, is_installed},
+        statistics,
     },
     failure::Failure,
 };
-use std::{ffi::OsStr, fs};
+use std::{ffi::OsStr, fs, path::Path};
 
 /// Valgrind is some fifty times slower: a quarter of the usual data will do.
 const SHARE: u64 = 4;
+const VAULTS: u32 = 5;
 
 pub(super) fn instructions(bed: &Bed, mirror: &Mirror, bytes: u64) -> Result<Vec<Metric>, Skipped> {
-    if !is_installed("valgrind") {
-        return Err(Skipped::new("instructions", "valgrind is not installed"));
-    }
-    let giga = giga_per_gib(bed, mirror, bytes).map_err(|failure| Skipped::new("instructions", failure.message))?;
+    let giga = installed().and_then(|()| giga_per_gib(bed, mirror, bytes).map_err(|failure| skipped(&failure)))?;
     Ok(vec![Metric::count("add.instructions", giga, "G/GiB")])
 }
 
-/// What the second half of the data takes, so that starting the program does not count.
-fn giga_per_gib(bed: &Bed, mirror: &Mirror, bytes: u64) -> Result<f64, Failure> {
-    let bytes = (bytes / SHARE).max(2);
-    let (half, whole) = (count(bed, mirror, bytes / 2)?, count(bed, mirror, bytes)?);
-    Ok(whole.saturating_sub(half) as f64 / (bytes - bytes / 2) as f64 * GIB / 1e9)
+/// How many times those of the older build, for the same data in the same vault.
+pub(super) fn ratio(bed: &Bed, old: &Mirror, new: &Mirror, bytes: u64) -> Result<f64, Skipped> {
+    installed()?;
+    let both = || {
+        let (vault, data) = (old.device(bed)?, bed.file(bytes / SHARE, 1)?);
+        let old = count(bed, old, &vault, &data)?;
+        Ok((old, count(bed, new, &vault, &data)?))
+    };
+    both().map(|(old, new)| new as f64 / old.max(1) as f64).map_err(|failure: Failure| skipped(&failure))
 }
 
-/// Of `add` of so many bytes, from start to end.
-fn count(bed: &Bed, mirror: &Mirror, bytes: u64) -> Result<u64, Failure> {
-    let (device, data, log, out) = (mirror.device(bed)?, bed.file(bytes, 1)?, bed.fresh("valgrind"), bed.fresh("cachegrind"));
+fn installed() -> Result<(), Skipped> {
+    if is_installed("valgrind") { Ok(()) } else { Err(Skipped::new("instructions", "valgrind is not installed")) }
+}
+
+fn skipped(failure: &Failure) -> Skipped {
+    Skipped::new("instructions", failure.causes.iter().fold(failure.message.clone(), |all, cause| format!("{all}: {cause}")))
+}
+
+/// Of several vaults the middle one: their keys decide where chunks are cut.
+fn giga_per_gib(bed: &Bed, mirror: &Mirror, bytes: u64) -> Result<f64, Failure> {
+    let data = bed.file(bytes / SHARE, 1)?;
+    let mut counts = Vec::new();
+    for _ in 0..VAULTS {
+        counts.push(count(bed, mirror, &mirror.device(bed)?, &data)? as f64);
+    }
+    Ok(statistics::median(&counts) / (bytes / SHARE).max(1) as f64 * GIB / 1e9)
+}
+
+/// Of `add` into a copy of a vault, from start to end.
+fn count(bed: &Bed, mirror: &Mirror, vault: &Device, data: &Path) -> Result<u64, Failure> {
+    let (device, log, out) = (vault.copy(bed)?, bed.fresh("valgrind"), bed.fresh("cachegrind"));
     let log_flag = format!("--log-file={}", log.display());
     let out_flag = format!("--cachegrind-out-file={}", out.display());
     let valgrind = mirror.under(&["valgrind", "--tool=cachegrind", "--cache-sim=no", "--branch-sim=no", &log_flag, &out_flag]);

@@ -46,7 +46,7 @@ pub(super) struct Growth {
 pub(super) struct Slowdown {
     pub(super) cpu: f64,
     pub(super) wall: f64,
-    /// Exact, so that less is enough to fail.
+    /// For the same data in the same vault.
     pub(super) instructions: f64,
 }
 
