@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Does the gate see a slowdown of 10 %, and only that? Builds a copy of this tree in which sealing hashes two parts of every record again,
+# Does the gate see a slowdown of less than 10 %, and no other? Builds a copy of this tree in which sealing hashes two parts of every record again,
 # and compares it with the tree itself in interleaved pairs: the copy must fail. Then five times the tree with itself: each must pass.
 #   perf/planted.sh [PAIRS]            # default 40; a few minutes, most of them for the two builds
 # PLANTED_PERCENT=N hashes N % of each record again, twice. What that comes to in CPU-seconds depends on the processor: it is printed (add.cpu, x ...).
