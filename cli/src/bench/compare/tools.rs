@@ -207,7 +207,7 @@ fn iperf3(setup: &Setup, _: &Path) -> Result<Sample, Failure> {
     let at = free_port()?;
     let mut serve = Command::new("iperf3");
     serve.args(["-s", "-1", "-B", "127.0.0.1", "-p", &at.port().to_string()]);
-    let mut serving = Running::start(&setup.bed, &mut serve)?;
+    let serving = Running::start(&setup.bed, &mut serve)?;
     let mut send = Command::new("iperf3");
     send.args(["-J", "-c", "127.0.0.1", "-p", &at.port().to_string(), "-n", &setup.bytes.to_string()]);
     let (began, mut sent) = (Instant::now(), run(&setup.bed, &mut send));
@@ -215,7 +215,8 @@ fn iperf3(setup: &Setup, _: &Path) -> Result<Sample, Failure> {
         thread::sleep(Duration::from_millis(20));
         sent = run(&setup.bed, &mut send);
     }
-    let (sent, (_, served)) = (sent?, serving.wait()?);
+    // Told to end: a server that has lost its client in the middle waits for the next one.
+    let (sent, served) = (sent?, serving.stop()?);
     let report: Value = serde_json::from_str(&sent.stdout).unwrap_or_default();
     let seconds = report["end"]["sum_received"]["seconds"].as_f64();
     let seconds = seconds.ok_or_else(|| Failure::new(Code::Failed, "iperf3 reported no time").cause(sent.stdout.clone()))?;

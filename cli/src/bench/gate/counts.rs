@@ -37,8 +37,10 @@ const RAW_TIME: Duration = Duration::from_millis(300);
 const TICKET_LIFE: Duration = Duration::from_secs(60);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Times of one round.
+/// One round of everything.
 struct Round {
+    added: Allocated,
+    pushed: Allocated,
     add_s: f64,
     push_s: f64,
     ratio: f64,
@@ -51,34 +53,33 @@ pub(super) fn counts(console: &Console, bed: &Bed, data: &Path) -> Result<Vec<Me
         let gib = bytes.max(1) as f64 / GIB;
         // What is made once in a process is not made for each GiB.
         warm_up(bed).await?;
-        let (mut metrics, mut rounds) = (Vec::new(), Vec::new());
-        for round in 0..ROUNDS {
-            let (counts, times) = one_round(bed, data).await?;
-            if round == 0 {
-                metrics = counts.into_iter().map(|(name, allocated)| (name, allocated, gib)).flat_map(allocations).collect();
-            }
-            rounds.push(times);
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            rounds.push(one_round(bed, data).await?);
         }
+        let mut metrics: Vec<Metric> = rounds_metrics(&rounds, gib).into();
         metrics.extend(small(bed).await?);
         for over in [Over::Tcp, Over::Quic] {
             metrics.push(nothing_changed(bed, over).await?);
         }
-        metrics.extend(times(&rounds, gib));
         Ok(metrics)
     })
 }
 
-fn times(rounds: &[Round], gib: f64) -> [Metric; 3] {
+/// The middle of all rounds: how many buffers are under way at once is up to the scheduler.
+fn rounds_metrics(rounds: &[Round], gib: f64) -> [Metric; 7] {
     let median = |of: fn(&Round) -> f64| statistics::median(&rounds.iter().map(of).collect::<Vec<_>>());
     let wall = |name: &str, value| Metric { holds: Holds::OnOneMachine, ..Metric::count(name, value, "s/GiB") };
     let ratio = Metric { holds: Holds::AnywhereAsFloor, ..Metric::count("push.ratio_to_raw", median(|round| round.ratio), "of raw tcp") };
-    [wall("add.wall", median(|round| round.add_s) / gib), wall("push.wall", median(|round| round.push_s) / gib), ratio]
-}
-
-fn allocations((name, allocated, gib): (&'static str, Allocated, f64)) -> [Metric; 2] {
+    let bytes = |name: &str, of: fn(&Round) -> f64| Metric::count(name, median(of) / GIB / gib, "bytes/byte");
     [
-        Metric::count(format!("{name}.allocations"), allocated.allocations as f64 / gib, "/GiB"),
-        Metric::count(format!("{name}.allocated_bytes"), allocated.bytes as f64 / GIB / gib, "bytes/byte"),
+        Metric::count("add.allocations", median(|round| round.added.allocations as f64) / gib, "/GiB"),
+        bytes("add.allocated_bytes", |round| round.added.bytes as f64),
+        Metric::count("push.allocations", median(|round| round.pushed.allocations as f64) / gib, "/GiB"),
+        bytes("push.allocated_bytes", |round| round.pushed.bytes as f64),
+        wall("add.wall", median(|round| round.add_s) / gib),
+        wall("push.wall", median(|round| round.push_s) / gib),
+        ratio,
     ]
 }
 
@@ -124,7 +125,7 @@ async fn warm_up(bed: &Bed) -> Result<(), Failure> {
     pair.push().await.map(drop)
 }
 
-async fn one_round(bed: &Bed, data: &Path) -> Result<([(&'static str, Allocated); 2], Round), Failure> {
+async fn one_round(bed: &Bed, data: &Path) -> Result<Round, Failure> {
     let pair = Pair::new(bed, Over::Tcp).await?;
     let (before, began) = (counted(), Instant::now());
     bed::add(pair.vault(), data)?;
@@ -133,7 +134,7 @@ async fn one_round(bed: &Bed, data: &Path) -> Result<([(&'static str, Allocated)
     let summary = pair.push().await?;
     let pushed = counted().since(before);
     let ratio = summary.goodput_bits_per_s() as f64 / raw_rate().await?.max(1.0);
-    Ok(([("add", added), ("push", pushed)], Round { add_s, push_s: summary.elapsed.as_secs_f64(), ratio }))
+    Ok(Round { added, pushed, add_s, push_s: summary.elapsed.as_secs_f64(), ratio })
 }
 
 /// Bits a second of one bare TCP stream, between two threads.
