@@ -18,7 +18,7 @@ use super::{
 use crate::{
     clock,
     io::piece::Piece,
-    limits::{LANES_MAX, MIB},
+    limits::{LANES_MAX, MIB, QUIC_WINDOW_BYTES_MAX},
     meter::Meter,
     session::Side,
     transport::{Connection, LaneKind, TransportError, TransportKind},
@@ -259,7 +259,9 @@ async fn choose(connection: Connection, queue: Arc<Queue>, gate: watch::Sender<P
 
 fn sample(connection: &Connection, queue: &Queue) -> Sample {
     let (quic, tcp) = (connection.stats_over(TransportKind::Quic), connection.stats_over(TransportKind::Tcp));
-    connection.limit_backlog(BACKLOG_BYTES_MIN.max(2 * quic.congestion_window.unwrap_or_default()));
+    // A connection that closes has no bound of its own any more.
+    let window = quic.congestion_window.unwrap_or_default().saturating_mul(2);
+    connection.limit_backlog(window.clamp(BACKLOG_BYTES_MIN, QUIC_WINDOW_BYTES_MAX));
     Sample {
         now: clock::now(),
         quic: quic.bytes_sent.saturating_sub(quic.bytes_lost.unwrap_or_default()),
