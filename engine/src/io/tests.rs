@@ -29,10 +29,13 @@ fn choices() -> Vec<Choice> {
     choices
 }
 
+/// What becomes of the operation with this number.
+type Verdict = dyn Fn(usize, &Seen) -> io::Result<Permit> + Send + Sync;
+
 /// What the disk was asked, and what it is to refuse.
 struct Watch {
     seen: Mutex<Vec<Seen>>,
-    rule: Box<dyn Fn(usize, &Seen) -> io::Result<Permit> + Send + Sync>,
+    rule: Box<Verdict>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

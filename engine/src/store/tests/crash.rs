@@ -145,7 +145,7 @@ struct Run {
 
 /// In the last round two chunks of several blocks each, which are written behind the caller where the backend does that.
 fn longer(round: u64, at: u64) -> usize {
-    if round == 2 && at % 2 == 0 { 40_000 } else { 0 }
+    if round == 2 && at.is_multiple_of(2) { 40_000 } else { 0 }
 }
 
 fn recorded_run() -> Run {

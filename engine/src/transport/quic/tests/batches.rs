@@ -21,10 +21,13 @@ const SEGMENT: usize = 1_452;
 const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 const OTHER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 2);
 
+/// Where to, what, in segments of which length.
+type Send = (SocketAddr, Vec<u8>, Option<usize>);
+
 /// Takes everything, like a kernel with or without GSO.
 #[derive(Debug)]
 struct Recorder {
-    sends: Mutex<Vec<(SocketAddr, Vec<u8>, Option<usize>)>>,
+    sends: Mutex<Vec<Send>>,
     segments: AtomicUsize,
     /// What a driver without GSO does: promise it, refuse the first batch, promise it no more.
     refuses_batches: bool,
