@@ -198,7 +198,8 @@ fn a_command_that_is_killed_leaves_a_vault_that_is_whole() {
     let sandbox = Sandbox::new();
     let device = vault(&sandbox);
     let mut writer = device.spawn(&["put", "third", "-"]);
-    writer.stdin.as_mut().unwrap().write_all(&incompressible(16 << 20, 3)).unwrap();
+    // Far more than what is written behind the command, which may wait in memory as long as nothing follows.
+    writer.stdin.as_mut().unwrap().write_all(&incompressible(64 << 20, 3)).unwrap();
     let pack = pack(&sandbox);
     writer.wait_until(|| pack.metadata().unwrap().len() > 4 << 20);
     writer.signal(Signal::KILL);

@@ -26,10 +26,11 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// As in `0.4 s`, `12 s`, `3 min 20 s`, `5 h 2 min`.
+/// As in `8.00 ms`, `0.4 s`, `12 s`, `3 min 20 s`, `5 h 2 min`.
 pub(crate) fn span_text(span: Duration) -> String {
     let seconds = span.as_secs();
     match seconds {
+        0 if span < Duration::from_millis(100) => format!("{:.2} ms", span.as_secs_f64() * 1e3),
         0..=9 => format!("{:.1} s", span.as_secs_f64()),
         10..=59 => format!("{seconds} s"),
         60..=3599 => format!("{} min {} s", seconds / 60, seconds % 60),
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn spans_are_as_exact_as_they_are_short() {
-        for (ms, text) in [(400, "0.4 s"), (12_000, "12 s"), (200_000, "3 min 20 s"), (18_120_000, "5 h 2 min")] {
+        for (ms, text) in [(8, "8.00 ms"), (400, "0.4 s"), (12_000, "12 s"), (200_000, "3 min 20 s"), (18_120_000, "5 h 2 min")] {
             assert_eq!(span_text(Duration::from_millis(ms)), text);
         }
     }
