@@ -41,14 +41,6 @@ pub enum AppendError {
     Sync(io::Error),
 }
 
-impl AppendError {
-    pub(super) fn into_io(self) -> io::Error {
-        match self {
-            Self::Write(error) | Self::Sync(error) => error,
-        }
-    }
-}
-
 /// How bytes get from the caller into the file: one implementation a backend.
 pub(super) trait Backing: fmt::Debug + Send {
     /// Takes `parts`, one after the other. An error may be that of an earlier write.

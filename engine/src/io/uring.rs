@@ -52,6 +52,12 @@ use std::{
 };
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
+fn into_io(error: AppendError) -> io::Error {
+    match error {
+        AppendError::Write(error) | AppendError::Sync(error) => error,
+    }
+}
+
 /// What direct writes are aligned to: the largest logical block that disks have. A file system that wants more is written plainly.
 const PAGE_BYTES: usize = 4_096;
 /// Blocks of one writer: what may be on its way to the disk, and be lost if it fails.
@@ -413,11 +419,11 @@ impl Uring {
 
 impl Backing for Uring {
     fn append(&mut self, target: &Target, parts: &[&[u8]]) -> io::Result<()> {
-        self.append_parts(target, parts).map_err(AppendError::into_io)
+        self.append_parts(target, parts).map_err(into_io)
     }
 
     fn settle(&mut self, target: &Target) -> io::Result<()> {
-        self.settle_all(target).map_err(AppendError::into_io)
+        self.settle_all(target).map_err(into_io)
     }
 
     fn sync(&mut self, target: &Target) -> Result<(), AppendError> {
