@@ -4,6 +4,7 @@
 
 pub mod append;
 pub mod backend;
+pub mod buffers;
 pub mod cached;
 pub mod counting;
 pub mod durable;

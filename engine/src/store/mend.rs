@@ -15,7 +15,11 @@ use super::{
     require_directory,
     segment::SegmentKind,
 };
-use crate::{id::VaultId, io::durable::Disk, limits::CHECKPOINT_BYTES};
+use crate::{
+    id::VaultId,
+    io::{buffers::Buffers, durable::Disk},
+    limits::CHECKPOINT_BYTES,
+};
 use std::{
     collections::HashSet,
     fs::{File, OpenOptions},
@@ -162,6 +166,7 @@ impl Inner {
             log_lock: open_lock(dir),
             overlay: Mutex::default(),
             maps: Mutex::default(),
+            buffers: Buffers::default(),
             closed_packs: Mutex::new(HashSet::new()),
         }
     }

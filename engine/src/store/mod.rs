@@ -56,7 +56,7 @@ use crate::{
     bitmap::Bitmap,
     event::{ChunkList, Dot, Frontier, Head, Heads},
     id::{ChunkId, IdMap, Root, VaultId},
-    io::durable::Disk,
+    io::{buffers::Buffers, durable::Disk},
 };
 use index::{Index, KnownHead, lock};
 use log::LogState;
@@ -128,6 +128,8 @@ struct Inner {
     /// Chunks that are written but not yet published: readable here, not durable.
     overlay: Mutex<IdMap<ChunkId, Location>>,
     maps: Mutex<MapCache>,
+    /// For chunks on their way to a socket.
+    buffers: Buffers,
     /// Packs that this process must not write to: a sync failed, or the header is damaged.
     closed_packs: Mutex<HashSet<u32>>,
 }

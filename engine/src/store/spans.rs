@@ -1,17 +1,20 @@
-//! Spans: wanted chunks as long zero-copy runs of frames, for sending.
+//! Spans: wanted chunks as long runs of frames, for sending.
 //!
 //! ```text
-//! want ─► locations, sorted by pack and offset ─► neighbours merged ─► pages brought in, every frame hashed ─► Bytes of the map
+//! want ─► locations, sorted by pack and offset ─► neighbours merged ─► one read into a buffer, every frame hashed there ─► Bytes
 //! ```
 //! Lists are in the order of their author's packs, so a whole list is usually a few long runs. A frame is checked at the moment it is
-//! handed out, so nothing damaged is ever served; hashing also brings its pages into memory before a socket needs them.
+//! handed out, so nothing damaged is ever served.
+//!
+//! Read, not mapped: a page that is looked at once costs more to map and unmap than to copy, and the copy is still in the processor's
+//! cache when it is hashed and sealed. (`docs/performance.md` has the figures.)
 
 use super::{Inner, Location, Store, StoreError, packs::View};
 use crate::{
     bitmap::Bitmap,
     clock,
     event::ChunkList,
-    frame::{Header, Kind, Verified},
+    frame::{self, Header, Kind, Verified},
     id::ChunkId,
     io::piece::Piece,
 };
@@ -20,7 +23,7 @@ use std::{io, sync::Arc, time::Duration};
 /// Checked frames that lie side by side.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// Whole frames, one after the other. Keeps its pack mapped and open while it lives.
+    /// Whole frames, one after the other.
     pub piece: Piece,
     /// Their positions in the list, in the order of the frames.
     pub entries: Vec<u32>,
@@ -74,7 +77,7 @@ impl Spans {
         &self.unavailable
     }
 
-    /// Time spent so far on bringing pages into memory, as opposed to checking them.
+    /// Time spent so far on reading packs, as opposed to checking them.
     pub fn reading(&self) -> Duration {
         self.reading
     }
@@ -112,17 +115,16 @@ impl Spans {
             }
             None => return Ok(self.refuse(first)),
         };
-        view.map.touched(last.place.end() - first.place.offset);
         let began = clock::now();
-        view.map.populate(first.place.offset as usize..last.place.end() as usize);
+        let read = view.read(&self.inner.buffers, first.place.offset, last.place.end());
         self.reading += began.elapsed();
-        let good = count_good(&view, run);
-        if good == 0 {
+        let good = read.as_ref().map_or(0, |piece| count_good(&piece.bytes, run));
+        let Some(mut piece) = read.ok().filter(|_| good > 0) else {
             self.put_back(run.len() - 1);
             return self.read_alone(first);
-        }
+        };
         self.put_back(run.len() - good);
-        let piece = view.piece(first.place.offset, run[good - 1].place.end());
+        piece.bytes.truncate((run[good - 1].place.end() - first.place.offset) as usize);
         Ok(Some(Span { piece, entries: run[..good].iter().map(|wanted| wanted.entry).collect() }))
     }
 
@@ -137,7 +139,7 @@ impl Spans {
         }
     }
 
-    /// A frame that is bad in the map may be good in the file.
+    /// What is wrong with a run, be it one bad frame or a pack that has become shorter, is the matter of its first frame alone.
     fn read_alone(&mut self, wanted: &Wanted) -> Result<Option<Span>, StoreError> {
         match self.inner.read_frame(&wanted.id, &wanted.place) {
             Ok(bytes) => Ok(Some(Span { piece: bytes.into(), entries: vec![wanted.entry] })),
@@ -170,15 +172,12 @@ impl Iterator for Spans {
     }
 }
 
-/// How many frames at the beginning of `run` are the chunks that they should be.
-fn count_good(view: &View, run: &[Wanted]) -> usize {
-    let expected = |wanted: &Wanted| {
-        let bytes = view.bytes(wanted.place.offset, wanted.place.end());
-        Header::parse(bytes)
-            .ok()
-            .filter(|header| header.kind == Kind::Chunk && header.id == *wanted.id.as_bytes())
-            .map(|header| (header, bytes))
+/// How many frames at the beginning of `run`, whose bytes these are, are the chunks that they should be.
+fn count_good(bytes: &[u8], run: &[Wanted]) -> usize {
+    let expected = |(header, frame): &(Header, &[u8]), wanted: &Wanted| {
+        header.kind == Kind::Chunk && header.id == *wanted.id.as_bytes() && frame.len() == wanted.place.length as usize
     };
-    let frames: Vec<(Header, &[u8])> = run.iter().map_while(expected).collect();
+    let frames = frame::split(bytes).map_while(Result::ok).zip(run);
+    let frames: Vec<(Header, &[u8])> = frames.take_while(|(frame, wanted)| expected(frame, wanted)).map(|(frame, _)| frame).collect();
     Verified::check_each(&frames).iter().take_while(|checked| checked.is_ok()).count()
 }
