@@ -1,8 +1,10 @@
-//! End to end: from one vault to an empty replica of it, over loopback, verified and durable.
+//! End to end: from one vault to an empty replica of it, over loopback, verified and durable. `files` have one event together, `events`
+//! are puts with an event each: a signature and a place in the log.
 
 use crate::support::{KIB, MIB, random, runtime, sized};
 use criterion::{BatchSize, Criterion, Throughput};
 use mirror_engine::{
+    event::Key,
     home::{Home, Role},
     replicate::{self, Options, Server, Target, Unobserved},
     session::Direction,
@@ -25,16 +27,21 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("replicate");
     group.sample_size(10).warm_up_time(Duration::from_secs(1));
     let runtime = runtime();
-    let (large, small) = ((1, sized(MIB, 256 * MIB)), (sized(20, 10_000), 4 * KIB));
-    for (name, (files, bytes)) in [("large", large), ("small", small)] {
-        let source = Source::new(&runtime, files, bytes);
-        group.throughput(if files == 1 { Throughput::Bytes(bytes as u64) } else { Throughput::Elements(files as u64) });
+    let files = |count: usize, bytes: usize| move |vault: &Vault, dir: &Path| add_files(vault, dir, count, bytes);
+    let large = sized(MIB, 256 * MIB);
+    let (small, events) = (sized(20, 10_000), sized(20, 5_000));
+    let mut measure = |name: &str, fill: &dyn Fn(&Vault, &Path), throughput: Throughput| {
+        let source = Source::new(&runtime, fill);
+        group.throughput(throughput);
         for kind in [TransportKind::Quic, TransportKind::Tcp] {
             let replica = || Replica::of(&runtime, &source, kind);
             let pull = |replica: Replica| replica.pull(&runtime);
             group.bench_function(format!("{name} {kind}"), |bencher| bencher.iter_batched(replica, pull, BatchSize::PerIteration));
         }
-    }
+    };
+    measure("large", &files(1, large), Throughput::Bytes(large as u64));
+    measure("small", &files(small, 4 * KIB), Throughput::Elements(small as u64));
+    measure("events", &|vault, _| put_each(vault, events), Throughput::Elements(events as u64));
     group.finish();
 }
 
@@ -47,9 +54,10 @@ struct Source {
 }
 
 impl Source {
-    fn new(runtime: &Runtime, files: usize, bytes: usize) -> Self {
+    fn new(runtime: &Runtime, fill: &dyn Fn(&Vault, &Path)) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let vault = Arc::new(filled(dir.path(), files, bytes));
+        let vault = Arc::new(new_vault(dir.path()));
+        fill(&vault, dir.path());
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let server = runtime
             .block_on(Server::bind(Arc::clone(&vault), &[loopback], "source", &Options::default()))
@@ -66,17 +74,26 @@ impl Drop for Source {
     }
 }
 
-fn filled(dir: &Path, files: usize, bytes: usize) -> Vault {
+fn new_vault(dir: &Path) -> Vault {
     let home = Home::open(&dir.join("home")).expect("a new home");
     let options = InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true };
-    let vault = Vault::init(&dir.join("vault"), &home, options).expect("a new vault").vault;
+    Vault::init(&dir.join("vault"), &home, options).expect("a new vault").vault
+}
+
+fn add_files(vault: &Vault, dir: &Path, files: usize, bytes: usize) {
     let tree = dir.join("tree");
     fs::create_dir(&tree).expect("an empty directory");
     for n in 0..files {
         fs::write(tree.join(format!("file-{n:06}")), random(n as u64, bytes)).expect("the disk takes files");
     }
     vault.add(&AddOptions { paths: vec![tree], ..AddOptions::default() }, &Unwatched).expect("the vault takes files");
-    vault
+}
+
+fn put_each(vault: &Vault, events: usize) {
+    for n in 0..events {
+        let key = Key::new(format!("key-{n:06}")).expect("a short key");
+        vault.put(&key, &mut random(n as u64, 100).as_slice(), &Unwatched).expect("the vault takes values");
+    }
 }
 
 /// A replica that has paired and holds nothing yet.

@@ -57,6 +57,7 @@ struct Pending {
 /// An Events message that the driver is admitting.
 #[derive(Debug)]
 struct Batch {
+    /// Of which the peer knows no better than that they are under way.
     events: usize,
     bytes: usize,
     promise: Promise,
@@ -195,10 +196,13 @@ impl Receiving {
         Ok(())
     }
 
-    /// Events of this session that are neither applied nor parked, and their bytes.
+    /// Events of this session that are neither applied nor parked, and their bytes. What the log was heard to hold counts as applied,
+    /// whoever brought it there: the peer was told so, and has sent more.
     fn unapplied(&self) -> (usize, usize) {
-        let pending = self.pending.iter().filter(|pending| pending.origin == Origin::Received && pending.standing == Standing::Alive);
-        let pending = pending.map(|pending| (1, pending.event.bytes));
+        let waits = |pending: &&Pending| {
+            pending.origin == Origin::Received && pending.standing == Standing::Alive && !self.frontier.contains(&pending.event.dot)
+        };
+        let pending = self.pending.iter().filter(waits).map(|pending| (1, pending.event.bytes));
         let admitting = self.admitting.iter().map(|batch| (batch.events, batch.bytes));
         pending.chain(admitting).fold((0, 0), |(events, bytes), (more, more_bytes)| (events + more, bytes + more_bytes))
     }
@@ -305,6 +309,8 @@ impl Receiving {
             return false;
         }
         self.verdict = Verdict::Open;
+        // Events that are still being admitted may be among those that another session has brought.
+        self.admitting.iter_mut().for_each(|batch| (batch.events, batch.bytes) = (0, 0));
         // Of what is applied all chunks are here. To ask for more would come too late: the peer takes Applied for an answer.
         let applied = self.pending.iter().filter(|pending| frontier.contains(&pending.event.dot));
         applied.flat_map(|pending| &pending.waiting).for_each(|list| self.asking.complete(list));

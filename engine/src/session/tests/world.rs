@@ -5,7 +5,7 @@ use super::model::{Driver, Effects, Vault, config};
 use crate::{
     event::Frontier,
     limits::INLINE_BYTES_MAX,
-    session::{Action, Direction, Outcome, Session, SessionEvent, Side, Stay, Windows},
+    session::{Action, Direction, Done, Outcome, Session, SessionEvent, Side, Stay, Windows},
 };
 use bytes::Bytes;
 use std::{collections::VecDeque, mem::discriminant, time::Instant};
@@ -36,6 +36,8 @@ pub(super) struct End {
     /// On the way to this end.
     control: VecDeque<Bytes>,
     lanes: [VecDeque<Vec<u8>>; LANES],
+    /// What was done without the session having heard of it yet.
+    late: VecDeque<Done>,
     pub(super) heard: Vec<Bytes>,
     pub(super) events: Vec<SessionEvent>,
 }
@@ -48,7 +50,7 @@ impl End {
         config.stay = options.stay;
         let session = Session::new(config, vault.local(), now);
         let (actions, control, lanes) = (VecDeque::new(), VecDeque::new(), Default::default());
-        Self { driver: Driver::new(vault), session, actions, control, lanes, heard: Vec::new(), events: Vec::new() }
+        Self { driver: Driver::new(vault), session, actions, control, lanes, late: VecDeque::new(), heard: Vec::new(), events: Vec::new() }
     }
 
     pub(super) fn outcome(&self) -> Option<&Outcome> {
@@ -86,6 +88,7 @@ enum Step {
     Control(usize),
     Lane(usize, usize),
     Act(usize, usize),
+    Late(usize),
 }
 
 impl World {
@@ -165,7 +168,7 @@ impl World {
 
     fn work(&mut self) {
         for end in [0, 1] {
-            while self.carry_out_one(end) {}
+            while self.carry_out_one(end) || self.hear_late(end) {}
         }
     }
 
@@ -173,8 +176,10 @@ impl World {
         let commit = matches!(action, Action::Commit { .. });
         let Effects { done, lanes } = self.ends[end].driver.carry_out(action);
         if commit && self.dice.roll(2) == 0 {
-            // The word that the log has grown may be faster than the answer.
+            // The word that the log has grown may be faster than the answer, and much faster.
             self.grow(end, |_| {});
+            self.ends[end].late.extend(done);
+            return;
         }
         for frame in lanes {
             let lane = self.dice.roll(LANES);
@@ -186,9 +191,20 @@ impl World {
         }
     }
 
+    /// The next answer that was late comes. False when there is none.
+    fn hear_late(&mut self, end: usize) -> bool {
+        let Some(done) = self.ends[end].late.pop_front() else { return false };
+        self.ends[end].session.handle_done(self.now, done);
+        self.collect(end);
+        true
+    }
+
     fn possible(&self) -> Vec<Step> {
         let mut steps = Vec::new();
         for (at, end) in self.ends.iter().enumerate() {
+            if !end.late.is_empty() {
+                steps.push(Step::Late(at));
+            }
             if !end.control.is_empty() {
                 steps.push(Step::Control(at));
             }
@@ -209,6 +225,7 @@ impl World {
             return false;
         }
         match steps[self.dice.roll(steps.len())] {
+            Step::Late(end) => _ = self.hear_late(end),
             Step::Control(end) => {
                 if let Some(message) = self.ends[end].control.pop_front() {
                     self.ends[end].heard.push(message.clone());
