@@ -12,6 +12,7 @@
 //! temporary directory that is removed. Nothing is shown that was not measured: what cannot be is named, with the reason, as `skipped`.
 
 mod args;
+mod bare;
 mod bed;
 mod compare;
 mod console;
@@ -23,7 +24,6 @@ mod latency;
 mod link;
 mod measurement;
 mod program;
-mod raw;
 mod report;
 mod small;
 mod statistics;
