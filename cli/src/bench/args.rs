@@ -49,7 +49,7 @@ pub(super) enum BenchCommand {
     Ingest(IngestArgs),
     /// Many small objects pushed to a peer
     Small(SmallArgs),
-    /// How long one small object takes until the peer has it
+    /// How long one small object takes until the peer has it: in a session of its own, and in one that stays
     Latency(LatencyArgs),
     /// The same data with other programs, as far as they are installed
     Compare(CompareArgs),

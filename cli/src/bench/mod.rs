@@ -3,7 +3,7 @@
 //! ```text
 //! link, local     raw TCP and UDP between two ends, the engine over the same link, the ratio
 //! ingest, small   files into a vault; many small objects to a peer          ─► measurements ─► report (HTML)
-//! latency         round trips of one small object
+//! latency         round trips of one small object, cold and warm
 //! compare         the same data with other programs
 //! gate            counts, ratios and A/B pairs against limits and a baseline ─► ok or exit code 1
 //! ```
