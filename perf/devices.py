@@ -3,8 +3,6 @@ import json, os, signal, subprocess, tempfile, time
 from dataclasses import dataclass
 
 MIRROR = os.environ.get("MIRROR", "mirror")
-# Words before the program: `ip netns exec NAME` runs it in another network namespace, and becomes it.
-PREFIX = []
 
 
 @dataclass
@@ -78,11 +76,12 @@ class Device:
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MIRROR_")}
         self.environment = dict(clean, MIRROR_HOME=os.path.join(top, f"home-{name}"))
 
-    def start(self, *args):
-        return Running([*PREFIX, MIRROR, "--vault", self.vault, "--json", "--no-progress", *args], self.environment)
+    def start(self, *args, before=()):
+        """`before` are words before the program: `ip netns exec NAME` runs it in another network namespace, and becomes it."""
+        return Running([*before, MIRROR, "--vault", self.vault, "--json", "--no-progress", *args], self.environment)
 
-    def run(self, *args, codes=(0,)):
-        ran = self.start(*args).wait()
+    def run(self, *args, codes=(0,), before=()):
+        ran = self.start(*args, before=before).wait()
         if codes is not None and ran.code not in codes:
             raise RuntimeError(f"mirror {' '.join(args)} ended with {ran.code}: {ran.records} {ran.errors}")
         return ran
@@ -91,8 +90,8 @@ class Device:
         self.run("init", self.vault, "--no-passphrase", "--no-recovery-kit")
         return self
 
-    def serve(self):
-        return Server(self)
+    def serve(self, *flags, listen="127.0.0.1:0", before=()):
+        return Server(self.start("serve", "--listen", listen, *flags, before=before))
 
     def clone_of(self, other):
         with other.serve() as server:
@@ -119,10 +118,10 @@ class Device:
 
 
 class Server:
-    """A `mirror serve` on free ports of the loopback interface, while the block runs. Afterwards `cost` says what it cost."""
+    """A `mirror serve` while the block runs. Afterwards `cost` says what it cost."""
 
-    def __init__(self, device):
-        self.running = device.start("serve", "--listen", "127.0.0.1:0")
+    def __init__(self, running):
+        self.running = running
         while not (listening := [record for record in self.running.records() if record["type"] == "listening"]):
             if self.running.poll():
                 raise RuntimeError(f"serve ended: {self.running.ended}")

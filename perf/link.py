@@ -4,15 +4,18 @@
 Gbit/s are of chunk bytes that the receiver has verified, over the time from the first packet to the last. CPU-seconds are those of
 both processes from start to end, as wait4 tells them, for each GiB of chunks; in brackets sender + receiver.
 """
-import argparse, json, mmap, os, shutil, signal, statistics, subprocess, sys, time
+import argparse, json, mmap, os, random, shutil, statistics, subprocess, sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import generate
-import devices
 from devices import Device
 
 GIB = 1 << 30
-PORT = 7741
+# iperf3 needs a port that is known before: one of these, and another one when that is taken.
+PORTS = (20_000, 30_000)
+PORT_TRIES = 5
+# What iperf3 may take longer than it sends.
+PATIENCE_S = 10
 
 
 class Link:
@@ -50,34 +53,52 @@ class Link:
         """Bits a second of one TCP stream from A to B; none without iperf3."""
         if shutil.which("iperf3") is None:
             return None
-        server = subprocess.Popen([*self.inside(self.b), "iperf3", "-s", "-1", "-p", str(PORT)], stdout=subprocess.DEVNULL)
-        time.sleep(0.3)
-        client = [*self.inside(self.a), "iperf3", "-c", self.address, "-p", str(PORT), "-t", str(seconds), "-J"]
-        out = subprocess.run(client, capture_output=True, text=True).stdout
-        server.wait()
-        return json.loads(out)["end"]["sum_received"]["bits_per_second"]
+        for _ in range(PORT_TRIES):
+            port = str(random.randrange(*PORTS))
+            server = self.start(self.b, "iperf3", "-s", "-1", "--forceflush", "-p", port)
+            try:
+                said = until_listening(server)
+                if said is None:
+                    return self.send(port, seconds)
+            finally:
+                server.kill()
+                server.communicate()
+        raise RuntimeError(f"iperf3 -s does not listen, on none of {PORT_TRIES} ports: {said}")
+
+    def send(self, port, seconds):
+        client = self.start(self.a, "iperf3", "-c", self.address, "-p", port, "-t", str(seconds), "-J")
+        try:
+            out = client.communicate(timeout=seconds + PATIENCE_S)[0]
+        except subprocess.TimeoutExpired:
+            client.kill()
+            raise RuntimeError(f"iperf3 -c {self.address} has not ended after {seconds + PATIENCE_S} s: {client.communicate()[0]}")
+        return bits_per_second(out)
+
+    def start(self, name, *command):
+        return subprocess.Popen(
+            [*self.inside(name), *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
 
-class Served:
-    """A `mirror serve` in namespace B while the block runs; afterwards `cost` says what it cost."""
+def until_listening(server):
+    """Waits until an iperf3 listens; what it said when it ends first, as it does on a port that is taken."""
+    said = []
+    for line in server.stdout:
+        if line.startswith("Server listening"):
+            return None
+        said.append(line.strip())
+    return " ".join(said)
 
-    def __init__(self, link, device, flags):
-        devices.PREFIX = link.inside(link.b)
-        self.running = device.start("serve", "--listen", f"{link.address}:0", *flags)
-        devices.PREFIX = []
-        while not (listening := [record for record in self.running.records() if record["type"] == "listening"]):
-            if self.running.poll():
-                raise RuntimeError(f"serve ended: {self.running.ended}")
-            time.sleep(0.005)
-        self.address, self.device = listening[0]["tcp"], listening[0]["device"]
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        # `ip netns exec` becomes the program, so this is its own process id.
-        self.running.signal(signal.SIGTERM)
-        self.cost = self.running.wait().cost
+def bits_per_second(said):
+    """Of what `iperf3 -J` said; a run that failed names its cause there."""
+    try:
+        report = json.loads(said)
+    except ValueError:
+        raise RuntimeError(f"iperf3 failed: {said.strip()}") from None
+    if "error" in report:
+        raise RuntimeError(f"iperf3 failed: {report['error']}")
+    return report["end"]["sum_received"]["bits_per_second"]
 
 
 def main():
@@ -89,7 +110,7 @@ def main():
     arguments.add_argument("--files", type=int, default=0, help="files of 1-16 KiB instead of the large one")
     arguments.add_argument("--push", action="append", help="flags of push, one measurement each (default: --transport tcp)")
     arguments.add_argument("--serve", default="", help="flags of serve")
-    arguments.add_argument("--iperf-seconds", type=float, default=2)
+    arguments.add_argument("--iperf-seconds", type=int, default=2, help="whole seconds, as iperf3 takes them")
     arguments.add_argument("--json", help="also write every value here")
     options = arguments.parse_args()
     link = Link(options.mtu)
@@ -137,10 +158,8 @@ def warm(size):
 
 def one(link, source, target, push, serve):
     warm(source.data_bytes * 3 // 2)
-    with Served(link, target, serve) as server:
-        devices.PREFIX = link.inside(link.a)
-        ran = source.run("push", server.address, "--device", server.device, *push)
-        devices.PREFIX = []
+    with target.serve(*serve, listen=f"{link.address}:0", before=link.inside(link.b)) as server:
+        ran = source.run("push", server.address, "--device", server.device, *push, before=link.inside(link.a))
     summary = ran.last
     gib = summary["bytes_sent"] / GIB
     return {

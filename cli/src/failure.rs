@@ -68,6 +68,9 @@ impl Record for ErrorRecord<'_> {
     const TYPE: &'static str = "error";
 }
 
+/// For whoever has asked for io_uring where it is not to be had.
+const IO_HINT: &str = "--io auto takes what there is, --io portable works everywhere";
+
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), causes: Vec::new(), hint: None, silent: false }
@@ -89,6 +92,9 @@ impl Failure {
     /// `what` says what was being done to which file.
     pub(crate) fn io(what: impl Into<String>, error: &io::Error) -> Self {
         let failure = Self::new(code_of_io(error), what).cause(error.to_string());
+        if Unavailable::behind(error).is_some() {
+            return failure.hint(IO_HINT);
+        }
         match error.kind() {
             io::ErrorKind::PermissionDenied => failure.hint("check the permissions and the owner of that path"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.hint("free some space, then run the same command again"),
@@ -175,7 +181,7 @@ impl From<clap::Error> for Failure {
 
 impl From<Unavailable> for Failure {
     fn from(error: Unavailable) -> Self {
-        Self::of(Code::Failed, &error).hint("--io auto takes what there is, --io portable works everywhere")
+        Self::of(Code::Failed, &error).hint(IO_HINT)
     }
 }
 

@@ -30,8 +30,13 @@ pub use bench::main as mirror_bench;
 
 /// `mirror`: runs what the arguments of this process say.
 pub fn mirror() -> ExitCode {
+    start(run)
+}
+
+/// Parses the arguments of this process for `run`; help and version are printed, and what is wrong with them.
+fn start<C: Parser>(run: impl FnOnce(C) -> ExitCode) -> ExitCode {
     let typed: Vec<OsString> = std::env::args_os().collect();
-    match Cli::try_parse_from(&typed) {
+    match C::try_parse_from(&typed) {
         Ok(cli) => run(cli),
         // A stdout that is closed has nobody to help.
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
@@ -52,14 +57,17 @@ fn run(cli: Cli) -> ExitCode {
         Ok(session) => session,
         Err(failure) => return report(&failure, format, config::early_style()),
     };
-    let result = commands::run(&session, cli.command).and_then(|code| session.output.flush().map(|()| code));
+    let result = commands::run(&session, cli.command);
+    // What was printed before a failure comes before it.
+    let flushed = session.output.flush();
+    end(result.and_then(|code| flushed.map(|()| code)), format, session.talk.style)
+}
+
+/// The exit code of what was run, after what went wrong was said.
+fn end(result: Result<Code, Failure>, format: Format, style: Style) -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code.number()),
-        Err(failure) => {
-            // What was printed before the failure comes before it.
-            drop(session.output.flush());
-            report(&failure, format, session.talk.style)
-        }
+        Err(failure) => report(&failure, format, style),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A member that sends other chunks than it was asked for.
 
 use crate::{
-    peer::{Author, EvilPeer, chunk, frames_of, list_of, new_device, nothing_of},
+    peer::{Author, EvilPeer, chunk, frames_of, list_of, nothing_of},
     world::World,
 };
 use bytes::Bytes;
@@ -47,8 +47,7 @@ async fn parked(peer: &mut EvilPeer, dot: Dot) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_chunk_on_a_lane_is_reported_once_and_never_stored() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     for (kind, byte) in [(TransportKind::Quic, 1), (TransportKind::Tcp, 2)] {
         let chunk = chunk(byte);
         let list = list_of(&[&chunk]);
@@ -65,14 +64,12 @@ async fn a_damaged_chunk_on_a_lane_is_reported_once_and_never_stored() {
         drop(peer);
         world.next_served().await;
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_chunk_inline_is_never_stored() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let chunk = chunk(1);
     let list = list_of(&[&chunk]);
     let mut peer = EvilPeer::connect(&world, &device, TransportKind::Tcp).await;
@@ -84,14 +81,12 @@ async fn a_damaged_chunk_inline_is_never_stored() {
     assert!(!holds(&world, &chunk));
     drop(peer);
     world.next_served().await;
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_that_nobody_asked_for_are_dropped_and_the_session_goes_on() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let (wanted, unasked) = (chunk(1), chunk(2));
     let list = list_of(&[&wanted]);
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
@@ -102,14 +97,12 @@ async fn chunks_that_nobody_asked_for_are_dropped_and_the_session_goes_on() {
     assert!(holds(&world, &wanted) && !holds(&world, &unasked));
     drop(peer);
     world.next_served().await;
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn inline_chunks_that_nobody_asked_for_end_the_session() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let chunk = chunk(1);
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
     let (list, frames) = (list_of(&[&chunk]).id(), chunk.clone().into_bytes().into());
@@ -117,14 +110,12 @@ async fn inline_chunks_that_nobody_asked_for_end_the_session() {
     peer.until_the_end().await;
     assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
     assert!(!holds(&world, &chunk));
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_whose_length_its_list_lies_about_is_not_stored() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let chunk = chunk(1);
     let list = ChunkList::new(vec![Entry { id: ChunkId::from_bytes(chunk.id()), length: 7 }]).unwrap();
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
@@ -135,14 +126,12 @@ async fn a_chunk_whose_length_its_list_lies_about_is_not_stored() {
     assert!(!holds(&world, &chunk));
     drop(peer);
     world.next_served().await;
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_chunk_parks_every_event_that_needs_it() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let (shared, left, right) = (chunk(1), chunk(2), chunk(3));
     let lists = [list_of(&[&shared, &left]), list_of(&[&shared, &right])];
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
@@ -155,6 +144,5 @@ async fn a_damaged_chunk_parks_every_event_that_needs_it() {
     peer.hear_until(both).await;
     drop(peer);
     world.next_served().await;
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }

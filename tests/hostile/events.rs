@@ -1,7 +1,7 @@
 //! A member that offers events and lists which break the rules of the log.
 
 use crate::{
-    peer::{Author, EvilPeer, chunk, frames_of, list_of, new_device},
+    peer::{Author, EvilPeer, chunk, frames_of, list_of},
     world::World,
 };
 use mirror_engine::{
@@ -44,8 +44,7 @@ fn changed(author: &Author<'_>, change: impl FnOnce(&mut EventHeader)) -> Event 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_break_a_rule_are_refused_and_leave_nothing() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let author = Author::new(&world, &device);
     let nobody = Dot { author: ReplicaId::from_bytes([9; 32]), sequence: 3 };
     let mut forged = author.event().record().to_vec();
@@ -66,14 +65,12 @@ async fn events_that_break_a_rule_are_refused_and_leave_nothing() {
     for (what, frame) in cases {
         assert_refused(&mut world, &device, frame.into_bytes(), what).await;
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_lie_are_refused() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let (a, b) = (chunk(1), chunk(2));
     let list = list_of(&[&a, &b]);
     let author = Author::new(&world, &device).naming(&list);
@@ -93,14 +90,12 @@ async fn lists_that_lie_are_refused() {
     for (what, frames) in cases {
         assert_refused(&mut world, &device, frames, what).await;
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lists_that_no_event_names_end_the_session() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let lists = |from: usize, count: usize| {
         let list = move |n: usize| list_of(&[&FrameBuf::new(Kind::Chunk, &n.to_le_bytes())]).to_frame().into_bytes();
         (from..from + count).flat_map(list).collect::<Vec<u8>>()
@@ -112,14 +107,12 @@ async fn lists_that_no_event_names_end_the_session() {
     }
     peer.until_the_end().await;
     assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_event_with_the_same_number_is_a_fork() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let author = Author::new(&world, &device);
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
     peer.offer(author.event().to_frame().into_bytes()).await;
@@ -136,8 +129,7 @@ async fn a_second_event_with_the_same_number_is_a_fork() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_events_with_one_number_in_one_session_are_a_fork() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let chunk = chunk(3);
     let list = list_of(&[&chunk]);
     let author = Author::new(&world, &device).naming(&list);
@@ -150,21 +142,18 @@ async fn two_events_with_one_number_in_one_session_are_a_fork() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_that_no_hello_announced_are_refused() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let frames = Author::new(&world, &device).event().to_frame().into_bytes().into();
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Quic).await;
     peer.say(&Message::Events { timing: Timing::Early, promise: Promise::None, frames }).await;
     peer.until_the_end().await;
     assert!(matches!(world.next_error().await, ReplicateError::Peer(_)));
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_waited_for_chunks_does_not_stand_in_the_way_of_the_true_log() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let list = list_of(&[&chunk(3)]);
     let author = Author::new(&world, &device).naming(&list);
     let first = author.event();

@@ -73,8 +73,7 @@ async fn answers_that_nobody_reads_do_not_pile_up() {
     }
     let error = world.next_error().await;
     assert!(matches!(&error, ReplicateError::Peer(reason) if reason.contains("wants")), "{error}");
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,6 +90,5 @@ async fn every_lane_is_read_however_many_the_sender_opens() {
         put(&world.vault, &format!("pulled-{round}"), &value[round + 1..]);
         assert!(world.sync_honest(&options).await.is_identical());
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }

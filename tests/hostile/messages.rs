@@ -1,7 +1,7 @@
 //! A member that says what may not be said, or claims what it does not send.
 
 use crate::{
-    peer::{EvilPeer, chunk, list_of, new_device},
+    peer::{EvilPeer, chunk, list_of},
     world::World,
 };
 use bytes::Bytes;
@@ -46,8 +46,7 @@ fn endless(kind: Kind) -> [u8; 48] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_the_protocol_ends_its_session_and_no_other() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let bits = LIST_ENTRIES_MAX as u32;
     let cases: Vec<(&str, Bytes)> = vec![
         ("an empty message", Bytes::new()),
@@ -70,14 +69,12 @@ async fn what_breaks_the_protocol_ends_its_session_and_no_other() {
         let error = world.next_error().await;
         assert!(matches!(error, ReplicateError::Peer(_)), "{what}: {error}");
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lane_that_claims_4_gib_ends_its_session() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     for kind in [TransportKind::Quic, TransportKind::Tcp] {
         let mut peer = EvilPeer::greeted(&world, &device, kind).await;
         crate::chunks::make_it_want(&world, &mut peer, &device, &list_of(&[&chunk(1)])).await;
@@ -87,6 +84,5 @@ async fn a_lane_that_claims_4_gib_ends_its_session() {
         let error = world.next_error().await;
         assert!(matches!(error, ReplicateError::Peer(_)), "{error}");
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }

@@ -19,7 +19,7 @@ const NOISE: [&[u8]; 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_and_silence_on_both_ports_disturb_nobody() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let mut open = Vec::new();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     for noise in NOISE {
@@ -32,32 +32,29 @@ async fn noise_and_silence_on_both_ports_disturb_nobody() {
     for length in [0, 1, 20, 1_200, 1_452] {
         udp.send_to(&vec![0xc3; length], world.addr).unwrap();
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_slow_handshakes_at_once_keep_nobody_out() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let mut open = Vec::new();
     for _ in 0..200 {
         let mut tcp = TcpStream::connect(world.addr).await.unwrap();
         tcp.write_all(&[22]).await.unwrap();
         open.push(tcp);
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_device_that_opens_session_after_session_leaves_room() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let device = new_device();
     world.admit(&device);
     let mut silent = Vec::new();
     for _ in 0..4 * SESSIONS_PER_DEVICE_MAX {
         silent.push(EvilPeer::connect(&world, &device, TransportKind::Quic).await);
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }

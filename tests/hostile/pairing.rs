@@ -45,13 +45,12 @@ async fn a_tickets_name_without_its_key_opens_nothing_and_spoils_nothing() {
         assert!(world.vault.home().peer_of(&device.id()).unwrap().is_none());
     }
     world.redeem(&ticket, "bearer").await.expect("the ticket is still good for who has it");
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_bearers_of_one_ticket_exactly_one_gets_in() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     for round in 0..3 {
         let ticket = world.ticket(MINUTE);
         let names = [format!("left-{round}"), format!("right-{round}")];
@@ -62,21 +61,19 @@ async fn of_two_bearers_of_one_ticket_exactly_one_gets_in() {
         let again = world.redeem(&ticket, "late").await;
         assert!(matches!(again, Err(ReplicateError::Ticket(_))), "{again:?}");
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_ticket_opens_nothing() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let mut ticket = world.ticket(Duration::ZERO);
     // The bearer's clock may be anything: the issuer's counts.
     ticket.expires_ms = clock::wall_ms() + 60_000;
     assert!(matches!(world.redeem(&ticket, "late").await, Err(ReplicateError::Ticket(_))));
     let _open = world.ticket(MINUTE);
     assert!(matches!(world.redeem(&ticket, "later").await, Err(ReplicateError::Ticket(_))), "nor while another one is open");
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,22 +51,19 @@ async fn assert_refused_in_silence(world: &mut World, peer: EvilPeer) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_device_without_the_vaults_key_learns_nothing() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     for kind in KINDS {
         let mut peer = EvilPeer::connect_with(&world, &device, kind, &[9; 32]).await;
         let hello = peer.hello();
         peer.say(&peer.seal(&hello)).await;
         assert_refused_in_silence(&mut world, peer).await;
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hello_of_another_connection_or_direction_proves_nothing() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let mut first = EvilPeer::connect(&world, &device, TransportKind::Quic).await;
     let own = first.seal(&first.hello());
     first.say(&own).await;
@@ -78,14 +75,12 @@ async fn a_hello_of_another_connection_or_direction_proves_nothing() {
         second.say(&stolen).await;
         assert_refused_in_silence(&mut world, second).await;
     }
-    world.assert_sound().await;
-    world.end().await;
+    world.end_sound().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_speaks_before_its_hello_hears_nothing() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     for message in [Message::Finished, Message::Damaged(vec![]), Message::Extension(200)] {
         let mut peer = EvilPeer::connect(&world, &device, TransportKind::Tcp).await;
         peer.say(&message).await;
@@ -100,8 +95,7 @@ async fn whoever_speaks_before_its_hello_hears_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_known_device_that_says_nothing_is_hung_up_on() {
-    let (mut world, device) = (World::start().await, new_device());
-    world.admit(&device);
+    let (mut world, device) = World::with_member().await;
     let silent = EvilPeer::connect(&world, &device, TransportKind::Tcp).await;
     let (heard, _) = silent.until_the_end().await;
     assert_eq!(heard, []);

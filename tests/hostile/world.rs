@@ -1,5 +1,6 @@
 //! A served vault with one honest replica, to see after every attack that both still work.
 
+use crate::peer::new_device;
 use mirror_engine::{
     clock,
     event::Key,
@@ -79,6 +80,13 @@ impl World {
         Self { dir, vault, addr, served, stop, server: tokio::spawn(running), honest: None, values: 0 }
     }
 
+    /// The same, and a device that it knows.
+    pub(crate) async fn with_member() -> (Self, DeviceKey) {
+        let (world, device) = (Self::start().await, new_device());
+        world.admit(&device);
+        (world, device)
+    }
+
     /// Makes `device` a member that the server knows.
     pub(crate) fn admit(&self, device: &DeviceKey) {
         let device = device.id();
@@ -149,6 +157,12 @@ impl World {
             assert!(report.is_clean(), "{report:?}");
         }
         assert_eq!(PANICS.load(Ordering::SeqCst), 0, "something panicked");
+    }
+
+    /// [`World::assert_sound`], and the end.
+    pub(crate) async fn end_sound(mut self) {
+        self.assert_sound().await;
+        self.end().await;
     }
 
     /// Serving ends when it is told to, whatever is still connected.

@@ -9,11 +9,12 @@
 //! The seed is the secret: both keys follow from it, and each end accepts only the other's. Whoever has the target can fill the other end's
 //! temporary directory and network, and nothing else; it is good until that end is stopped.
 
-use super::{bed::Bed, measurement::Over};
+use super::{bare::Token, bed::Bed, measurement::Over};
 use crate::failure::{Code, Failure};
 use mirror_engine::{
     home::{Home, Ticket},
     keys::DeviceKey,
+    probe::{Datagrams, Rate},
     replicate::{self, Options, Target},
     session::Direction,
     transport::{Choice, CloseReason, Connection, ControlReceiver, ControlSender, Dialer, Protocol, TransportKind, Tuning},
@@ -34,8 +35,8 @@ use std::{
 pub(super) enum Request {
     /// Make a vault, and forget the one before.
     Vault,
-    /// Open a port for bare bytes.
-    Raw(RawKind),
+    /// Open a port for bare bytes, which come for this long.
+    Raw { kind: RawKind, time: Duration },
     /// No more of them come: what was received?
     RawEnd,
     /// What has your process cost so far?
@@ -58,22 +59,19 @@ pub(super) enum Answer {
     /// Bytes that begin with `token` are counted there.
     Raw {
         port: u16,
-        token: String,
+        token: Token,
     },
-    Received(Received),
+    /// What came in over a bare socket: bytes, between the first and the last of them.
+    Received {
+        datagrams: u64,
+        bytes: u64,
+        elapsed: Duration,
+    },
     Usage {
         cpu_s: f64,
         peak_bytes: u64,
     },
     Failed(String),
-}
-
-/// What came in over a bare socket: bytes, between the first and the last of them.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct Received {
-    pub(super) bytes: u64,
-    pub(super) datagrams: u64,
-    pub(super) elapsed_s: f64,
 }
 
 /// Where the other end is, and the secret both have: the word to paste.
@@ -197,14 +195,14 @@ impl Peer {
     }
 
     /// A port for bare bytes there, and what they must begin with.
-    pub(super) async fn raw(&mut self, kind: RawKind) -> Result<(SocketAddr, String), Failure> {
-        let Answer::Raw { port, token } = self.ask(Request::Raw(kind)).await? else { return Err(misheard()) };
+    pub(super) async fn raw(&mut self, kind: RawKind, time: Duration) -> Result<(SocketAddr, Token), Failure> {
+        let Answer::Raw { port, token } = self.ask(Request::Raw { kind, time }).await? else { return Err(misheard()) };
         Ok((SocketAddr::new(self.address.ip(), port), token))
     }
 
-    pub(super) async fn raw_end(&mut self) -> Result<Received, Failure> {
-        let Answer::Received(received) = self.ask(Request::RawEnd).await? else { return Err(misheard()) };
-        Ok(received)
+    pub(super) async fn raw_end(&mut self) -> Result<Datagrams, Failure> {
+        let Answer::Received { datagrams, bytes, elapsed } = self.ask(Request::RawEnd).await? else { return Err(misheard()) };
+        Ok(Datagrams { count: datagrams, rate: Rate { bytes, elapsed } })
     }
 
     /// Processor time and peak memory of the other process.

@@ -2,11 +2,11 @@
 
 use super::{
     args::ServeArgs,
+    bare::{self, Port},
     bed::Bed,
     block_on,
     console::Console,
-    control::{Answer, RawKind, Received, Request, Wire, Word},
-    raw,
+    control::{Answer, RawKind, Request, Wire, Word},
 };
 use crate::{
     failure::{Code, Failure},
@@ -17,6 +17,7 @@ use mirror_engine::{
     id::DeviceId,
     io::usage,
     keys::DeviceKey,
+    probe::Datagrams,
     replicate::{self, Options, Server, Unobserved},
     transport::{Admission, CloseReason, Connection, Listener, TransportKind, Tuning},
 };
@@ -124,7 +125,7 @@ async fn answer(connection: &Connection, ip: IpAddr) -> Result<(), Failure> {
 struct Hosting {
     ip: IpAddr,
     vault: Option<Hosted>,
-    raw: Option<JoinHandle<Result<Received, Failure>>>,
+    raw: Option<JoinHandle<Result<Datagrams, Failure>>>,
 }
 
 /// A vault that is served until it is dropped, and then gone.
@@ -143,7 +144,7 @@ impl Hosting {
     async fn answer(&mut self, request: Request) -> Result<Answer, Failure> {
         match request {
             Request::Vault => self.vault().await,
-            Request::Raw(kind) => self.raw(kind).await,
+            Request::Raw { kind, time } => self.raw(kind, time).await,
             Request::RawEnd => self.raw_end().await,
             Request::Usage => {
                 let used = usage::own().map_err(|error| Failure::io("cannot tell what this process costs", &error))?;
@@ -164,16 +165,16 @@ impl Hosting {
         Ok(Answer::Vault { ticket, port: address.port() })
     }
 
-    async fn raw(&mut self, kind: RawKind) -> Result<Answer, Failure> {
-        let token = raw::token()?;
-        let (port, receiving) = raw::receive(kind, self.ip, token.clone()).await?;
-        self.raw = Some(receiving);
+    async fn raw(&mut self, kind: RawKind, time: Duration) -> Result<Answer, Failure> {
+        let (token, opened) = (bare::token()?, Port::open(kind, self.ip).await?);
+        let port = opened.number()?;
+        self.raw = Some(tokio::spawn(opened.receive(token, time)));
         Ok(Answer::Raw { port, token })
     }
 
     async fn raw_end(&mut self) -> Result<Answer, Failure> {
         let receiving = self.raw.take().ok_or_else(|| Failure::usage("nothing is being received"))?;
-        let received = receiving.await.map_err(|error| Failure::new(Code::Failed, error.to_string()))?;
-        received.map(Answer::Received)
+        let Datagrams { count, rate } = receiving.await.map_err(|error| Failure::new(Code::Failed, error.to_string()))??;
+        Ok(Answer::Received { datagrams: count, bytes: rate.bytes, elapsed: rate.elapsed })
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{
     args::{LinkArgs, LocalArgs, MoveArgs},
+    bare,
     bed::{self, Bed},
     block_on,
     console::Console,
     control::{Peer, RawKind, Replica},
     measurement::{Finished, Over, Row, Sample, Unit, Wire, rows_text},
-    raw,
 };
 use crate::{
     failure::{Code, Failure},
@@ -71,18 +71,17 @@ pub(super) fn show(console: &Console, operation: &str, rounds: u32, rows: &[&Row
 
 /// The raw link, once.
 pub(super) async fn raw_sample(peer: &mut Peer, kind: RawKind, time: Duration) -> Result<Sample, Failure> {
-    let (to, token) = peer.raw(kind).await?;
+    let (to, token) = peer.raw(kind, time).await?;
     let (before, (there_before, _)) = (own()?, peer.usage().await?);
-    let sent = tokio::task::spawn_blocking(move || raw::send(kind, to, &token, time)).await;
-    let sent = sent.map_err(|error| Failure::new(Code::Failed, error.to_string()))??;
+    let sent = bare::send(kind, to, &token, time).await?;
     let sender = own()?.cpu.saturating_sub(before.cpu);
     let received = peer.raw_end().await?;
     let (there, _) = peer.usage().await?;
-    if kind == RawKind::Udp && sent.datagrams > 0 && received.datagrams == 0 {
+    if kind == RawKind::Udp && sent.count > 0 && received.count == 0 {
         return Err(Failure::new(Code::Unreachable, "no datagram arrived at the other end").hint("let UDP pass between the hosts"));
     }
     let receiver = Some(there.saturating_sub(there_before));
-    Ok(Sample { sender: Some(sender), receiver, ..Sample::of(received.bytes, Duration::from_secs_f64(received.elapsed_s.max(1e-6))) })
+    Ok(Sample { sender: Some(sender), receiver, ..Sample::of(received.rate.bytes, received.rate.elapsed) })
 }
 
 /// Puts `data` into a replica of a vault there that is empty, and pushes it: the push is what is measured.

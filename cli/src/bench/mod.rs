@@ -3,7 +3,7 @@
 //! ```text
 //! link, local     raw TCP and UDP between two ends, the engine over the same link, the ratio
 //! ingest, small   files into a vault; many small objects to a peer          ─► measurements ─► report (HTML)
-//! latency         round trips of one small object
+//! latency         round trips of one small object, cold and warm
 //! compare         the same data with other programs
 //! gate            counts, ratios and A/B pairs against limits and a baseline ─► ok or exit code 1
 //! ```
@@ -12,6 +12,7 @@
 //! temporary directory that is removed. Nothing is shown that was not measured: what cannot be is named, with the reason, as `skipped`.
 
 mod args;
+mod bare;
 mod bed;
 mod compare;
 mod console;
@@ -23,7 +24,6 @@ mod latency;
 mod link;
 mod measurement;
 mod program;
-mod raw;
 mod report;
 mod small;
 mod statistics;
@@ -34,28 +34,15 @@ use crate::{
     render::Format,
 };
 use args::{BenchCli, BenchCommand};
-use clap::{Parser, error::ErrorKind};
 use console::Console;
-use std::{ffi::OsString, process::ExitCode};
+use std::process::ExitCode;
 
 /// One thread for the connection, one for its lanes, as in `mirror`.
 const NETWORK_THREADS: usize = 2;
 
 /// Runs what the arguments of this process say.
 pub fn main() -> ExitCode {
-    let typed: Vec<OsString> = std::env::args_os().collect();
-    match BenchCli::try_parse_from(&typed) {
-        Ok(cli) => run(cli),
-        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            drop(error.print());
-            ExitCode::SUCCESS
-        }
-        Err(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            drop(error.print());
-            ExitCode::from(Code::Usage.number())
-        }
-        Err(error) => crate::report(&error.into(), crate::typed_format(&typed), config::early_style()),
-    }
+    crate::start(run)
 }
 
 fn run(cli: BenchCli) -> ExitCode {
@@ -65,10 +52,7 @@ fn run(cli: BenchCli) -> ExitCode {
         console.output.flush()?;
         Ok(code)
     });
-    match result {
-        Ok(code) => ExitCode::from(code.number()),
-        Err(failure) => crate::report(&failure, format, config::early_style()),
-    }
+    crate::end(result, format, config::early_style())
 }
 
 fn command(console: &Console, command: BenchCommand) -> Result<Code, Failure> {

@@ -103,10 +103,10 @@ impl Demo<'_> {
         let bytes = origin.status()?.bytes;
         let transports = args.transport.both();
 
-        let serving = Serving::start(&laptop)?;
+        let serving = Serving::start(&laptop, self.session.settings.io)?;
         let (replica, target) = self.pair(&origin, &serving, &server, transports[0])?;
         let cut = self.pull_until_cut(&replica, &target, serving, bytes, transports[0])?;
-        let serving = Serving::start(&laptop)?;
+        let serving = Serving::start(&laptop, self.session.settings.io)?;
         let resumed = self.pull_the_rest(&replica, &serving, &cut, transports[1])?;
         drop(serving);
 

@@ -15,7 +15,7 @@
 //! - The [`Disk`] sees every write and sync before it happens, on each backend.
 
 use super::{
-    backend::Backend,
+    backend::{self, Backend, Unavailable},
     durable::{Disk, directory_of},
     portable::Portable,
     uring::Uring,
@@ -61,6 +61,22 @@ pub(super) struct Target {
     pub(super) disk: Disk,
     pub(super) file: File,
     pub(super) path: PathBuf,
+}
+
+impl Target {
+    /// What writes the file from `end` on, if that is a ring.
+    fn ring_from(&self, end: u64) -> io::Result<Option<Uring>> {
+        if self.disk.backend(directory_of(&self.path)) == Backend::Portable {
+            return Ok(None);
+        }
+        match Uring::start(self, end) {
+            Ok(uring) => Ok(Some(uring)),
+            Err(error) => match Unavailable::behind(&error) {
+                Some(refused) if backend::does_without(self.disk.choice(), refused) => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
 }
 
 /// Appends to one file. Dropped without [`Appender::sync`], what was not written is lost.
@@ -130,9 +146,7 @@ impl Appender {
     /// The first whole block: now the backend matters.
     fn leave_small(&mut self, parts: &[&[u8]]) -> io::Result<()> {
         let Way::Small(portable) = &mut self.way else { return Ok(()) };
-        let directory = directory_of(&self.target.path);
-        if self.target.disk.backend(directory) == Backend::Uring {
-            let mut uring = Uring::start(&self.target, portable.written_to())?;
+        if let Some(mut uring) = self.target.ring_from(portable.written_to())? {
             let gathered = portable.take_gathered();
             let appended = uring.append(&self.target, &[&gathered]).and_then(|()| uring.append(&self.target, parts));
             self.way = Way::Chosen(Box::new(uring));

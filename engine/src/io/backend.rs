@@ -9,11 +9,18 @@
 //! ring only adds a copy of ours before. So `auto` writes and throws away one block in the directory of the packs to find out. An
 //! explicit choice is never replaced by another.
 //!
+//! That io_uring can be used does not mean that a ring is to be had whenever one is needed: it takes a descriptor and memory, which are
+//! limited. `auto` then writes that file without, says so once, and asks again for the next.
+//!
 //! The choice belongs to the process, as its memory limit does: every store that it opens writes in the same way, also those that
 //! are opened on the way to something else.
 
 use super::uring;
-use std::{fmt, path::Path, sync::OnceLock};
+use std::{
+    fmt, io,
+    path::Path,
+    sync::{Once, OnceLock},
+};
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,6 +32,17 @@ pub enum Choice {
     Uring,
     /// Positioned writes.
     Portable,
+}
+
+/// As `--io` is given.
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Portable => "portable",
+        })
+    }
 }
 
 /// What writes.
@@ -49,6 +67,19 @@ impl fmt::Display for Backend {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("io_uring cannot be used here: {0}")]
 pub struct Unavailable(pub(super) String);
+
+impl Unavailable {
+    /// Whether that is what made a write fail.
+    pub fn behind(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// No ring could be made.
+    #[cfg(target_os = "linux")]
+    pub(super) fn now(error: &io::Error) -> io::Error {
+        io::Error::new(error.kind(), Self(error.to_string()))
+    }
+}
 
 static CHOSEN: OnceLock<Choice> = OnceLock::new();
 
@@ -78,6 +109,15 @@ fn unasked() -> Choice {
 #[cfg(test)]
 fn unasked() -> Choice {
     super::tests::asked()
+}
+
+/// Whether a file is written without a ring that could not be made just now; said the first time.
+pub(super) fn does_without(choice: Choice, refused: &Unavailable) -> bool {
+    static SAID: Once = Once::new();
+    if choice == Choice::Auto {
+        SAID.call_once(|| tracing::warn!(reason = refused.0, "no ring for io_uring can be made now: packs are written by portable calls"));
+    }
+    choice == Choice::Auto
 }
 
 /// What writes files in `directory`.

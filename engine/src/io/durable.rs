@@ -57,6 +57,14 @@ pub trait Observer: Send + Sync {
     /// # Errors
     /// What the operation is to fail with.
     fn before(&self, operation: &Operation<'_>) -> io::Result<Permit>;
+
+    /// Lets a ring be made, or fail.
+    ///
+    /// # Errors
+    /// What making it is to fail with.
+    fn before_ring(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The way to change files. Cheap to clone.
@@ -89,7 +97,17 @@ impl Disk {
 
     /// What writes files in `directory` that grow; one directory a disk.
     pub(super) fn backend(&self, directory: &Path) -> Backend {
-        *self.backend.get_or_init(|| backend::decide(self.choice.unwrap_or_else(backend::chosen), directory))
+        *self.backend.get_or_init(|| backend::decide(self.choice(), directory))
+    }
+
+    /// What was asked for.
+    pub(super) fn choice(&self) -> Choice {
+        self.choice.unwrap_or_else(backend::chosen)
+    }
+
+    #[cfg(target_os = "linux")]
+    pub(super) fn ask_for_ring(&self) -> io::Result<()> {
+        self.observer.as_ref().map_or(Ok(()), |observer| observer.before_ring())
     }
 
     pub(super) fn ask(&self, operation: Operation<'_>) -> io::Result<Permit> {

@@ -9,7 +9,10 @@ use std::{
     fs::{self, OpenOptions},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// `MIRROR_IO`, which the scripts set to run the suites on a certain backend.
@@ -250,6 +253,50 @@ fn a_map_made_while_it_grows_stays_true() {
             assert!(maps.iter().all(|map| data.starts_with(map.bytes())), "{choice:?}");
         }
     }
+}
+
+/// A system that has no ring to give, and how often it was asked for one.
+#[derive(Default)]
+struct Ringless(AtomicUsize);
+
+impl Observer for Ringless {
+    fn before(&self, _: &Operation<'_>) -> io::Result<Permit> {
+        Ok(Permit::Whole)
+    }
+
+    fn before_ring(&self) -> io::Result<()> {
+        self.0.fetch_add(1, Relaxed);
+        Err(io::Error::from_raw_os_error(libc::EMFILE))
+    }
+}
+
+#[test]
+fn without_a_ring_auto_writes_by_portable_calls_and_asks_again_for_the_next_file() {
+    let (dir, observer) = (tempfile::tempdir().unwrap(), Arc::new(Ringless::default()));
+    let disk = Disk::observed(Arc::<Ringless>::clone(&observer)).through(Choice::Auto);
+    let data = bytes(3 * BLOCK_BYTES + 99);
+    for name in ["first", "second"] {
+        let path = dir.path().join(name);
+        let mut appender = Appender::new(disk.clone(), fs::File::create_new(&path).unwrap(), path.clone(), 0);
+        data.chunks(5_000).for_each(|part| appender.append(&[part]).unwrap());
+        appender.sync().unwrap();
+        assert!(read(&path) == data, "{name}");
+    }
+    let wanted = if backend::decide(Choice::Auto, dir.path()) == backend::Backend::Uring { 2 } else { 0 };
+    assert_eq!(observer.0.load(Relaxed), wanted);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_ring_uring_fails_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let disk = Disk::observed(Arc::new(Ringless::default())).through(Choice::Uring);
+    let mut appender = Appender::new(disk, fs::File::create_new(&path).unwrap(), path.clone(), 0);
+    let error = appender.append(&[&bytes(2 * BLOCK_BYTES)]).unwrap_err();
+    assert!(backend::Unavailable::behind(&error).is_some(), "{error:?}");
+    assert!(error.to_string().contains("io_uring cannot be used here: Too many open files"), "{error}");
+    assert_eq!((appender.written_to(), read(&path)), (0, Vec::new()));
 }
 
 #[test]

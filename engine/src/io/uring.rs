@@ -162,10 +162,11 @@ impl std::fmt::Debug for Uring {
 }
 
 impl Uring {
-    /// Writes `target` from `end` on.
+    /// Writes `target` from `end` on. When no ring can be made, [`Unavailable`] is behind the error.
     pub(super) fn start(target: &Target, end: u64) -> io::Result<Self> {
+        let ring = target.disk.ask_for_ring().and_then(|()| IoUring::new(CHAIN_MAX as u32));
         Ok(Self {
-            ring: IoUring::new(CHAIN_MAX as u32)?,
+            ring: ring.map_err(|error| Unavailable::now(&error))?,
             direct: open_direct(target)?,
             stage: Stage::at(end, new_block()),
             queue: VecDeque::new(),

@@ -22,6 +22,17 @@ impl Place {
         (place, vault)
     }
 
+    /// A vault that holds `kept`, opened after its files were copied to the place returned last.
+    fn backed_up() -> (Self, Vault, PathBuf) {
+        let (place, vault) = Self::new();
+        put(&vault, "kept");
+        drop(vault);
+        let backup = place.dir.path().join("backup");
+        place.copy(&place.vault_dir(), &backup);
+        let vault = place.open();
+        (place, vault, backup)
+    }
+
     fn home(&self) -> Home {
         Home::open(&self.dir.path().join("home")).unwrap()
     }
@@ -111,12 +122,7 @@ fn an_event_whose_body_makes_no_sense_keeps_nobody_from_the_others() {
 
 #[test]
 fn a_vault_put_back_to_a_backup_shows_what_the_backup_holds_and_writes_on() {
-    let (place, vault) = Place::new();
-    put(&vault, "kept");
-    drop(vault);
-    let backup = place.dir.path().join("backup");
-    place.copy(&place.vault_dir(), &backup);
-    let vault = place.open();
+    let (place, vault, backup) = Place::backed_up();
     let author = vault.info().replica;
     put(&vault, "lost");
     assert_eq!(keys(&vault), ["kept", "lost"]);
@@ -131,12 +137,7 @@ fn a_vault_put_back_to_a_backup_shows_what_the_backup_holds_and_writes_on() {
 
 #[test]
 fn a_view_of_events_that_the_log_has_lost_is_begun_again() {
-    let (place, vault) = Place::new();
-    put(&vault, "kept");
-    drop(vault);
-    let backup = place.dir.path().join("backup");
-    place.copy(&place.vault_dir(), &backup);
-    let vault = place.open();
+    let (place, vault, backup) = Place::backed_up();
     // Another replica's event: losing it does not make this one a new author, so its view stays.
     let author = vault.info().replica;
     let device = DeviceKey::generate().unwrap();

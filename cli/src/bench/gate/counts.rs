@@ -5,12 +5,13 @@
 use super::{Holds, Metric};
 use crate::{
     bench::{
+        bare::{self, Port},
         bed::{self, Bed},
         block_on,
         console::Console,
         control::{RawKind, Replica},
         measurement::{GIB, Over},
-        raw, statistics,
+        statistics,
     },
     failure::{Code, Failure},
 };
@@ -137,15 +138,16 @@ async fn one_round(bed: &Bed, data: &Path) -> Result<Round, Failure> {
     Ok(Round { added, pushed, add_s, push_s: summary.elapsed.as_secs_f64(), ratio })
 }
 
-/// Bits a second of one bare TCP stream, between two threads.
+/// Bits a second of one bare TCP stream, between two tasks.
 async fn raw_rate() -> Result<f64, Failure> {
-    let token = raw::token()?;
-    let (port, receiving) = raw::receive(RawKind::Tcp, LOOPBACK, token.clone()).await?;
+    let (token, port) = (bare::token()?, Port::open(RawKind::Tcp, LOOPBACK).await?);
+    let to = SocketAddr::new(LOOPBACK, port.number()?);
+    let receiving = tokio::spawn(port.receive(token, RAW_TIME));
+    let sending = tokio::spawn(async move { bare::send(RawKind::Tcp, to, &token, RAW_TIME).await });
     let failed = |error: tokio::task::JoinError| Failure::new(Code::Failed, error.to_string());
-    let sending = move || raw::send(RawKind::Tcp, SocketAddr::new(LOOPBACK, port), &token, RAW_TIME);
-    tokio::task::spawn_blocking(sending).await.map_err(failed)??;
-    let received = receiving.await.map_err(failed)??;
-    Ok(received.bytes as f64 * 8.0 / received.elapsed_s.max(1e-6))
+    sending.await.map_err(failed)??;
+    let received = receiving.await.map_err(failed)??.rate;
+    Ok(received.bits_per_s().unwrap_or_default() as f64)
 }
 
 async fn small(bed: &Bed) -> Result<[Metric; 2], Failure> {

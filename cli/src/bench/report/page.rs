@@ -159,7 +159,7 @@ fn latency(latencies: &[Latency]) -> Option<String> {
     };
     let head = ["milliseconds", "count", "least", "median", "p90", "p99", "p99.9", "most"];
     let words = Words { title: "Latency of one small object", x: "percentile", y: "milliseconds" };
-    let says = "Until the peer has said that it is on its disk. Cold dials anew each time.";
+    let says = "Until the peer has said that it is on its disk. Cold dials anew each time; warm is in a session that stays.";
     let rows: Vec<Vec<String>> = latencies.iter().map(row).collect();
     (!lines.is_empty()).then(|| section(words.title, says, &(plot::lines(words, &lines) + &table(&head, &rows))))
 }

@@ -7,6 +7,7 @@ use crate::{
 };
 use mirror_engine::{
     id::DeviceId,
+    io::backend::Choice,
     replicate::{Observer, Progress, Target},
     transport::TransportKind,
 };
@@ -15,6 +16,7 @@ use std::{
     env,
     io::{BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
@@ -41,17 +43,13 @@ struct Listening {
 }
 
 impl Serving {
-    /// `mirror --json -V VAULT serve` on free ports of the loopback interface, once it accepts connections.
+    /// `mirror --json -V VAULT --io CHOICE serve` on free ports of the loopback interface, once it accepts connections.
     ///
     /// # Errors
     /// When the child does not start, with what it said instead.
-    pub(super) fn start(device: &Device) -> Result<Self, Failure> {
+    pub(super) fn start(device: &Device, io: Choice) -> Result<Self, Failure> {
         let failed = |error| Failure::io("cannot start the serving process", &error);
-        let mut command = Command::new(env::current_exe().map_err(failed)?);
-        env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MIRROR_")).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
-        command.arg("--json").arg("-V").arg(&device.vault).args(["serve", "--listen", "127.0.0.1:0"]).env("MIRROR_HOME", &device.home);
+        let mut command = command(&env::current_exe().map_err(failed)?, device, io);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(failed)?;
         let Some(mut stdout) = child.stdout.take().map(BufReader::new) else {
             return Err(Failure::new(Code::Failed, "the serving process has no stdout"));
@@ -80,6 +78,17 @@ impl Serving {
             self.listening.device.parse().map_err(|_| Failure::new(Code::Failed, "the serving process names no device"))?;
         Ok(Target { name: "laptop".into(), device, addresses: vec![self.address(transport)] })
     }
+}
+
+/// It takes nothing from the environment but what is said here.
+fn command(program: &Path, device: &Device, io: Choice) -> Command {
+    let mut command = Command::new(program);
+    env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MIRROR_")).for_each(|(name, _)| {
+        command.env_remove(name);
+    });
+    command.arg("--json").arg("-V").arg(&device.vault).args(["--io", &io.to_string()]).args(["serve", "--listen", "127.0.0.1:0"]);
+    command.env("MIRROR_HOME", &device.home);
+    command
 }
 
 impl Drop for Serving {
@@ -131,5 +140,22 @@ impl Observer for CutHalfWay {
 
     fn cancelled(&self) -> bool {
         Observer::cancelled(&*self.meter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, IoChoice};
+    use clap::Parser;
+
+    #[test]
+    fn the_serving_process_writes_as_this_one_does() {
+        let device = Device { home: "home".into(), vault: "vault".into() };
+        for (choice, typed) in [(Choice::Auto, IoChoice::Auto), (Choice::Uring, IoChoice::Uring), (Choice::Portable, IoChoice::Portable)] {
+            let command = command(Path::new("mirror"), &device, choice);
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            assert_eq!(Cli::try_parse_from(words).unwrap().global.io, Some(typed));
+        }
     }
 }

@@ -519,28 +519,20 @@ impl TcpLaneReceiver {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{Admission, Choice, Dialer, LaneKind, Listener, Protocol, TransportKind, Tuning, tls::Identity};
+    use super::super::super::{
+        Choice, Dialer, LaneKind, Listener, Protocol, TransportKind, Tuning,
+        tests::{Known, LOOPBACK, key},
+        tls::Identity,
+    };
     use super::*;
     use crate::keys::DeviceKey;
     use bytes::Bytes;
     use std::net::SocketAddr;
 
-    const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-
-    struct Everyone;
-
-    impl Admission for Everyone {
-        fn is_known(&self, _: &DeviceId) -> bool {
-            true
-        }
-        fn pairing_open(&self) -> bool {
-            false
-        }
-    }
-
-    fn listener() -> (Listener, DeviceKey) {
-        let server = DeviceKey::from_seed(&[2; 32]);
-        (Listener::bind(&[LOOPBACK], &server, Arc::new(Everyone), Tuning::default()).unwrap(), server)
+    /// A listening device that knows the devices 1 and 3.
+    fn listener(tuning: Tuning) -> (Listener, DeviceKey) {
+        let server = key(2);
+        (Listener::bind(&[LOOPBACK], &server, Known::only(&[&key(1), &key(3)]), tuning).unwrap(), server)
     }
 
     fn dial(addr: SocketAddr, listener: &DeviceKey, device: &DeviceKey) -> Dial {
@@ -558,8 +550,8 @@ mod tests {
     #[tokio::test]
     async fn a_lane_with_a_wrong_token_or_of_another_device_is_dropped_whatever_carries_its_connection() {
         for choice in [Choice::Auto, Choice::Only(TransportKind::Tcp)] {
-            let (client, other) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[3; 32]));
-            let (listener, server) = listener();
+            let (client, other) = (key(1), key(3));
+            let (listener, server) = listener(Tuning::default());
             let addr = listener.local_addrs().1[0];
             let dialer = Dialer::new(&client, Tuning::default()).unwrap();
             let dialled = dialer.dial_auto(&[addr], server.id(), Protocol::Session, choice).await.unwrap();
@@ -584,10 +576,9 @@ mod tests {
 
     /// A connection whose ends allow plain lanes as said; the listener must live as long.
     async fn pair(dialling: PlainLanes, listening: PlainLanes) -> (Connection, Connection, Listener) {
-        let (client, server) = (DeviceKey::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]));
-        let listener = Listener::bind(&[LOOPBACK], &server, Arc::new(Everyone), allowing(listening)).unwrap();
+        let (listener, server) = listener(allowing(listening));
         let addr = listener.local_addrs().1[0];
-        let dialer = Dialer::new(&client, allowing(dialling)).unwrap();
+        let dialer = Dialer::new(&key(1), allowing(dialling)).unwrap();
         let dialled = dialer.dial(addr, server.id(), Protocol::Session, TransportKind::Tcp).await.unwrap();
         let accepted = listener.accept().await.unwrap();
         (dialled, accepted, listener)
@@ -668,8 +659,8 @@ mod tests {
 
     #[tokio::test]
     async fn lanes_are_dialled_at_the_address_that_answers() {
-        let (listener, server) = listener();
-        let (client, addr) = (DeviceKey::from_seed(&[1; 32]), listener.local_addrs().1[0]);
+        let (listener, server) = listener(Tuning::default());
+        let (client, addr) = (key(1), listener.local_addrs().1[0]);
         let closed = std::net::TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap();
         let dials = vec![dial(closed, &server, &client), dial(addr, &server, &client)];
         let dialer = LaneDialer::new(dials, [7; TOKEN_BYTES]);

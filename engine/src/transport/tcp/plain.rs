@@ -120,7 +120,10 @@ impl TryGetArray for &[u8] {
 pub(super) struct UsedNumbers(Mutex<HashSet<u64>>);
 
 impl UsedNumbers {
-    /// Whether `opening` was made by who has `token` and is new. It is used up then.
+    /// Uses `opening` up, if it was made by who has `token` and is new.
+    ///
+    /// # Errors
+    /// [`TransportError::Protocol`] when it was not, its number has opened a lane before, or [`PLAIN_LANES_MAX`] numbers have.
     pub(super) fn admit(&self, token: &Token, opening: &Opening) -> Result<(), TransportError> {
         // Hashes compare in constant time.
         if opening.proof != proof(token, opening.direction, opening.number) {
@@ -206,7 +209,7 @@ impl PlainStream {
         Ok(())
     }
 
-    /// One byte in front of everything else: the claim of a parked lane.
+    /// Sends `bytes` as they are, with no length before them: an opening, an answer, the byte that claims a parked lane, or a length.
     pub(super) async fn write_all(&self, bytes: &[u8]) -> Result<(), TransportError> {
         let piece = Piece::from(Bytes::copy_from_slice(bytes));
         let mut sent = 0;

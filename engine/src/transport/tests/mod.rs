@@ -24,12 +24,18 @@ use tokio::{
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
-const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const WIRES: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
 
-struct Known {
+pub(super) struct Known {
     devices: Vec<DeviceId>,
     pairing: AtomicBool,
+}
+
+impl Known {
+    pub(super) fn only(devices: &[&DeviceKey]) -> Arc<Self> {
+        Arc::new(Self { devices: devices.iter().map(|device| device.id()).collect(), pairing: AtomicBool::new(false) })
+    }
 }
 
 impl Admission for Known {
@@ -42,7 +48,7 @@ impl Admission for Known {
     }
 }
 
-fn key(seed: u8) -> DeviceKey {
+pub(super) fn key(seed: u8) -> DeviceKey {
     DeviceKey::from_seed(&[seed; 32])
 }
 
@@ -61,7 +67,7 @@ impl Net {
 
     fn on(addr: SocketAddr) -> Self {
         let (client, server) = (key(1), key(2));
-        let admission = Arc::new(Known { devices: vec![client.id()], pairing: AtomicBool::new(false) });
+        let admission = Known::only(&[&client]);
         let listener = Listener::bind(&[addr], &server, admission.clone(), Tuning::default()).unwrap();
         Self { client, server, admission, listener }
     }
