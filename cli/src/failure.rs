@@ -32,6 +32,8 @@ pub(crate) enum Code {
     WrongKey = 12,
     Damaged = 13,
     NoSpace = 14,
+    /// More deletions than the user allows.
+    Fuse = 15,
     Unreachable = 16,
     Interrupted = 130,
 }
@@ -252,6 +254,9 @@ impl From<ReplicateError> for Failure {
                 .hint("a ticket is good once and for a short time; make a new one on the other device: mirror invite"),
             E::Fork(_) => Self::of(Code::Forked, &error)
                 .hint("both branches are kept; do not copy a vault directory, clone it: mirror invite, mirror clone"),
+            E::Fuse { deletions, .. } => Self::of(Code::Fuse, &error).hint(format!(
+                "if that is meant, the same command with --max-delete {deletions} takes it over; mirror undelete brings keys back"
+            )),
             E::Refused(_) => Self::of(Code::Refused, &error)
                 .hint("is this the right vault, and is this replica still a member there? mirror peer list there shows who is"),
             E::Peer(_) => Self::of(Code::Failed, &error).hint("is that device's mirror healthy and up to date? mirror verify there"),
@@ -394,6 +399,7 @@ mod tests {
         assert_eq!(transport(T::LaneReset), 5);
         assert_eq!(code(R::Ticket("expired".into())), 6);
         assert_eq!(code(R::Fork("two events".into())), 9);
+        assert_eq!(code(R::Fuse { deletions: 5, allowed: 1 }), 15);
         assert_eq!(code(R::Refused("no member".into())), 6);
         assert_eq!(code(R::PeerStopped("no space".into())), 5);
         assert_eq!(code(R::NoAddress("nowhere".into())), 16);

@@ -82,6 +82,11 @@ pub const PLAIN_LANES_MAX: usize = 4_096;
 /// Received chunk bytes between two checkpoints (sync of the pack, then the index): what a crash may cost in re-verification.
 pub const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 
+/// Keys that others may always delete at once when a share of all is the limit: of few keys, a share is next to none.
+pub const FUSE_KEYS_MIN: u64 = 100;
+/// Deletions further apart than this are not at once.
+pub const FUSE_WINDOW_MS: u64 = 3_600_000;
+
 /// Memory that a process may use unless the user says otherwise.
 pub const MEMORY_BYTES_DEFAULT: u64 = 512 * MIB as u64;
 

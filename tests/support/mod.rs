@@ -135,7 +135,12 @@ impl Device {
 
     /// Serves a vault on free ports of the loopback interface until the guard is dropped.
     pub(crate) fn serve(&self) -> Serving {
-        Serving::start(self.command(&["--json", "serve", "--listen", "127.0.0.1:0"]))
+        self.serve_with(&[])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn serve_with(&self, flags: &[&str]) -> Serving {
+        Serving::start(self.command(&[&["--json", "serve", "--listen", "127.0.0.1:0"], flags].concat()))
     }
 }
 

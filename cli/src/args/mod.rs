@@ -18,7 +18,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
 pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
-pub(crate) use quantity::{BandwidthLimit, Size, Span};
+pub(crate) use quantity::{BandwidthLimit, MaxDelete, Size, Span};
 pub(crate) use replica::{
     CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, RoleChoice, ServeArgs, SyncArgs, TransferArgs,
     TransportChoice,

@@ -5,6 +5,7 @@
 //! alike (IEC 80000-13).
 
 use super::nearest;
+use mirror_engine::vault::DeleteLimit;
 use std::{fmt, str::FromStr, time::Duration};
 
 const SIZE_UNITS: [(&str, u64); 9] = [
@@ -100,6 +101,29 @@ impl FromStr for BandwidthLimit {
             Some((send, receive)) => Ok(Self { send: side(send)?, receive: side(receive)? }),
             None => side(text).map(|rate| Self { send: rate, receive: rate }),
         }
+    }
+}
+
+/// How many keys a peer may delete here at once: a number, a share as `10%`, or `none` for any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MaxDelete(pub(crate) Option<DeleteLimit>);
+
+impl FromStr for MaxDelete {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        let wrong = || QuantityError::new(format!("{text:?} is no number of keys"), "write it like 500, 10% or none");
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let limit = match text.strip_suffix('%') {
+            Some(share) => {
+                let percent = share.parse().ok().filter(|percent| *percent <= 100).ok_or_else(wrong)?;
+                DeleteLimit::Share { percent, keys: u64::MAX }
+            }
+            None => DeleteLimit::Keys(text.parse().map_err(|_| wrong())?),
+        };
+        Ok(Self(Some(limit)))
     }
 }
 
@@ -219,6 +243,16 @@ mod tests {
         assert_eq!("1MB:8Mbit".parse(), Ok(BandwidthLimit { send: rate("1MB"), receive: rate("1MB") }));
         assert_eq!("off:1MB".parse(), Ok(BandwidthLimit { send: None, receive: rate("1MB") }));
         assert!("1MB:2MB:3MB".parse::<BandwidthLimit>().is_err());
+    }
+
+    #[test]
+    fn deletions_are_limited_by_number_or_share() {
+        assert_eq!("500".parse(), Ok(MaxDelete(Some(DeleteLimit::Keys(500)))));
+        assert_eq!("10%".parse(), Ok(MaxDelete(Some(DeleteLimit::Share { percent: 10, keys: u64::MAX }))));
+        assert_eq!("none".parse(), Ok(MaxDelete(None)));
+        for text in ["101%", "-1", "many", "", "%"] {
+            assert_eq!(hint::<MaxDelete>(text), "write it like 500, 10% or none", "{text}");
+        }
     }
 
     proptest! {

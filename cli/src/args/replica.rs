@@ -1,6 +1,6 @@
 //! Arguments of the commands that have to do with other replicas.
 
-use super::{BandwidthLimit, Span};
+use super::{BandwidthLimit, MaxDelete, Span};
 use clap::{Args, Subcommand, ValueEnum};
 use mirror_engine::id::DeviceId;
 use std::{net::SocketAddr, path::PathBuf};
@@ -20,6 +20,9 @@ pub(crate) struct ServeArgs {
     /// Let peers that ask for it send chunks without TLS: on trusted networks only (chunks are sealed, their ids and sizes show)
     #[arg(long)]
     pub(crate) lanes_plain: bool,
+    /// Take nothing over that deletes more keys here at once, as in 500, 10% (100 keys at least) or none
+    #[arg(long, value_name = "N|N%", default_value = "none")]
+    pub(crate) max_delete: MaxDelete,
 }
 
 /// `invite`
@@ -157,6 +160,9 @@ pub(crate) struct PeerOptions {
     /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
     #[arg(long, value_name = "RATE[:RATE]")]
     pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none
+    #[arg(long, value_name = "N|N%", default_value = "none")]
+    pub(crate) max_delete: MaxDelete,
 }
 
 /// `--transport`

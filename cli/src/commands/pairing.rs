@@ -27,7 +27,11 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let vault = Arc::new(session.open()?);
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
-    let options = Options { plain_lanes: super::replicate::plain_lanes(args.lanes_plain), ..Options::default() };
+    let options = Options {
+        plain_lanes: super::replicate::plain_lanes(args.lanes_plain),
+        fuse: super::replicate::fuse(&vault, args.max_delete)?,
+        ..Options::default()
+    };
     let progress = session.progress("serve");
     let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
     let served = block_on(async {

@@ -2,7 +2,7 @@
 
 use super::{Session, pairing::PORT};
 use crate::{
-    args::{CongestionChoice, PeerOptions, SyncArgs, TransportChoice, nearest},
+    args::{CongestionChoice, MaxDelete, PeerOptions, SyncArgs, TransportChoice, nearest},
     config::environment,
     failure::{Code, Failure},
     render::{self, Extent},
@@ -11,11 +11,11 @@ use mirror_engine::{
     home::{HomeError, Peer},
     id::DeviceId,
     replicate::{self, Options, ReplicateError, Summary, Target},
-    session::{Direction, Stay},
+    session::Direction,
     transport::{Choice, Congestion, PlainLanes, TransportKind},
-    vault::Vault,
+    vault::{Fuse, Vault},
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 /// One for the session, one for its lanes: more than one core only helps when both ends have it.
 const NETWORK_THREADS: usize = 2;
@@ -41,7 +41,8 @@ fn run(session: &Session, operation: &'static str, direction: Direction, options
     let vault = session.open()?;
     let target = target(&vault, &options.peer, options.device)?;
     let progress = session.transfer_progress(operation);
-    let result = block_on(replicate::sync(&vault, &target, &sync_options(direction, options), progress.meter()))?;
+    let options_of_sync = Options { fuse: fuse(&vault, options.max_delete)?, ..sync_options(direction, options) };
+    let result = block_on(replicate::sync(&vault, &target, &options_of_sync, progress.meter()))?;
     drop(progress);
     report(session, operation, &options.peer, Extent::of(options.dry_run), result)
 }
@@ -92,8 +93,13 @@ fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
         receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
         plain_lanes: plain_lanes(options.lanes_plain),
         dry_run: options.dry_run,
-        stay: Stay::UntilEqual,
+        ..Options::default()
     }
+}
+
+/// `--max-delete`; nothing on a keyless replica, which sees no keys.
+pub(super) fn fuse(vault: &Vault, limit: MaxDelete) -> Result<Option<Arc<Fuse>>, Failure> {
+    Ok(limit.0.map(|limit| vault.fuse(limit)).transpose()?.flatten())
 }
 
 /// `--lanes-plain`

@@ -74,7 +74,7 @@ pub(super) async fn drive(
     let (done_in, done) = mpsc::unbounded_channel();
     let growth = Growth::of(party.store);
     let loads = Loads::new(connection, party.options.lanes);
-    let (keeper, pending) = prepare(party.store.clone(), done_in.clone(), failures.clone(), loads.meter()).await?;
+    let (keeper, pending) = prepare(&party, done_in.clone(), failures.clone(), loads.meter()).await?;
     let resumed = !pending.is_empty();
     let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
     let config = Config {
@@ -140,14 +140,15 @@ fn remember(home: &VaultHome, connection: &Connection, tally: &Tally) {
 
 /// Sees what other processes have appended since, and takes over what the journal holds.
 async fn prepare(
-    store: Arc<Store>,
+    party: &Party<'_>,
     done: mpsc::UnboundedSender<Done>,
     failures: Failures,
     meter: Arc<Meter>,
 ) -> Result<(Keeper, Vec<Admitted>), ReplicateError> {
+    let (store, fuse) = (party.store.clone(), party.options.fuse.clone());
     let opened = tokio::task::spawn_blocking(move || {
         store.refresh()?;
-        Keeper::new(store, done, failures, meter)
+        Keeper::new(store, done, failures, fuse, meter)
     });
     let opened = opened.await.map_err(VaultError::internal)?;
     Ok(opened.map_err(VaultError::from)?)

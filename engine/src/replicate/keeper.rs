@@ -4,20 +4,25 @@
 //! store knows, chunks against what is expected. Runs arrive over a bounded queue, so a slow disk slows the peer down and nothing
 //! piles up in memory.
 
-use super::failure::Failures;
+use super::{ReplicateError, failure::Failures};
 use crate::{
     bitmap::Bitmap,
     clock,
     event::{ChunkList, Dot, Event, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ChunkId, IdMap, ListId},
-    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, MIB},
+    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, FUSE_WINDOW_MS, MIB},
     meter::{Meter, Work},
     session::{Admitted, Arrival, Done, Wants},
     store::{Looked, PackWriter, Pending, Standing, Store, StoreError},
+    vault::Fuse,
 };
 use bytes::Bytes;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::mpsc;
 
 /// Runs that have come are taken together up to about this much: enough short chunks to fill every lane of the hash.
@@ -70,6 +75,8 @@ pub(super) struct Keeper {
     /// Lists that came before their event. The next event names them, or nobody does.
     loose: HashMap<ListId, ChunkList>,
     kept: Kept,
+    fuse: Option<Arc<Fuse>>,
+    deletions: Deletions,
     meter: Arc<Meter>,
 }
 
@@ -79,6 +86,7 @@ impl Keeper {
         store: Arc<Store>,
         done: mpsc::UnboundedSender<Done>,
         failures: Failures,
+        fuse: Option<Arc<Fuse>>,
         meter: Arc<Meter>,
     ) -> Result<(Self, Vec<Admitted>), StoreError> {
         let writer = store.writer();
@@ -94,6 +102,8 @@ impl Keeper {
             lists: HashMap::new(),
             loose: HashMap::new(),
             kept: Kept::default(),
+            fuse,
+            deletions: Deletions::default(),
             meter,
             store,
         };
@@ -352,8 +362,26 @@ impl Keeper {
         published
     }
 
+    /// Whether what is to be committed deletes no more than the user allows.
+    fn look_at_deletions(&mut self, dots: &[Dot]) -> Result<(), ReplicateError> {
+        let Some(fuse) = &self.fuse else { return Ok(()) };
+        let events = dots.iter().filter_map(|dot| self.staged.get(dot)).map(|staged| &staged.event);
+        let keys = events.map(|event| fuse.deletions(event)).sum::<Result<u64, _>>()?;
+        if keys == 0 {
+            return Ok(());
+        }
+        let deletions = self.deletions.add(keys, clock::now());
+        let allowed = fuse.allowed();
+        if deletions > allowed { Err(ReplicateError::Fuse { deletions, allowed }) } else { Ok(()) }
+    }
+
     fn commit(&mut self, dots: &[Dot]) -> Result<(), StoreError> {
         self.checkpoint()?;
+        if let Err(blown) = self.look_at_deletions(dots) {
+            self.failures.note(blown);
+            self.say(Done::Failed { reason: self.failures.text() });
+            return Ok(());
+        }
         let staged: Vec<(Event, Vec<ChunkList>)> =
             dots.iter().filter_map(|dot| self.staged.remove(dot)).map(|staged| (staged.event, staged.lists)).collect();
         for list in staged.iter().flat_map(|(event, _)| &event.header().lists) {
@@ -371,6 +399,24 @@ impl Keeper {
         let heads = self.store.heads();
         self.say(Done::Committed { frontier: heads.frontier(), root: heads.root() });
         Ok(())
+    }
+}
+
+/// Keys that the peer has deleted here of late.
+#[derive(Debug, Default)]
+struct Deletions {
+    keys: u64,
+    since: Option<Instant>,
+}
+
+impl Deletions {
+    /// Adds `keys` that are deleted now; returns how many that makes at once.
+    fn add(&mut self, keys: u64, now: Instant) -> u64 {
+        if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_millis(FUSE_WINDOW_MS)) {
+            *self = Self { keys: 0, since: Some(now) };
+        }
+        self.keys += keys;
+        self.keys
     }
 }
 
@@ -414,5 +460,19 @@ impl From<StoreError> for Refusal {
             StoreError::InvalidEvent { .. } | StoreError::MissingDependency(_) | StoreError::WrongVault(_) => Self::Peer(error.to_string()),
             here => Self::Here(here),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deletions_count_together_for_an_hour() {
+        let (began, mut deletions) = (clock::now(), Deletions::default());
+        let later = |ms| began + Duration::from_millis(ms);
+        assert_eq!(deletions.add(5, began), 5);
+        assert_eq!(deletions.add(2, later(FUSE_WINDOW_MS - 1)), 7);
+        assert_eq!(deletions.add(1, later(FUSE_WINDOW_MS)), 1);
     }
 }

@@ -126,6 +126,10 @@ fn verdict(outcome: Option<Outcome>, dry_run: bool, live: bool) -> Result<(), Re
         Some(Outcome::Stopped) => Err(ReplicateError::Cancelled),
         Some(Outcome::PeerEnded { code: ByeCode::Refused, reason }) => Err(ReplicateError::Refused(reason)),
         Some(Outcome::PeerEnded { code: ByeCode::Violation, reason }) => Err(ReplicateError::Peer(reason)),
+        // It keeps its reason to itself: there may be paths in it.
+        Some(Outcome::PeerEnded { reason, .. }) if reason.is_empty() => {
+            Err(ReplicateError::PeerStopped("it has trouble of its own, which it names where it runs".into()))
+        }
         Some(Outcome::PeerEnded { reason, .. }) => Err(ReplicateError::PeerStopped(reason)),
         Some(Outcome::Failed(error)) => Err(session_failed(error)),
     }

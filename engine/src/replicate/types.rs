@@ -6,9 +6,9 @@ use crate::{
     meter::{Shares, Stage},
     session::{Direction, Stay},
     transport::{Choice, Congestion, Connection, PlainLanes, TransportError, TransportKind, Tuning},
-    vault::VaultError,
+    vault::{Fuse, VaultError},
 };
-use std::{cmp::Ordering, net::SocketAddr, ops::Add, time::Duration};
+use std::{cmp::Ordering, net::SocketAddr, ops::Add, sync::Arc, time::Duration};
 
 /// How to run one session.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Options {
     pub plain_lanes: PlainLanes,
     /// Only find out how many events each side lacks.
     pub dry_run: bool,
+    /// Stops before the peer deletes more here than it lets pass; none lets everything pass.
+    pub fuse: Option<Arc<Fuse>>,
     /// Whether to stay connected once both are equal, and to send what becomes durable here at once. A server lets who wants to stay.
     pub stay: Stay,
 }
@@ -52,6 +54,7 @@ impl Default for Options {
             congestion: None,
             plain_lanes: PlainLanes::default(),
             dry_run: false,
+            fuse: None,
             stay: Stay::UntilEqual,
         }
     }
@@ -284,6 +287,14 @@ pub enum ReplicateError {
     /// A fork or a rollback was found.
     #[error("{0}")]
     Fork(String),
+    /// The peer's changes delete more than is allowed; nothing of them was taken over.
+    #[error("{deletions} keys would be deleted, more than the {allowed} allowed at once; nothing of that was taken over")]
+    Fuse {
+        /// Keys that stand here and would be gone.
+        deletions: u64,
+        /// How many may go.
+        allowed: u64,
+    },
     /// The ticket is malformed, expired, used, or the peer's no more.
     #[error("the ticket cannot be used: {0}")]
     Ticket(String),

@@ -165,7 +165,7 @@ fn assemble(
     let replication = secrets.replication_key(&id);
     let sealing = match secrets {
         Secrets::Keyless(_) => None,
-        Secrets::Member(master) => Some(sealing(master, &id, &own.id(), &home, dir, slot)?),
+        Secrets::Member(master) => Some(Arc::new(sealing(master, &id, &own.id(), &home, dir, slot)?)),
     };
     let dir = dir.to_owned();
     Ok((Vault { dir, config, id, store, home, device, own, replication, sealing, memory_bytes: MEMORY_BYTES_DEFAULT }, repairs))

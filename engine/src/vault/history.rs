@@ -8,6 +8,7 @@ use crate::{
     event::{Key, Operation, Value, decode_operations},
     id::EventId,
     limits::{EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, REASON_BYTES_MAX},
+    seal::SealKeys,
     store::LogPosition,
 };
 use std::{io::Write, ops::ControlFlow};
@@ -96,12 +97,7 @@ impl Vault {
         if event.header().kind != crate::event::KIND_OPERATIONS {
             return Ok(Vec::new());
         }
-        let context = crate::event::body_context(&event.author(), event.header().sequence);
-        let operations = match self.seal_keys()?.open_body(event.body(), &context) {
-            Ok(body) => decode_operations(&body).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        Ok(operations.unwrap_or_else(|error| {
+        Ok(opened(self.seal_keys()?, event).unwrap_or_else(|error| {
             tracing::warn!(event = %event.id(), device = %event.header().device, error, "an event says nothing that can be read");
             Vec::new()
         }))
@@ -196,6 +192,13 @@ pub(super) fn entry(row: VersionRow) -> Entry {
         conflict: row.standing == Standing::Winner,
         key: row.key,
     }
+}
+
+/// The operations in an event's body, or why they cannot be read.
+pub(super) fn opened(keys: &SealKeys, event: &crate::event::Event) -> Result<Vec<Operation>, String> {
+    let context = crate::event::body_context(&event.author(), event.header().sequence);
+    let body = keys.open_body(event.body(), &context).map_err(|error| error.to_string())?;
+    decode_operations(&body).map_err(|error| error.to_string())
 }
 
 fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {

@@ -11,6 +11,7 @@ mod content;
 mod create;
 mod derived;
 mod errors;
+mod fuse;
 mod history;
 mod ingest;
 mod restore;
@@ -23,6 +24,7 @@ mod walk;
 
 pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
+pub use fuse::{DeleteLimit, Fuse};
 pub use types::*;
 
 use crate::{
@@ -63,7 +65,7 @@ pub struct Vault {
     own: OwnReplica,
     replication: ReplicationKey,
     /// None on a keyless replica.
-    sealing: Option<Sealing>,
+    sealing: Option<Arc<Sealing>>,
     memory_bytes: u64,
 }
 
@@ -246,7 +248,7 @@ impl Vault {
     }
 
     fn sealing(&self) -> Result<&Sealing, VaultError> {
-        self.sealing.as_ref().ok_or(VaultError::Keyless)
+        self.sealing.as_deref().ok_or(VaultError::Keyless)
     }
 
     fn seal_keys(&self) -> Result<&SealKeys, VaultError> {

@@ -4,7 +4,11 @@ use super::{
     View, ViewError,
     row::{COLUMNS, Standing, VersionRow},
 };
-use crate::{event::Key, limits::KEY_BYTES_MAX, merge::Resolved};
+use crate::{
+    event::Key,
+    limits::KEY_BYTES_MAX,
+    merge::{Action, Resolved},
+};
 use rusqlite::{Params, params};
 
 /// Whether a listing holds keys whose winner is a deletion.
@@ -57,6 +61,19 @@ impl View {
         let _read = self.connection.unchecked_transaction()?;
         let mut find = self.connection.prepare_cached("SELECT 1 FROM maximal WHERE key = ?1 LIMIT 1")?;
         keys.into_iter().map(|key| Ok(find.exists([key.as_bytes()])?)).collect()
+    }
+
+    /// How many of `keys` have a value that stands: a point query each.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be read.
+    pub fn standing<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<u64, ViewError> {
+        let _read = self.connection.unchecked_transaction()?;
+        let mut count = 0;
+        for key in keys {
+            count += u64::from(self.current(key)?.is_some_and(|row| matches!(row.version.action, Action::Put(_))));
+        }
+        Ok(count)
     }
 
     /// The keys that begin with `prefix`, in byte order, after `after`, at most `limit`, each with the version that stands.

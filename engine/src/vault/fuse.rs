@@ -1,0 +1,103 @@
+//! The fuse: stops before somebody else's mass deletion becomes this replica's.
+//!
+//! A vault forgets nothing, so every deletion can be undone; but a replica that follows has lost its files before anybody looks. The
+//! events stay where they wait for their chunks, so that nothing comes twice once the user agrees.
+//!
+//! Counted are deletions of keys that stand here: the history of a vault that a new replica receives deletes nothing that it had. A
+//! decision in favour of a deletion is somebody's deliberate act and is not counted. Only a replica with the vault's key can count.
+
+use super::{Sealing, Vault, VaultError, history::opened};
+use crate::{
+    event::{Event, KIND_OPERATIONS, Key, Operation},
+    limits::FUSE_KEYS_MIN,
+};
+use std::{fmt, sync::Arc};
+
+/// How many keys others may delete at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeleteLimit {
+    /// So many.
+    Keys(u64),
+    /// So many of a hundred, and never more than `keys`; a hundred keys always.
+    Share {
+        /// Of a hundred.
+        percent: u8,
+        /// At most.
+        keys: u64,
+    },
+}
+
+impl DeleteLimit {
+    /// How many that is of `keys`.
+    fn of(self, keys: u64) -> u64 {
+        match self {
+            Self::Keys(limit) => limit,
+            Self::Share { percent, keys: most } => (keys.saturating_mul(percent.into()) / 100).max(FUSE_KEYS_MIN).min(most),
+        }
+    }
+}
+
+/// Counts deletions in events that are about to be taken over.
+pub struct Fuse {
+    sealing: Arc<Sealing>,
+    allowed: u64,
+}
+
+impl fmt::Debug for Fuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fuse").field("allowed", &self.allowed).finish_non_exhaustive()
+    }
+}
+
+impl Vault {
+    /// A fuse that blows beyond `limit` of the keys that stand here now. None on a keyless replica, which cannot see keys.
+    ///
+    /// # Errors
+    /// When the log or the view cannot be read.
+    pub fn fuse(&self, limit: DeleteLimit) -> Result<Option<Arc<Fuse>>, VaultError> {
+        let Some(sealing) = &self.sealing else { return Ok(None) };
+        self.catch_up()?;
+        let counts = self.ask(|view| view.counts())?;
+        Ok(Some(Arc::new(Fuse { sealing: Arc::clone(sealing), allowed: limit.of(counts.keys) })))
+    }
+}
+
+impl Fuse {
+    /// Deletions that pass.
+    pub fn allowed(&self) -> u64 {
+        self.allowed
+    }
+
+    /// How many keys that stand here `event` deletes, as far as the view has followed the log. An event that cannot be read deletes
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the view cannot be read.
+    pub fn deletions(&self, event: &Event) -> Result<u64, VaultError> {
+        if event.header().kind != KIND_OPERATIONS {
+            return Ok(0);
+        }
+        let operations = opened(&self.sealing.keys, event).unwrap_or_default();
+        let deleted: Vec<&Key> = operations
+            .iter()
+            .filter_map(|operation| match operation {
+                Operation::Delete(key, _) => Some(key),
+                _ => None,
+            })
+            .collect();
+        Ok(self.sealing.derived.lookups().standing(deleted)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_of_the_keys_that_there_are_within_bounds() {
+        let limit = DeleteLimit::Share { percent: 10, keys: 10_000 };
+        assert_eq!([0, 500, 5_000, 1_000_000].map(|keys| limit.of(keys)), [100, 100, 500, 10_000]);
+        assert_eq!(DeleteLimit::Keys(3).of(1_000_000), 3);
+        assert_eq!(DeleteLimit::Share { percent: 10, keys: 5 }.of(1_000), 5);
+    }
+}
