@@ -1,6 +1,8 @@
-//! What each peer held when it was last talked with: what `status` says of peers that are not connected at the moment.
+//! What each peer held when it was last talked with: what `status` says of peers that are not connected at the moment, and what the next
+//! session, in whichever process, begins from before it has heard the peer.
 //!
-//! One small file a peer, written at the end of each session; only for display, so a lost or damaged one is as good as none.
+//! One small file a peer, replaced at the end of each session. A peer that it is wrong about says so in its Hello, so a lost, damaged or
+//! old one costs time and nothing else: the end of a session does not wait until it is durable.
 
 use super::{HomeError, VaultHome, failed};
 use crate::{
@@ -34,10 +36,10 @@ impl VaultHome {
     /// Notes how the last session with `device` ended.
     ///
     /// # Errors
-    /// [`HomeError::Io`]. Nothing but the display depends on it.
+    /// [`HomeError::Io`]. Nothing but the display and the next session's pace depends on it.
     pub fn record_contact(&self, device: &DeviceId, contact: &Contact) -> Result<(), HomeError> {
         let path = self.contact_path(device);
-        private_file::write(&path, &codec::encode(contact)).map_err(failed("writing", &path))
+        private_file::write_unsynced(&path, &codec::encode(contact)).map_err(failed("writing", &path))
     }
 
     /// The last contact with `device`; none if there was none, or if its file cannot be read.

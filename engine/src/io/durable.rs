@@ -235,6 +235,19 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     Disk::default().write_atomic(path, bytes, mode)
 }
 
+/// Replaces the file at `path` by one with `bytes` for every reader at once, and waits for no disk: after a power cut it may be the old
+/// one, the new one, empty or garbage. For what may be lost and is checked when it is read.
+///
+/// # Errors
+/// What the system says; the old file is still there then, and nothing else is left.
+pub fn replace_unsynced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary_beside(path);
+    let _ = fs::remove_file(&temporary);
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary);
+    let replaced = file.and_then(|mut file| file.write_all(bytes)).and_then(|()| fs::rename(&temporary, path));
+    replaced.inspect_err(|_| drop(fs::remove_file(&temporary)))
+}
+
 /// Makes the data of `file` durable. The standard library uses `fdatasync`, and `F_FULLFSYNC` on Apple systems, where `fsync` only
 /// reaches the drive's cache.
 ///
@@ -324,6 +337,19 @@ mod tests {
         write_atomic(&path, b"two", 0o600).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_need_not_be_durable_is_replaced_whole_too_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("contact");
+        replace_unsynced(&path, b"one", 0o600).unwrap();
+        replace_unsynced(&path, b"two", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        let directory = dir.path().join("directory");
+        fs::create_dir(&directory).unwrap();
+        replace_unsynced(&directory, b"three", 0o600).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no temporary stays");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Small files that only the user can read and that appear whole or not at all, also after a power cut.
+//! Small files that only the user can read and that appear whole or not at all, but for what may be lost also after a power cut.
 
 use crate::io::durable;
 use std::{
@@ -14,6 +14,11 @@ const MODE: u32 = 0o600;
 /// Replaces `path` by `bytes`, whole or not at all, durably.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     durable::write_atomic(path, bytes, MODE)
+}
+
+/// Replaces `path` by `bytes` without waiting for the disk: for what may be lost, as [`durable::replace_unsynced`] says.
+pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    durable::replace_unsynced(path, bytes, MODE)
 }
 
 /// Reads at most `bytes_max` bytes; a longer file is an error, not memory.

@@ -320,8 +320,12 @@ impl Crank<'_> {
         Err(TransportError::Closed(CloseReason::Done).into())
     }
 
+    /// The connection broke. Where both hold the same only the goodbye is lost, and who said it last need not have waited until it was
+    /// heard. A session that stays has more to come, so there it matters.
     fn broken(&self, error: TransportError) -> Result<(), ReplicateError> {
-        if self.session.is_finished() { Ok(()) } else { Err(error.into()) }
+        let cut = matches!(error, TransportError::Io { .. } | TransportError::Timeout);
+        let equal = self.tally.peer_root == Some(self.tally.root);
+        if self.session.is_finished() || (cut && equal && !self.tally.live) { Ok(()) } else { Err(error.into()) }
     }
 
     async fn drain(&mut self, outlets: &mut Outlets) -> Result<(), ReplicateError> {

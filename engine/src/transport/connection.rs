@@ -253,7 +253,8 @@ impl Connection {
         dispatch!(&self.inner, inner => inner.closed().await)
     }
 
-    /// After [`Connection::close`]: waits until the goodbye is on its way, at most a second. For a process about to exit.
+    /// After [`Connection::close`]: waits until the goodbye is on its way, at most a second. For a process about to exit. Over TCP other
+    /// reasons than [`CloseReason::Done`] also wait for the peer to hang up: it may be sending, and the answer to that destroys them.
     pub async fn flushed(&self) {
         dispatch!(&self.inner, inner => inner.flushed().await);
     }

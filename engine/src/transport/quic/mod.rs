@@ -33,8 +33,6 @@ use windows::Window;
 
 /// How long a goodbye may take to leave.
 const FLUSH_LIMIT: Duration = Duration::from_millis(30);
-/// How often it is asked whether it has left: quinn has no event for it.
-const FLUSH_POLL: Duration = Duration::from_millis(1);
 
 /// What a dialer needs besides the address.
 pub(super) struct Dial<'a> {
@@ -186,10 +184,30 @@ impl Drop for Handle {
 }
 
 impl Handle {
+    /// A connection that the peer has ended keeps that reason: closed once more, quinn would call it ours.
     fn close(&self, reason: CloseReason) {
-        if self.closed_for.set(reason).is_ok() {
+        if self.closed_for.set(reason).is_ok() && self.connection.close_reason().is_none() {
             self.sent_before.store(self.connection.stats().udp_tx.datagrams, Ordering::Relaxed);
             hang_up(&self.connection, reason);
+        }
+    }
+
+    /// Whether we have closed it and the datagram that says so is still to be sent. To a peer that has hung up there is nothing to say.
+    fn owes_goodbye(&self) -> bool {
+        let stats = self.connection.stats();
+        matches!(self.connection.close_reason(), Some(ConnectionError::LocallyClosed))
+            && stats.frame_rx.connection_close == 0
+            && stats.udp_tx.datagrams <= self.sent_before.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the goodbye has been given to the system. Quinn has no event for it, our socket has.
+    async fn goodbye_sent(&self) {
+        loop {
+            let sent = self.path.next_send();
+            if !self.owes_goodbye() {
+                return;
+            }
+            sent.await;
         }
     }
 }
@@ -291,15 +309,7 @@ impl QuicConnection {
     }
 
     pub(super) async fn flushed(&self) {
-        let sent = async {
-            // When the peer hung up first there is no goodbye of ours to wait for.
-            while matches!(self.0.connection.close_reason(), Some(ConnectionError::LocallyClosed))
-                && self.0.connection.stats().udp_tx.datagrams <= self.0.sent_before.load(Ordering::Relaxed)
-            {
-                tokio::time::sleep(FLUSH_POLL).await;
-            }
-        };
-        if self.0.closed_for.get().is_some() && tokio::time::timeout(FLUSH_LIMIT, sent).await.is_err() {
+        if self.0.closed_for.get().is_some() && tokio::time::timeout(FLUSH_LIMIT, self.0.goodbye_sent()).await.is_err() {
             tracing::debug!("the goodbye did not leave in time");
         }
     }

@@ -14,6 +14,7 @@ use std::{
 };
 
 use crate::limits::KIB;
+use tokio::sync::{Notify, futures::Notified};
 
 /// UDP payload of a full Ethernet frame over IPv4: what is larger is a jumbo frame.
 pub(super) const ETHERNET_PAYLOAD_BYTES: usize = 1_472;
@@ -56,6 +57,8 @@ pub(super) enum Admit {
 pub(super) struct Path {
     sent_bytes: AtomicU64,
     withheld_bytes: AtomicU64,
+    /// Told of each send.
+    sends: Notify,
 }
 
 impl Path {
@@ -64,12 +67,18 @@ impl Path {
         self.withheld_bytes.load(Ordering::Relaxed)
     }
 
+    /// Comes back after the next send that is admitted once this was called, whichever connection to this address it is of.
+    pub(super) fn next_send(&self) -> Notified<'_> {
+        self.sends.notified()
+    }
+
     fn admit(&self, bytes: u64, segment: usize) -> Admit {
         if segment > ETHERNET_PAYLOAD_BYTES && self.sent_bytes.load(Ordering::Relaxed) < BULK_BYTES {
             self.withheld_bytes.fetch_add(bytes, Ordering::Relaxed);
             return Admit::Withhold;
         }
         self.sent_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.sends.notify_waiters();
         Admit::Send
     }
 }

@@ -14,6 +14,18 @@
 //! # Liveness
 //! A keep-alive frame leaves every quarter of [`TCP_IDLE_MS`]; a connection that stays silent for all of it, control and lanes, is dead.
 //! When the control connection ends, everything on it ends.
+//!
+//! # Goodbye
+//! ```text
+//! who closes                                        the other
+//!   ── close frame · FIN ─────────────────────────►  reads both, answers with its own
+//!   ◄──────────────────────────── close frame · FIN
+//! ```
+//! A socket that is closed while input comes is reset, and the reset may destroy a goodbye that was lost on the way and would have been
+//! sent again. So whoever hangs up reads on until the other has, in the background, for at most a second. A process about to exit waits
+//! for that, but not after [`CloseReason::Done`]: then each end has all that it needs, the goodbye carries no news, and the answer would
+//! cost a round trip. It has been given to the system, which delivers it when the process is gone; if even so a reset wins, who has
+//! nothing left to hear takes that for the end.
 
 mod lanes;
 mod plain;
@@ -146,7 +158,7 @@ struct Shared {
     writing: AsyncMutex<LastFrame>,
     messages: Mutex<Option<mpsc::Receiver<Bytes>>>,
     end: watch::Sender<Option<TransportError>>,
-    /// Whether the goodbye is over, heard or not.
+    /// Whether nobody need wait for the goodbye any more.
     gone: watch::Sender<bool>,
 }
 
@@ -262,7 +274,12 @@ impl Shared {
         {
             tracing::debug!(%error, "the peer does not hear the goodbye");
         }
-        self.stream.say_goodbye().await;
+        if self.stream.hang_up().await.is_ok() {
+            if self.end_so_far().is_some_and(|end| end.is_done()) {
+                self.gone.send_replace(true);
+            }
+            self.stream.linger().await;
+        }
     }
 }
 

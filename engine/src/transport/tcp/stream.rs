@@ -172,17 +172,30 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Sends what is pending, ends our direction and reads until the peer hangs up, for at most a second: closing a socket that
-    /// holds unread input would reset the connection and destroy what was just sent.
+    /// Hangs up and lingers, for at most a second each.
     pub(super) async fn say_goodbye(&self) {
-        let goodbye = async {
-            self.flush().await?;
-            self.shutdown();
-            let mut scrap = vec![0; LINGER_BYTES];
+        match timeout(LINGER, self.hang_up()).await {
+            Ok(Ok(())) => self.linger().await,
+            _ => tracing::trace!("the peer does not take the goodbye"),
+        }
+    }
+
+    /// Sends what is pending and ends our direction: the system does the rest, unless the peer goes on sending.
+    pub(super) async fn hang_up(&self) -> Result<(), TransportError> {
+        self.flush().await?;
+        self.shutdown();
+        Ok(())
+    }
+
+    /// Reads until the peer hangs up, too, for at most a second: closing a socket that holds unread input, or that input still comes
+    /// to, resets the connection and destroys what was sent last.
+    pub(super) async fn linger(&self) {
+        let mut scrap = vec![0; LINGER_BYTES];
+        let ended = async {
             while self.receive(&mut scrap).await? > 0 {}
             Ok::<_, TransportError>(())
         };
-        if !matches!(timeout(LINGER, goodbye).await, Ok(Ok(()))) {
+        if !matches!(timeout(LINGER, ended).await, Ok(Ok(()))) {
             tracing::trace!("the peer did not hang up in order");
         }
     }

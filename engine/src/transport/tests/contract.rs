@@ -155,6 +155,19 @@ async fn a_clean_close_ends_control_and_other_reasons_are_told() {
     }
 }
 
+#[tokio::test]
+async fn who_closes_after_the_peer_keeps_the_peers_reason_and_has_no_goodbye_to_wait_for() {
+    over_all(|a, b| async move {
+        b.close(CloseReason::Busy);
+        a.closed().await;
+        a.close(CloseReason::Done);
+        a.flushed().await;
+        let error = a.closed().await;
+        assert!(matches!(error, TransportError::Closed(CloseReason::Busy)), "{}: {error:?}", a.kind());
+    })
+    .await;
+}
+
 /// A goodbye must not wait behind what the network does not take.
 #[tokio::test]
 async fn a_close_in_the_middle_of_a_transfer_is_told_at_once() {
