@@ -10,7 +10,7 @@ Examples:
   mirror-bench local                          this machine alone: raw TCP and UDP, then the engine
   mirror-bench serve --listen 0.0.0.0:7750    on the other host; prints a target
   mirror-bench link TARGET --size 1GiB        here: raw ceiling, engine, and the ratio
-  mirror-bench compare --size 256MiB          the same data with rsync, rclone, restic, tar over openssl
+  mirror-bench compare --size 256MiB          the same data with rsync, rclone, restic, syncthing, ...
   mirror-bench --json local > local.json && mirror-bench report local.json -o report.html
   mirror-bench gate                           counts against perf/limits.toml
   mirror-bench gate --against main            old and new in interleaved pairs

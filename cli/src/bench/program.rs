@@ -118,7 +118,7 @@ impl Running {
         Ok((end, Ran { stdout, usage, elapsed: self.began.elapsed() }))
     }
 
-    fn complaint(&self, what: &str) -> Failure {
+    pub(super) fn complaint(&self, what: &str) -> Failure {
         let said = fs::read_to_string(&self.complaints).unwrap_or_default();
         Failure::new(Code::Failed, format!("{} {what}", self.name)).cause(said.trim())
     }

@@ -1,9 +1,11 @@
 //! `compare`: one file from one process to another over the loopback interface, by whatever is installed.
 //!
-//! The time is that of the sending program from its start to its end, the same for all, so that nobody's handshake is left out; CPU-seconds are
-//! those of all processes of both ends from start to end, as `wait4` tells them; peak memory is that of the largest process. Daemons are ours,
-//! on free ports, and end before the next program starts. What is received must have the right length, or there is no figure.
+//! The time is that of the sending program from its start to its end ([`peers`] says where it has none), so that nobody's handshake is left
+//! out; CPU-seconds are those of all processes of both ends from start to end, as `wait4` tells them; peak memory is that of the largest
+//! process. Daemons are ours, on free ports, and end before the next program starts. What is received must have the right length, or there is
+//! no figure.
 
+mod peers;
 mod tools;
 
 use super::{
@@ -26,12 +28,12 @@ pub(super) struct Setup {
 }
 
 pub(super) fn compare(console: &Console, args: &CompareArgs) -> Result<Code, Failure> {
-    let (tools, mut skipped) = chosen(args)?;
+    let tools = chosen(args)?;
     let bed = Bed::new()?;
     let data = bed.file(args.size.bytes, 1)?;
     let setup = Setup { bed, data, bytes: args.size.bytes, mirror: Mirror::find(args.mirror.as_deref()).ok() };
     let (tools, missing): (Vec<&Tool>, Vec<&Tool>) = tools.into_iter().partition(|tool| setup.lacks(tool).is_none());
-    skipped.extend(missing.iter().map(|tool| Skipped::new(tool.name, setup.lacks(tool).unwrap_or_default())));
+    let mut skipped: Vec<Skipped> = missing.iter().map(|tool| Skipped::new(tool.name, setup.lacks(tool).unwrap_or_default())).collect();
     let mut rows: Vec<Row> = tools.iter().map(|tool| Row::new(tool.name, Unit::Bits, tool.wire)).collect();
     for round in 1..=args.rounds {
         console.step(&format!("round {round} of {}", args.rounds))?;
@@ -49,15 +51,13 @@ pub(super) fn compare(console: &Console, args: &CompareArgs) -> Result<Code, Fai
     finish(console, args, &rows, &skipped)
 }
 
-fn chosen(args: &CompareArgs) -> Result<(Vec<&'static Tool>, Vec<Skipped>), Failure> {
+fn chosen(args: &CompareArgs) -> Result<Vec<&'static Tool>, Failure> {
     let names: Vec<&str> = TOOLS.iter().map(|tool| tool.name).collect();
     if let Some(unknown) = args.only.iter().find(|only| !names.contains(&only.as_str())) {
         return Err(Failure::usage(format!("nothing is called {unknown}")).hint(format!("these are: {}", names.join(", "))));
     }
     let wanted = |tool: &&Tool| args.only.is_empty() || args.only.iter().any(|only| only == tool.name);
-    let strangers = ["syncthing", "sendme"].into_iter().filter(|_| args.only.is_empty());
-    let reason = |name| if is_installed(name) { "there is no way to run it here yet" } else { "not installed" };
-    Ok((TOOLS.iter().filter(wanted).collect(), strangers.map(|name| Skipped::new(name, reason(name))).collect()))
+    Ok(TOOLS.iter().filter(wanted).collect())
 }
 
 fn finish(console: &Console, args: &CompareArgs, rows: &[Row], skipped: &[Skipped]) -> Result<Code, Failure> {

@@ -1,6 +1,6 @@
 //! How each program is made to move the file, once.
 
-use super::Setup;
+use super::{Setup, peers};
 use crate::{
     bench::{
         measurement::{Sample, Wire},
@@ -27,7 +27,7 @@ pub(super) struct Tool {
     pub(super) run: fn(&Setup, &Path) -> Result<Sample, Failure>,
 }
 
-pub(super) const TOOLS: [Tool; 8] = [
+pub(super) const TOOLS: [Tool; 10] = [
     Tool { name: "mirror-tcp", wire: Wire::Encrypted, needs: &[], run: |setup, _| mirror(setup, "tcp") },
     Tool { name: "mirror-quic", wire: Wire::Encrypted, needs: &[], run: |setup, _| mirror(setup, "quic") },
     Tool { name: "tar-openssl", wire: Wire::Encrypted, needs: &["openssl", "tar"], run: tar_openssl },
@@ -38,13 +38,15 @@ pub(super) const TOOLS: [Tool; 8] = [
         run: |setup, place| rclone(setup, place, Wire::Encrypted),
     },
     Tool { name: "restic", wire: Wire::Encrypted, needs: &["restic", "rclone"], run: restic },
+    Tool { name: "syncthing", wire: Wire::Encrypted, needs: &["syncthing"], run: peers::syncthing },
+    Tool { name: "sendme", wire: Wire::Encrypted, needs: &["sendme"], run: peers::sendme },
     Tool { name: "rclone-http", wire: Wire::Plain, needs: &["rclone"], run: |setup, place| rclone(setup, place, Wire::Plain) },
     Tool { name: "rsync-daemon", wire: Wire::Plain, needs: &["rsync"], run: rsync },
     Tool { name: "iperf3", wire: Wire::Plain, needs: &["iperf3"], run: iperf3 },
 ];
 
 /// What both ends have cost for the whole file, in the time of the first.
-fn sample(setup: &Setup, elapsed: Duration, sender: &Ran, receiver: &Ran) -> Sample {
+pub(super) fn sample(setup: &Setup, elapsed: Duration, sender: &Ran, receiver: &Ran) -> Sample {
     Sample {
         sender: Some(sender.usage.cpu),
         receiver: Some(receiver.usage.cpu),
@@ -54,17 +56,17 @@ fn sample(setup: &Setup, elapsed: Duration, sender: &Ran, receiver: &Ran) -> Sam
 }
 
 /// The file must have come as long as it left.
-fn received(setup: &Setup, path: &Path) -> Result<(), Failure> {
+pub(super) fn received(setup: &Setup, path: &Path) -> Result<(), Failure> {
     let length = fs::metadata(path).map_err(|error| Failure::reading(path, &error))?.len();
     if length == setup.bytes { Ok(()) } else { Err(Failure::new(Code::Failed, format!("{length} of {} bytes were received", setup.bytes))) }
 }
 
-fn directory(path: PathBuf) -> Result<PathBuf, Failure> {
+pub(super) fn directory(path: PathBuf) -> Result<PathBuf, Failure> {
     fs::create_dir_all(&path).map_err(|error| Failure::writing(&path, &error))?;
     Ok(path)
 }
 
-fn write(path: PathBuf, text: &str) -> Result<PathBuf, Failure> {
+pub(super) fn write(path: PathBuf, text: &str) -> Result<PathBuf, Failure> {
     fs::write(&path, text).map_err(|error| Failure::writing(&path, &error))?;
     Ok(path)
 }
