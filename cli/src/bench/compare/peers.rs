@@ -38,18 +38,23 @@ const TICKET: &str = "sendme receive ";
 pub(super) fn sendme(setup: &Setup, place: &Path) -> Result<Sample, Failure> {
     let (from, to) = (directory(place.join("from"))?, directory(place.join("to"))?);
     let mut sending = Running::start(&setup.bed, &mut send(&setup.data, &from))?;
-    let ticket = loop {
-        match sending.line()? {
-            line if line.is_empty() => return Err(sending.complaint("prints no ticket")),
-            line => match line.trim().strip_prefix(TICKET) {
-                Some(ticket) => break ticket.to_owned(),
-                None => {}
-            },
-        }
-    };
+    let ticket = ticket(&mut sending)?;
     let receiver = run(&setup.bed, &mut receive(&ticket, &to))?;
     received(setup, &to.join(setup.data.file_name().unwrap_or_default()))?;
     Ok(sample(setup, receiver.elapsed, &sending.stop()?, &receiver))
+}
+
+/// What is printed once the file is hashed.
+fn ticket(sending: &mut Running) -> Result<String, Failure> {
+    loop {
+        let line = sending.line()?;
+        if line.is_empty() {
+            return Err(sending.complaint("prints no ticket"));
+        }
+        if let Some(ticket) = line.trim().strip_prefix(TICKET) {
+            return Ok(ticket.to_owned());
+        }
+    }
 }
 
 /// Keeps its state in the directory where it runs.
