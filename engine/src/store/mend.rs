@@ -18,7 +18,7 @@ use super::{
 use crate::{
     id::VaultId,
     io::{buffers::Buffers, durable::Disk},
-    limits::CHECKPOINT_BYTES,
+    limits::{CHECKPOINT_BYTES, CHUNK_BYTES_MAX, KIB},
 };
 use std::{
     collections::HashSet,
@@ -166,7 +166,7 @@ impl Inner {
             log_lock: open_lock(dir),
             overlay: Mutex::default(),
             maps: Mutex::default(),
-            buffers: Buffers::default(),
+            buffers: Buffers::new(CHUNK_BYTES_MAX + 2 * KIB),
             closed_packs: Mutex::new(HashSet::new()),
         }
     }
