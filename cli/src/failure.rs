@@ -78,6 +78,11 @@ impl Failure {
         Self { code, message: message.into(), causes: Vec::new(), hint: None, silent: false }
     }
 
+    /// What went wrong, without causes and hint.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Code::Usage, message)
     }

@@ -20,7 +20,7 @@ pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
 pub(crate) use quantity::{BandwidthLimit, MaxDelete, Size, Span};
 pub(crate) use replica::{
-    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, RoleChoice, ServeArgs, SyncArgs, TransferArgs,
+    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RoleChoice, ServeArgs, SyncArgs,
     TransportChoice,
 };
 pub(crate) use vault::{
@@ -102,9 +102,9 @@ pub(crate) enum Command {
     /// Add, list or remove known peers
     Peer(PeerArgs),
     /// Send a peer what it lacks
-    Push(TransferArgs),
+    Push(PushArgs),
     /// Fetch from a peer what is missing here
-    Pull(TransferArgs),
+    Pull(PullArgs),
     /// Make this replica and a peer's the same, both ways
     Sync(SyncArgs),
     /// Measure each stage between here and a peer alone, and say which one limits

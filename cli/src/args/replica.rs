@@ -102,7 +102,7 @@ pub(crate) enum PeerCommand {
     },
 }
 
-/// `push` and `pull`
+/// `push`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -110,8 +110,25 @@ Examples:
   mirror push 10.0.0.7:7740 --device 3f9c...      an address, and who must answer there
   mirror push nas --transport tcp --bwlimit 100Mbit
   mirror push nas -n                              only say what would be sent
+  mirror push nas --ack 3                         done when three replicas hold it, this one included
 Interrupted? The same command continues where it stopped.")]
-pub(crate) struct TransferArgs {
+pub(crate) struct PushArgs {
+    #[command(flatten)]
+    pub(crate) options: PeerOptions,
+    /// Push on to other known peers until N replicas hold everything durably, this one included; else end with 3
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=mirror_engine::limits::PEERS_MAX as i64))]
+    pub(crate) ack: Option<u16>,
+}
+
+/// `pull`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror pull nas                                 a peer from `mirror peer list`
+  mirror pull 10.0.0.7:7740 --device 3f9c...      an address, and who must answer there
+  mirror pull nas -n                              only say what would be fetched
+Interrupted? The same command continues where it stopped.")]
+pub(crate) struct PullArgs {
     #[command(flatten)]
     pub(crate) options: PeerOptions,
 }

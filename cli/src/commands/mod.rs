@@ -1,5 +1,6 @@
 //! One file per group of commands; each command is one call of the engine between arguments and rendering.
 
+mod acknowledge;
 mod demo;
 mod doctor;
 mod generate;
@@ -47,7 +48,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Invite(args) => pairing::invite(session, &args),
         Command::Clone(args) => pairing::clone(session, &args),
         Command::Peer(args) => peer::peer(session, args.command),
-        Command::Push(args) => replicate::push(session, &args.options),
+        Command::Push(args) => replicate::push(session, &args),
         Command::Pull(args) => replicate::pull(session, &args.options),
         Command::Sync(args) => replicate::sync(session, &args),
         Command::Doctor(args) => doctor::doctor(session, &args),

@@ -1,8 +1,8 @@
 //! `push`, `pull`, `sync`: one conversation with one peer.
 
-use super::{Session, pairing::PORT};
+use super::{Session, acknowledge, pairing::PORT};
 use crate::{
-    args::{CongestionChoice, MaxDelete, PeerOptions, SyncArgs, TransportChoice, nearest},
+    args::{CongestionChoice, MaxDelete, PeerOptions, PushArgs, SyncArgs, TransportChoice, nearest},
     config::environment,
     failure::{Code, Failure},
     render::{self, Extent},
@@ -20,8 +20,11 @@ use std::{net::SocketAddr, sync::Arc};
 /// One for the session, one for its lanes: more than one core only helps when both ends have it.
 const NETWORK_THREADS: usize = 2;
 
-pub(super) fn push(session: &Session, options: &PeerOptions) -> Result<Code, Failure> {
-    run(session, "push", Direction::Push, options)
+pub(super) fn push(session: &Session, args: &PushArgs) -> Result<Code, Failure> {
+    match args.ack {
+        Some(replicas) => acknowledge::push(session, &args.options, replicas.into()),
+        None => run(session, "push", Direction::Push, &args.options),
+    }
 }
 
 pub(super) fn pull(session: &Session, options: &PeerOptions) -> Result<Code, Failure> {
@@ -40,11 +43,23 @@ pub(super) fn sync(session: &Session, args: &SyncArgs) -> Result<Code, Failure> 
 fn run(session: &Session, operation: &'static str, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
     let vault = session.open()?;
     let target = target(&vault, &options.peer, options.device)?;
-    let progress = session.transfer_progress(operation);
     let options_of_sync = Options { fuse: fuse(&vault, options.max_delete)?, ..sync_options(direction, options) };
-    let result = block_on(replicate::sync(&vault, &target, &options_of_sync, progress.meter()))?;
-    drop(progress);
+    let result = transfer(session, operation, &vault, &target, &options_of_sync)?;
     report(session, operation, &options.peer, Extent::of(options.dry_run), result)
+}
+
+/// One conversation, with its progress.
+pub(super) fn transfer(
+    session: &Session,
+    operation: &'static str,
+    vault: &Vault,
+    target: &Target,
+    options: &Options,
+) -> Result<Result<Summary, ReplicateError>, Failure> {
+    let progress = session.transfer_progress(operation);
+    let result = block_on(replicate::sync(vault, target, options, progress.meter()))?;
+    drop(progress);
+    Ok(result)
 }
 
 /// Says what a transfer did. One that could not do everything did the rest, so it has its summary too.
@@ -78,7 +93,7 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(runtime.map_err(|error| Failure::io("cannot start the network threads", &error))?.block_on(future))
 }
 
-fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
+pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
     let limit = options.bwlimit.unwrap_or_default();
     Options {
         direction,
@@ -123,7 +138,11 @@ pub(super) fn target(vault: &Vault, typed: &str, device: Option<DeviceId>) -> Re
         let addresses = replicate::resolve(&[with_port(typed)?])?;
         return Ok(Target { name: typed.to_owned(), device, addresses });
     }
-    let peer = known_peer(vault, typed)?;
+    known_target(known_peer(vault, typed)?)
+}
+
+/// Where a known peer is.
+pub(super) fn known_target(peer: Peer) -> Result<Target, Failure> {
     if peer.addresses.is_empty() {
         let failure = Failure::new(Code::Unreachable, format!("no address of {} is known here", peer.name));
         return Err(failure

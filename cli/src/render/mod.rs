@@ -3,6 +3,7 @@
 //! stdout is data and stderr is talk. Names come from other machines, so nothing that could steer a terminal is ever
 //! printed as it is: [`escape`] is on every path from a key to a text.
 
+mod acknowledged;
 mod demo;
 mod doctor;
 mod entry;
@@ -17,6 +18,7 @@ mod time;
 mod transfer;
 mod units;
 
+pub(crate) use acknowledged::{Acknowledged, Unheld};
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
 pub(crate) use doctor::{diagnosis_record, diagnosis_text, finding_record, finding_text};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
