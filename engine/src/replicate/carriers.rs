@@ -248,9 +248,7 @@ impl Spans {
 async fn choose(connection: Connection, queue: Arc<Queue>, gate: watch::Sender<Pull>) -> Result<(), LaneError> {
     let mut chooser = Chooser::new(sample(&connection, &queue));
     loop {
-        let now = sample(&connection, &queue);
-        tracing::trace!(?now, "lanes so far");
-        let pull = chooser.step(now);
+        let pull = chooser.step(sample(&connection, &queue));
         let changed = gate.send_if_modified(|now| std::mem::replace(now, pull) != pull);
         if changed {
             tracing::info!(?pull, reason = chooser.reason(), "lanes");
@@ -270,8 +268,6 @@ fn sample(connection: &Connection, queue: &Queue) -> Sample {
         tcp: tcp.bytes_sent,
         cpu: clock::process_cpu(),
         rtt: quic.rtt.unwrap_or_default(),
-        rtt_min: quic.rtt_min.unwrap_or_default(),
-        sent: quic.packets_sent.unwrap_or_default(),
         lost: quic.packets_lost.unwrap_or_default(),
         tcp_lanes: if queue.tcp_lanes.load(Relaxed) > 0 { TcpLanes::Ready } else { TcpLanes::Dialling },
         supply: if queue.waited.swap(false, Relaxed) { Supply::Short } else { Supply::Plenty },
