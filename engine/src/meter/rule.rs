@@ -4,11 +4,16 @@
 //! Operational Analysis of Queueing Network Models", 1978). A resource is what does one thing at a time: a thread with all that it does,
 //! or the network threads together. So stages are grouped by who works on them, the busiest resource is found, and its largest stage
 //! is named. The link shows in nothing but waiting: lanes have something to send, nobody takes it, and neither end is busy.
+//!
+//! Two resources that wait for each other in turn, or for the same processor, limit together though neither is busy all the time: where
+//! the busiest of both ends make up nearly all of it between them, little is left for the link, and the busier one is named.
 
 use super::Load;
 
 /// Busier than this, a resource limits, whoever else waits.
 const SATURATED: f64 = 0.75;
+/// The busiest resource of each end, added up: from here on they limit together.
+const TOGETHER: f64 = 0.9;
 /// Less busy than this, nothing limits but waiting for answers.
 const IDLE: f64 = 0.2;
 
@@ -119,12 +124,15 @@ impl Shares {
     /// The stage that limits.
     pub fn limiting(&self) -> Stage {
         use Stage as S;
-        let resources: [&[Stage]; 5] =
-            [&[S::Read, S::Hash], &[S::SenderCpu], &[S::Limit], &[S::ReceiverCpu], &[S::Check, S::Write, S::Sync, S::Index]];
-        let (busiest, busy) = self.most(&resources);
+        let source = self.most(&[&[S::Read, S::Hash], &[S::SenderCpu]]);
+        let sink = self.most(&[&[S::ReceiverCpu], &[S::Check, S::Write, S::Sync, S::Index]]);
+        let limit = self.most(&[&[S::Limit]]);
+        let busier = |a: (Stage, f64), b: (Stage, f64)| if b.1 > a.1 { b } else { a };
+        let (busiest, busy) = busier(busier(source, limit), sink);
         let (waiting, waited) = self.most(&[&[S::Link, S::CongestionWindow, S::ReceiveWindow]]);
+        let is_busy = busy >= SATURATED || waiting == S::Link && source.1 + sink.1 >= TOGETHER;
         match () {
-            () if busy < SATURATED && waited > busy => waiting,
+            () if !is_busy && waited > busy => waiting,
             () if busy >= IDLE => busiest,
             () => S::RoundTrips,
         }
@@ -168,7 +176,7 @@ mod tests {
         let tenths = SECOND / 10;
         type Set = fn(&mut Load, u64);
         type Parts<'a> = &'a [(Set, u64)];
-        let cases: [(Parts<'_>, Parts<'_>, Stage); 15] = [
+        let cases: [(Parts<'_>, Parts<'_>, Stage); 19] = [
             (&[], &[], Stage::RoundTrips),
             (&[(|l, t| l.read_us = t, 1)], &[(|l, t| l.write_us = t, 1)], Stage::RoundTrips),
             (&[(|l, t| l.read_us = t, 7), (|l, t| l.hash_us = t, 2)], &[], Stage::Read),
@@ -189,6 +197,16 @@ mod tests {
             (&[(|l, t| l.blocked_us = t, 9)], &[(|l, t| l.check_us = t, 8)], Stage::Check),
             (&[(|l, t| l.blocked_us = t, 9)], &[(|l, t| l.index_us = t, 8)], Stage::Index),
             (&[(|l, t| l.blocked_us = t, 9)], &[(|l, t| l.cpu_us = t, 9), (|l, t| l.write_us = t, 5)], Stage::ReceiverCpu),
+            // Neither is busy for three quarters of the time, but one of them always is.
+            (&[(|l, t| l.blocked_us = t, 9), (|l, t| l.cpu_us = t, 4)], &[(|l, t| l.check_us = t, 6)], Stage::Check),
+            (&[(|l, t| l.blocked_us = t, 9), (|l, t| l.cpu_us = t, 6)], &[(|l, t| l.cpu_us = t, 4)], Stage::SenderCpu),
+            (&[(|l, t| l.blocked_us = t, 9), (|l, t| l.cpu_us = t, 4)], &[(|l, t| l.check_us = t, 4)], Stage::Link),
+            // A window that is known to be the limit is it, whatever else goes on.
+            (
+                &[(|l, t| l.blocked_us = t, 9), (|l, t| l.congestion_window_us = t, 9), (|l, t| l.cpu_us = t, 4)],
+                &[(|l, t| l.check_us = t, 6)],
+                Stage::CongestionWindow,
+            ),
         ];
         for (number, (sender, receiver, limiting)) in cases.into_iter().enumerate() {
             let made = |parts: Parts<'_>| load(|load| parts.iter().for_each(|(set, share)| set(load, share * tenths)));

@@ -17,7 +17,12 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Losses beyond this share of the packets keep a window small.
 const LOSS: f64 = 0.002;
 /// A queue in the path shows as a round trip this much longer than the shortest: then the link is full, and losses are its way to say so.
-const QUEUED: f64 = 1.5;
+/// Little is enough: the default congestion control keeps a full link's queue at a few hundredths of a round trip for most of the time.
+const QUEUED: f64 = 1.02;
+/// With so much of the congestion window in flight it is that window which lets no more out, whatever the peer's says.
+const USED: f64 = 0.75;
+/// A congestion window that has grown this much is still on its way to what the link takes.
+const GROWING: f64 = 1.5;
 
 /// What is known of both ends.
 pub(super) struct Loads {
@@ -108,9 +113,10 @@ impl Loads {
         load.cpu_us = self.workers.busy().as_micros() as u64;
         let stats = connection.stats();
         let blocked = load.blocked_us.saturating_sub(self.ours.now.blocked_us);
-        match why_blocked(&self.stats, &stats, Duration::from_micros(blocked)) {
+        let interval = load.elapsed_us.saturating_sub(self.ours.now.elapsed_us);
+        match why_blocked(&self.stats, &stats, Duration::from_micros(interval), Duration::from_micros(blocked)) {
             Blocked::Receiver => self.receive_window_us += blocked,
-            Blocked::Losses => self.congestion_window_us += blocked,
+            Blocked::Window => self.congestion_window_us += blocked,
             Blocked::Link => {}
         }
         self.stats = stats;
@@ -145,20 +151,29 @@ fn shares(flow: Flow, ours: &Load, theirs: &Load) -> Shares {
 #[derive(Debug, PartialEq, Eq)]
 enum Blocked {
     Receiver,
-    Losses,
+    Window,
     Link,
 }
 
-/// From what changed in a transport's counters while lanes were blocked for `blocked`. A sender that waits for a window says so once for
-/// every window that it has used up, which takes about a round trip.
-fn why_blocked(before: &Stats, after: &Stats, blocked: Duration) -> Blocked {
+/// From what changed in a transport's counters in an `interval`, while lanes were blocked for `blocked` of it.
+///
+/// What lanes hand over waits in the transport, which tells the peer that its window is used up as soon as all of it is *handed over*, once
+/// for every window, which takes about a round trip. That alone says nothing: it limits only where less is in flight than congestion
+/// control would let out. TCP's counters are the system's, and not known here: its waiting is the link's.
+fn why_blocked(before: &Stats, after: &Stats, interval: Duration, blocked: Duration) -> Blocked {
     let grown = |of: fn(&Stats) -> Option<u64>| of(after).unwrap_or(0).saturating_sub(of(before).unwrap_or(0)) as f64;
     let rtt = after.rtt.unwrap_or_default().as_secs_f64();
-    let unqueued = after.rtt_min.is_some_and(|least| rtt < QUEUED * least.as_secs_f64());
+    let window = |stats: &Stats| stats.congestion_window.unwrap_or(0) as f64;
+    let sent = after.bytes_sent.saturating_sub(before.bytes_sent) as f64;
+    let in_flight = sent * rtt / interval.as_secs_f64().max(1e-3);
+    let is_queued = after.rtt_min.is_none_or(|least| rtt > QUEUED * least.as_secs_f64());
+    let loses = grown(|stats| stats.packets_lost) > LOSS * grown(|stats| stats.packets_sent);
+    let is_growing = window(after) > GROWING * window(before);
     match () {
-        () if blocked.is_zero() => Blocked::Link,
+        () if blocked.is_zero() || is_queued => Blocked::Link,
+        () if in_flight >= USED * window(after) && (loses || is_growing) => Blocked::Window,
+        () if in_flight >= USED * window(after) => Blocked::Link,
         () if grown(|stats| stats.windows_used_up) * rtt > blocked.as_secs_f64() / 2.0 => Blocked::Receiver,
-        () if unqueued && grown(|stats| stats.packets_lost) > LOSS * grown(|stats| stats.packets_sent) => Blocked::Losses,
         () => Blocked::Link,
     }
 }
@@ -191,27 +206,54 @@ fn total(metrics: &RuntimeMetrics) -> Duration {
 mod tests {
     use super::*;
 
-    fn stats(windows_used_up: u64, packets_lost: u64, rtt_ms: u64) -> Stats {
+    const RTT: Duration = Duration::from_millis(100);
+    const SECOND: Duration = Duration::from_secs(1);
+    const WINDOW: u64 = 1_000_000;
+
+    /// After a second in which `in_flight` was under way all the time.
+    fn stats(in_flight: u64, windows_used_up: u64, packets_lost: u64, rtt_ms: u64) -> Stats {
+        let rtt = Duration::from_millis(rtt_ms);
         Stats {
-            rtt: Some(Duration::from_millis(rtt_ms)),
-            rtt_min: Some(Duration::from_millis(100)),
+            bytes_sent: (in_flight as f64 / rtt.as_secs_f64()) as u64,
+            rtt: Some(rtt),
+            rtt_min: Some(RTT),
             packets_sent: Some(10_000),
             packets_lost: Some(packets_lost),
             windows_used_up: Some(windows_used_up),
+            congestion_window: Some(WINDOW),
             ..Stats::default()
         }
     }
 
+    /// What is in flight, windows of the peer used up, packets lost of 10,000, round trip (100 ms at least), and what blocks.
     #[test]
     fn what_blocks_a_sender_shows_in_the_counters() {
-        let before = Stats { packets_sent: Some(0), ..stats(0, 0, 100) };
-        let second = Duration::from_secs(1);
-        assert_eq!(why_blocked(&before, &stats(0, 0, 100), second), Blocked::Link);
-        assert_eq!(why_blocked(&before, &stats(8, 0, 100), second), Blocked::Receiver);
-        assert_eq!(why_blocked(&before, &stats(1, 0, 100), second), Blocked::Link, "one window of many");
-        assert_eq!(why_blocked(&before, &stats(0, 100, 110), second), Blocked::Losses);
-        assert_eq!(why_blocked(&before, &stats(0, 100, 200), second), Blocked::Link, "a queue: the link is full");
-        assert_eq!(why_blocked(&before, &stats(8, 100, 100), Duration::ZERO), Blocked::Link);
-        assert_eq!(why_blocked(&Stats::default(), &Stats::default(), second), Blocked::Link, "nothing is known");
+        let cases = [
+            (WINDOW, 0, 0, 105, Blocked::Link, "all that the window allows, and nothing lost"),
+            (WINDOW, 8, 0, 105, Blocked::Link, "the peer's window holds what waits here, not what is under way"),
+            (WINDOW, 8, 100, 101, Blocked::Window, "losses keep it small"),
+            (WINDOW, 8, 100, 200, Blocked::Link, "a queue: the link is full"),
+            (WINDOW / 2, 8, 0, 101, Blocked::Receiver, "the congestion window would let more out"),
+            (WINDOW / 2, 8, 100, 101, Blocked::Receiver, "and so it is with losses"),
+            (WINDOW / 2, 1, 0, 101, Blocked::Link, "one window of many"),
+            (WINDOW / 2, 0, 0, 101, Blocked::Link, "nobody says why"),
+        ];
+        let before = Stats { packets_sent: Some(0), bytes_sent: 0, ..stats(0, 0, 0, 100) };
+        for (in_flight, used_up, lost, rtt_ms, blocked, what) in cases {
+            assert_eq!(why_blocked(&before, &stats(in_flight, used_up, lost, rtt_ms), SECOND, SECOND), blocked, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_congestion_window_that_still_grows_is_what_blocks() {
+        let before = Stats { congestion_window: Some(WINDOW / 2), ..Stats::default() };
+        assert_eq!(why_blocked(&before, &stats(WINDOW, 0, 0, 100), SECOND, SECOND), Blocked::Window);
+    }
+
+    #[test]
+    fn nothing_blocks_where_lanes_did_not_wait_or_nothing_is_known() {
+        let before = Stats::default();
+        assert_eq!(why_blocked(&before, &stats(WINDOW / 2, 8, 100, 100), SECOND, Duration::ZERO), Blocked::Link);
+        assert_eq!(why_blocked(&before, &before, SECOND, SECOND), Blocked::Link);
     }
 }
