@@ -17,7 +17,8 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Losses beyond this share of the packets keep a window small.
 const LOSS: f64 = 0.002;
 /// A queue in the path shows as a round trip this much longer than the shortest: then the link is full, and losses are its way to say so.
-const QUEUED: f64 = 1.1;
+/// Little is enough: the default congestion control keeps a full link's queue at a few hundredths of a round trip for most of the time.
+const QUEUED: f64 = 1.02;
 /// With so much of the congestion window in flight it is that window which lets no more out, whatever the peer's says.
 const USED: f64 = 0.75;
 /// A congestion window that has grown this much is still on its way to what the link takes.
