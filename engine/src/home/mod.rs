@@ -22,9 +22,10 @@ mod peers;
 mod replica;
 mod ticket;
 
+pub use crate::members::Role;
 pub use contacts::Contact;
 pub use invitations::{Invitation, TicketKey};
-pub use peers::{Peer, Role};
+pub use peers::Peer;
 pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
 pub use ticket::{Ticket, TicketError, TicketSecret};
 
