@@ -68,7 +68,7 @@ impl Drop for Source {
 
 fn filled(dir: &Path, files: usize, bytes: usize) -> Vault {
     let home = Home::open(&dir.join("home")).expect("a new home");
-    let options = InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true };
+    let options = InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
     let vault = Vault::init(&dir.join("vault"), &home, options).expect("a new vault").vault;
     let tree = dir.join("tree");
     fs::create_dir(&tree).expect("an empty directory");

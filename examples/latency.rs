@@ -85,7 +85,7 @@ async fn dial(kind: TransportKind, samples: usize, dir: &Path, ticket: &str) -> 
 async fn server(address: SocketAddr, dir: &Path) -> Outcome<(Server, Arc<Vault>)> {
     std::fs::create_dir_all(dir)?;
     let home = Home::open(&dir.join("first-home"))?;
-    let options = InitOptions { name: "latency".into(), passphrase: None, recovery: false, device_slot: true };
+    let options = InitOptions { name: "latency".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
     let vault = Arc::new(Vault::init(&dir.join("first"), &home, options)?.vault);
     vault.put(&Key::new("greeting")?, &mut Cursor::new(b"hello"), &Unwatched)?;
     Ok((Server::bind(vault.clone(), &[address], "first", &Options::default()).await?, vault))

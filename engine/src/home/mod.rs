@@ -6,6 +6,7 @@
 //!   lock                     held while one of the files is changed
 //!   vaults/<vault id>/       one for each vault, however many directories it has here
 //!     peers.toml             who we know
+//!     founder                which device made the vault
 //!     tickets/<id>.ticket    invitations that wait to be used
 //!     contacts/<device>.contact  what a peer held when it was last talked with
 //!     replicas/<dir>.id      which author writes the log of this vault directory
@@ -17,6 +18,7 @@
 
 mod base32;
 mod contacts;
+mod founder;
 mod invitations;
 mod peers;
 mod replica;

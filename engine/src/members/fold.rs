@@ -84,7 +84,7 @@ pub struct Member<'m> {
 
 /// How a device stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum Admittance {
     /// It is in.
     In(Role),
     /// It was in, or would have been.
@@ -113,11 +113,11 @@ enum Asked<'e> {
 
 impl Membership {
     /// How `device` stands.
-    pub fn standing(&self, device: &DeviceId) -> Standing {
+    pub fn admittance(&self, device: &DeviceId) -> Admittance {
         match self.role_when(device, Asked::Now) {
-            Some(role) => Standing::In(role),
-            None if self.removals.iter().any(|removal| removal.device == *device) => Standing::Removed,
-            None => Standing::Unknown,
+            Some(role) => Admittance::In(role),
+            None if self.removals.iter().any(|removal| removal.device == *device) => Admittance::Removed,
+            None => Admittance::Unknown,
         }
     }
 
@@ -147,6 +147,11 @@ impl Membership {
     /// The removals that count.
     pub fn removals(&self) -> &[Removal] {
         &self.removals
+    }
+
+    /// The events that removals which count stand in.
+    pub fn removal_places(&self) -> BTreeSet<Dot> {
+        self.removals.iter().map(|removal| removal.dot).collect()
     }
 
     /// What `device` called itself when it was let in last.

@@ -32,7 +32,7 @@ mod tests;
 
 pub use body::Charter;
 pub use change::{Change, LastOwner, decode_changes, encode_changes};
-pub use fold::{Act, Member, Membership, Removal, Standing, fold};
+pub use fold::{Act, Admittance, Member, Membership, Removal, fold};
 pub use roster::{Refusal, Roster};
 
 use minicbor::{Decode, Encode};

@@ -92,11 +92,11 @@ impl Roster {
             return self.check_act(event);
         }
         let then = self.membership_at(event);
-        match then.standing(&header.device) {
-            super::Standing::In(role) if role.may_write() => Ok(()),
-            super::Standing::In(_) => Err(Refusal::Keyless),
-            super::Standing::Removed => Err(Refusal::Removed),
-            super::Standing::Unknown => Err(Refusal::NotIn),
+        match then.admittance(&header.device) {
+            super::Admittance::In(role) if role.may_write() => Ok(()),
+            super::Admittance::In(_) => Err(Refusal::Keyless),
+            super::Admittance::Removed => Err(Refusal::Removed),
+            super::Admittance::Unknown => Err(Refusal::NotIn),
         }
     }
 
@@ -116,8 +116,8 @@ impl Roster {
     }
 
     /// How `device` may take part now.
-    pub fn standing(&self, device: &DeviceId) -> super::Standing {
-        self.now.standing(device)
+    pub fn admittance(&self, device: &DeviceId) -> super::Admittance {
+        self.now.admittance(device)
     }
 
     fn membership_at(&self, event: &Event) -> Arc<Membership> {

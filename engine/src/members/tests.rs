@@ -97,8 +97,8 @@ impl Replica {
         self.say(&[removal(number, upto, LastOwner::Stays)])
     }
 
-    fn role(&self, number: u8) -> Standing {
-        self.roster.standing(&id(number))
+    fn role(&self, number: u8) -> Admittance {
+        self.roster.admittance(&id(number))
     }
 }
 
@@ -147,7 +147,7 @@ fn only_owners_say_who_is_in() {
         assert_eq!(replicas[number].say(&[found()]), Err(Refusal::NotOwner), "the founder is pinned");
     }
     assert!(replicas[3].say(&[admit(4, Role::Member)]).is_ok());
-    assert_eq!(replicas[3].role(4), Standing::In(Role::Member));
+    assert_eq!(replicas[3].role(4), Admittance::In(Role::Member));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_removed_device_that_knows_it_is_refused_and_one_that_does_not_has_no_effect
     let owner = replicas[0].clone();
     replicas[1].learn(&owner);
     assert_eq!(replicas[1].write(), Err(Refusal::Removed));
-    assert_eq!(replicas[0].role(1), Standing::Removed);
+    assert_eq!(replicas[0].role(1), Admittance::Removed);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn a_removal_wins_over_an_admission_that_had_not_seen_it() {
     let again = replicas[1].say(&[admit(2, Role::Owner)]).unwrap();
     replicas[0].remove(2).unwrap();
     replicas[0].take(again).unwrap();
-    assert_eq!(replicas[0].role(2), Standing::Removed);
+    assert_eq!(replicas[0].role(2), Admittance::Removed);
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn what_a_removed_owner_says_afterwards_has_no_effect() {
     let forged = two.write().unwrap();
     replicas[0].take(accomplice).unwrap();
     replicas[0].take(forged.clone()).unwrap();
-    assert_eq!(replicas[0].role(2), Standing::Unknown);
+    assert_eq!(replicas[0].role(2), Admittance::Unknown);
     assert!(!replicas[0].roster.is_in_force(&forged));
     let owner = replicas[0].clone();
     two.learn(&owner);
@@ -216,7 +216,7 @@ fn of_two_owners_that_remove_each_other_the_older_one_stays() {
     replicas[0].take(by_one).unwrap();
     replicas[1].take(by_zero).unwrap();
     for replica in &replicas {
-        assert_eq!((replica.role(0), replica.role(1)), (Standing::In(Role::Owner), Standing::Removed));
+        assert_eq!((replica.role(0), replica.role(1)), (Admittance::In(Role::Owner), Admittance::Removed));
     }
 }
 
@@ -225,10 +225,10 @@ fn the_last_owner_stays_unless_it_is_meant() {
     let mut replicas = vault(&[(1, Role::Owner)]);
     replicas[1].remove(0).unwrap();
     replicas[1].remove(1).unwrap();
-    assert_eq!(replicas[1].role(1), Standing::In(Role::Owner));
+    assert_eq!(replicas[1].role(1), Admittance::In(Role::Owner));
     let own = replicas[1].frontier();
     replicas[1].say(&[removal(1, own, LastOwner::Goes)]).unwrap();
-    assert_eq!(replicas[1].role(1), Standing::Removed);
+    assert_eq!(replicas[1].role(1), Admittance::Removed);
     assert_eq!(replicas[1].say(&[admit(3, Role::Owner)]), Err(Refusal::NotOwner));
 }
 
@@ -238,7 +238,7 @@ fn a_change_of_a_newer_version_is_kept_and_means_nothing() {
     let strange = Change::Unknown { number: 900, fields: vec![0xff, 1] };
     let event = replicas[0].say(&[strange.clone(), admit(1, Role::Member)]).unwrap();
     assert_eq!(charter().open(&event).unwrap()[0], strange);
-    assert_eq!(replicas[0].role(1), Standing::In(Role::Member), "what stands beside it counts");
+    assert_eq!(replicas[0].role(1), Admittance::In(Role::Member), "what stands beside it counts");
 }
 
 #[test]
@@ -382,7 +382,7 @@ proptest! {
             for event in replica.held.iter().filter(|event| event.header().kind == KIND_OPERATIONS) {
                 let device = event.header().device;
                 let left = membership.removals().iter().filter(|removal| removal.device == device).all(|removal| removal.upto.contains(&event.dot()));
-                if membership.standing(&device) == Standing::Removed && replica.roster.is_in_force(event) && !left {
+                if membership.admittance(&device) == Admittance::Removed && replica.roster.is_in_force(event) && !left {
                     let seen_again = membership.removals().iter().filter(|removal| removal.device == device).any(|removal| event.header().past().contains(&removal.dot));
                     prop_assert!(seen_again, "it was let in again in between");
                 }
