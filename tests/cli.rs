@@ -20,6 +20,8 @@ mod merge;
 mod pairing;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/roles.rs"]
+mod roles;
 #[path = "cli/secrets.rs"]
 mod secrets;
 #[path = "cli/slow.rs"]

@@ -25,7 +25,7 @@ const KINDS: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
 
 fn first(dir: &Path) -> Arc<Vault> {
     let home = Home::open(&dir.join("home-first")).unwrap();
-    let options = InitOptions { name: "follow".into(), passphrase: None, recovery: false, device_slot: true };
+    let options = InitOptions { name: "follow".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
     let vault = Vault::init(&dir.join("first"), &home, options).unwrap().vault;
     put(&vault, "first", b"one");
     Arc::new(vault)
@@ -35,11 +35,11 @@ fn put(vault: &Vault, key: &str, value: &[u8]) {
     vault.put(&Key::new(key).unwrap(), &mut Cursor::new(value), &Unwatched).unwrap();
 }
 
-/// A server that lets one more device in.
+/// A server that lets one more device in, which may let others in, too.
 async fn serve(vault: &Arc<Vault>) -> (String, JoinHandle<()>) {
     let server = Server::bind(vault.clone(), &[SocketAddr::from(([127, 0, 0, 1], 0))], "server", &Options::default()).await.unwrap();
     let addresses = server.local_addrs().0.iter().map(ToString::to_string).collect();
-    let ticket = replicate::invite(vault, Role::Member, addresses, Duration::from_secs(60)).unwrap().to_string();
+    let ticket = replicate::invite(vault, Role::Owner, addresses, Duration::from_secs(60)).unwrap().to_string();
     (ticket, tokio::spawn(server.run(Options::default(), Arc::new(Unobserved), Arc::new(drop))))
 }
 
@@ -112,6 +112,7 @@ async fn what_is_written_anywhere_in_a_chain_is_everywhere() {
         let a = first(dir.path());
         let (ticket, serving_a) = serve(&a).await;
         let (b, at_a) = join(dir.path(), "b", &ticket, &options).await;
+        replicate::sync(&b, &at_a, &options, Arc::new(Unobserved)).await.unwrap();
         let (ticket, serving_b) = serve(&b).await;
         let (c, at_b) = join(dir.path(), "c", &ticket, &options).await;
         let followers = [Follower::start(&b, at_a, &options), Follower::start(&c, at_b, &options)];

@@ -18,6 +18,8 @@ mod noise;
 mod pairing;
 #[path = "hostile/peer.rs"]
 mod peer;
+#[path = "hostile/roles.rs"]
+mod roles;
 #[path = "hostile/strangers.rs"]
 mod strangers;
 #[path = "hostile/world.rs"]

@@ -205,6 +205,15 @@ impl From<VaultError> for Failure {
                 .hint("give --passphrase-file or --passphrase-command, or --recovery-phrase-file; on a terminal you are asked"),
             E::WrongPassphrase => Self::of(Code::WrongKey, &error)
                 .hint("nothing was changed; try again, or unlock with the recovery phrase: --recovery-phrase-file FILE"),
+            E::NotOwner { owners, .. } => {
+                let owner = owners.first().map_or("an owner", String::as_str);
+                Self::of(Code::Refused, &error).hint(format!("run the same command on {owner}"))
+            }
+            E::Unsigned => Self::of(Code::Refused, &error)
+                .hint("members and keyless replicas can be invited all the same; make a new vault for signed roles: mirror init DIR"),
+            E::NotAllowed(_) => Self::of(Code::Refused, &error).hint(
+                "get what is new: mirror pull PEER; a device that was removed comes back with a new ticket: mirror invite on an owner",
+            ),
             E::Keyless => Self::of(Code::Refused, &error)
                 .hint("run this on a replica with the key; here: status, verify, recover, serve, push, pull, sync"),
             E::NoSuchKey(_) => Self::of(Code::Failed, &error).hint("mirror ls --deleted lists the keys there are and were"),
@@ -264,6 +273,9 @@ impl From<ReplicateError> for Failure {
             )),
             E::Refused(_) => Self::of(Code::Refused, &error)
                 .hint("is this the right vault, and is this replica still a member there? mirror peer list there shows who is"),
+            E::NotAllowed(_) => {
+                Self::of(Code::Refused, &error).hint("mirror peer list shows who is in; an owner lets devices in: mirror invite")
+            }
             E::Peer(_) => Self::of(Code::Failed, &error).hint("is that device's mirror healthy and up to date? mirror verify there"),
             E::PeerStopped(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
             E::NoAddress(_) => Self::of(Code::Unreachable, &error).hint("give one that works: mirror peer add NAME HOST:PORT --device ID"),

@@ -23,6 +23,7 @@ pub mod id;
 pub mod io;
 pub mod keys;
 pub mod limits;
+pub mod members;
 pub mod merge;
 pub mod meter;
 pub mod probe;

@@ -105,6 +105,11 @@ pub const TICKET_BYTES_MAX: usize = ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + NA
 /// Largest `peers.toml` that is read: every peer at its longest.
 pub const PEERS_FILE_BYTES_MAX: usize = PEERS_MAX * (ADDRESSES_MAX * (ADDRESS_BYTES_MAX + 8) + 2 * NAME_BYTES_MAX + KIB);
 
+/// Changes in one membership event.
+pub const MEMBERSHIP_CHANGES_MAX: usize = 64;
+/// Plaintext of a membership event's body: a few removals of devices that have been many authors.
+pub const MEMBERSHIP_BYTES_MAX: usize = MIB;
+
 /// Longest passphrase: no person's is longer, and a file given by mistake is noticed.
 pub const PASSPHRASE_BYTES_MAX: usize = MIB;
 /// Key slots of one vault directory. A passphrase is tried on each passphrase slot, so this bounds the work, too.
@@ -168,4 +173,5 @@ const _: () = assert!(EVENT_BODY_BYTES_MAX + EVENT_LISTS_MAX * 64 + FRONTIER_AUT
 const _: () = assert!(RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * FRONTIER_AUTHORS_MAX * 48 + 4 * KIB < HELLO_BYTES_MAX && HELLO_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + KIB < MESSAGE_BYTES_MAX && EVENTS_MESSAGE_BYTES_TARGET < PENDING_EVENT_BYTES_MAX);
+const _: () = assert!(FRONTIER_AUTHORS_MAX * 48 + KIB < MEMBERSHIP_BYTES_MAX && MEMBERSHIP_BYTES_MAX < EVENT_BODY_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < SEGMENT_BYTES_MAX as usize);

@@ -10,6 +10,7 @@ use mirror_engine::{
     id::{ChunkId, DeviceId, EventId, VaultId},
     keys::{DeviceKey, MasterKey},
     limits,
+    members::{Change, LastOwner, Role, encode_changes},
     seal::{ChunkType, Compression, SealKeys},
     store::Store,
     vault::Config,
@@ -194,8 +195,24 @@ fn operations() {
 }
 
 #[test]
+fn membership() {
+    let device = || DeviceId::from_bytes([3; 32]);
+    let admit = |role| Change::Admit { device: device(), role, name: "nas".into() };
+    let rows = [
+        ("found", Change::Found { name: "laptop".into() }),
+        ("admit a keyless replica", admit(Role::Keyless)),
+        ("remove", Change::Remove { device: device(), reason: None, upto: Frontier::new(), last_owner: LastOwner::Stays }),
+    ];
+    let mut table = String::from("| change | plaintext of a body with it alone |\n| --- | --- |\n");
+    for (name, change) in rows {
+        writeln!(table, "| {name} | `{}` |", hex(&encode_changes(&[change]).unwrap())).unwrap();
+    }
+    hold(PAGE, "membership", &table);
+}
+
+#[test]
 fn limits() {
-    let rows: [(&str, u64); 14] = [
+    let rows: [(&str, u64); 16] = [
         ("smallest chunk but a value's last, bytes", limits::CHUNK_BYTES_MIN as u64),
         ("mean chunk, bytes", limits::CHUNK_BYTES_MEAN as u64),
         ("largest chunk, bytes of plaintext", limits::CHUNK_BYTES_MAX as u64),
@@ -209,6 +226,8 @@ fn limits() {
         ("record, bytes", limits::RECORD_BYTES_MAX as u64),
         ("segment file, bytes", limits::SEGMENT_BYTES_MAX),
         ("key, bytes", limits::KEY_BYTES_MAX as u64),
+        ("changes of a membership event", limits::MEMBERSHIP_CHANGES_MAX as u64),
+        ("plaintext of a membership event's body, bytes", limits::MEMBERSHIP_BYTES_MAX as u64),
         ("references of an operation; more go to nodes", limits::DIRECT_REFERENCES_MAX as u64),
     ];
     let mut table = String::from("| what | at most |\n| --- | ---: |\n");

@@ -157,7 +157,7 @@ async fn a_branch_that_waited_for_chunks_does_not_stand_in_the_way_of_the_true_l
     let list = list_of(&[&chunk(3)]);
     let author = Author::new(&world, &device).naming(&list);
     let first = author.event();
-    let second = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (2, 2, Some(first.id())));
+    let second = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (2, header.lamport + 1, Some(first.id())));
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
     // Their chunk never comes, so both stay in the journal.
     peer.offer([frames_of(&first, &[&list]), frames_of(&second, &[&list])].concat()).await;

@@ -4,7 +4,7 @@ use crate::world::{PATIENCE, World};
 use bytes::Bytes;
 use mirror_engine::{
     bitmap::Bitmap,
-    event::{ChunkList, Dot, Event, EventHeader, Frontier, Incarnation, KIND_OPERATIONS},
+    event::{ChunkList, Dot, Event, EventHeader, Frontier, Incarnation},
     frame::{FrameBuf, Kind},
     id::{DeviceId, ReplicaId, Root, VaultId},
     keys::{DeviceKey, random_bytes},
@@ -144,18 +144,20 @@ pub(crate) struct Author<'a> {
 impl<'a> Author<'a> {
     /// Its first event follows every rule.
     pub(crate) fn new(world: &World, device: &'a DeviceKey) -> Self {
+        let store = world.vault.store();
+        let newest = store.heads().0.values().map(|head| store.event_by_id(&head.event).unwrap().unwrap().header().lamport).max();
         let header = EventHeader {
             vault: world.vault.info().id,
             device: device.id(),
             incarnation: Incarnation(random_bytes().unwrap()),
             sequence: 1,
-            lamport: 1,
+            lamport: 1 + newest.unwrap_or(0),
             previous: None,
-            deps: Frontier::new(),
+            deps: store.frontier(),
             epoch: 1,
             lists: Vec::new(),
             // A kind that nobody knows is kept and passed on, so its body may be anything.
-            kind: KIND_OPERATIONS + 1,
+            kind: 1_000,
             body_hash: [0; 32],
             wall_ms: 1,
         };

@@ -68,7 +68,8 @@ impl World {
         count_panics();
         let dir = TempDir::new().unwrap();
         let home = Home::open(&dir.path().join("home")).unwrap();
-        let options = InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true };
+        let options =
+            InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
         let vault = Arc::new(Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault);
         vault.put(&Key::new("first").unwrap(), &mut &b"value"[..], &Unwatched).unwrap();
         let server = Server::bind(vault.clone(), &[([127, 0, 0, 1], 0).into()], "server", &Options::default()).await.unwrap();
@@ -87,10 +88,15 @@ impl World {
         (world, device)
     }
 
-    /// Makes `device` a member that the server knows.
+    /// Lets `device` in, and makes it known to the server.
     pub(crate) fn admit(&self, device: &DeviceKey) {
+        self.admit_as(device, Role::Member);
+    }
+
+    pub(crate) fn admit_as(&self, device: &DeviceKey, role: Role) {
         let device = device.id();
-        let peer = Peer { name: device.short(), device, addresses: Vec::new(), role: Role::Member, added_ms: clock::wall_ms() };
+        self.vault.admit(device, role, &device.short()).unwrap();
+        let peer = Peer { name: device.short(), device, addresses: Vec::new(), role, added_ms: clock::wall_ms() };
         self.vault.home().add_peer(peer).unwrap();
     }
 

@@ -27,6 +27,12 @@ pub(crate) struct ServeArgs {
 
 /// `invite`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror invite                        a ticket for a device that reads and writes
+  mirror invite --role keyless         for one that stores, checks and serves, and cannot read
+  mirror invite --role owner           for one that may invite and remove others, too
+Only owners can invite. Whoever redeems the ticket is in, on every replica that hears of it.")]
 pub(crate) struct InviteArgs {
     /// What the new device may do
     #[arg(long, value_enum, default_value_t)]
@@ -42,6 +48,8 @@ pub(crate) struct InviteArgs {
 /// `invite --role`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum RoleChoice {
+    /// Reads, writes, and decides who is in
+    Owner,
     /// Reads and writes
     #[default]
     Member,
@@ -74,6 +82,11 @@ pub(crate) struct CloneArgs {
 
 /// `peer`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror peer list                                  who is in, as what, and where
+  mirror peer add nas 10.0.0.7 --device 3f9c...     where a peer is; being in or not is what owners say
+  mirror peer remove laptop --reason stolen         on an owner: out of the vault, everywhere")]
 pub(crate) struct PeerArgs {
     #[command(subcommand)]
     pub(crate) command: PeerCommand,
@@ -93,12 +106,18 @@ pub(crate) enum PeerCommand {
         #[arg(long, value_name = "ID")]
         device: DeviceId,
     },
-    /// List known peers
+    /// List who is in the vault, and peers with an address here
     List,
-    /// Forget a peer: it may not connect any more
+    /// On an owner: put a device out of the vault, on every replica. Elsewhere: forget where it is
     Remove {
-        /// Its name
+        /// Its name, as in `mirror peer list`, or its device
         name: String,
+        /// Why, for those who see it in the vault's history
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        /// Even the last owner: nobody can invite or remove anyone afterwards. Asks for the passphrase or the recovery phrase
+        #[arg(long)]
+        force: bool,
     },
 }
 

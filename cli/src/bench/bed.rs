@@ -44,7 +44,8 @@ impl Bed {
     /// A vault of a device of its own.
     pub(super) fn vault(&self) -> Result<Vault, Failure> {
         let home = Home::open(&self.fresh("home"))?;
-        let options = InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true };
+        let options =
+            InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
         Ok(Vault::init(&self.fresh("vault"), &home, options)?.vault)
     }
 

@@ -15,7 +15,7 @@ use mirror_engine::{
     home::{Home, Ticket},
     keys::DeviceKey,
     probe::{Datagrams, Rate},
-    replicate::{self, Options, Target},
+    replicate::{self, Options, Target, Unobserved},
     session::Direction,
     transport::{Choice, CloseReason, Connection, ControlReceiver, ControlSender, Dialer, Protocol, TransportKind, Tuning},
     vault::Vault,
@@ -27,6 +27,7 @@ use std::{
     net::{SocketAddr, ToSocketAddrs},
     process::{Child, Command, Stdio},
     str::FromStr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -191,7 +192,7 @@ impl Peer {
         let home = Home::open(&bed.fresh("home"))?;
         let options = Options { direction: Direction::Push, choice: over.choice(), ..Options::default() };
         let (vault, target) = replicate::pair(&ticket, &bed.fresh("replica"), &home, "bench", &options).await?;
-        Ok(Replica { vault, target, options })
+        Replica { vault, target, options }.let_in().await
     }
 
     /// A port for bare bytes there, and what they must begin with.
@@ -223,6 +224,15 @@ pub(super) struct Replica {
     pub(super) vault: Vault,
     pub(super) target: Target,
     pub(super) options: Options,
+}
+
+impl Replica {
+    /// Fetches the event that lets it in, without which it may not write.
+    pub(super) async fn let_in(self) -> Result<Self, Failure> {
+        let pull = Options { direction: Direction::Pull, ..self.options.clone() };
+        replicate::sync(&self.vault, &self.target, &pull, Arc::new(Unobserved)).await?;
+        Ok(self)
+    }
 }
 
 fn misheard() -> Failure {

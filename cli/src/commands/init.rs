@@ -20,6 +20,7 @@ pub(super) fn init(session: &Session, args: InitArgs) -> Result<Code, Failure> {
         passphrase: if args.no_passphrase { None } else { Some(session.settings.secrets.new_passphrase()?) },
         recovery: !args.no_recovery_kit,
         device_slot: !args.no_device_slot,
+        device_name: super::pairing::own_name(),
     };
     let kit = args.recovery_file.map(|path| RecoveryFile::create(path, &args.dir)).transpose()?;
     let made = match Vault::init(&args.dir, &session.home()?, options) {

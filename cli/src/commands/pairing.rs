@@ -78,7 +78,7 @@ fn served_text(served: &Served) -> String {
 }
 
 /// What other devices call this one at first.
-fn own_name() -> String {
+pub(super) fn own_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
@@ -91,6 +91,7 @@ fn everywhere() -> SocketAddr {
 
 pub(super) fn invite(session: &Session, args: &InviteArgs) -> Result<Code, Failure> {
     let role = match args.role {
+        RoleChoice::Owner => Role::Owner,
         RoleChoice::Member => Role::Member,
         RoleChoice::Keyless => Role::Keyless,
     };

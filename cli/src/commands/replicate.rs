@@ -158,14 +158,19 @@ pub(super) fn known_peer(vault: &Vault, name: &str) -> Result<Peer, Failure> {
         Err(HomeError::NoSuchPeer(_)) => {}
         found => return Ok(found?),
     }
-    let peers = vault.home().peers()?;
+    Err(unknown_peer(vault, name))
+}
+
+/// [`Code::Usage`] with the nearest known name.
+pub(super) fn unknown_peer(vault: &Vault, name: &str) -> Failure {
+    let peers = vault.home().peers().unwrap_or_default();
     let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
     let hint = match nearest(name, &names) {
         _ if name.contains(':') => "for an address, say which device must answer there: --device ID".to_owned(),
         Some(meant) => format!("did you mean {meant}?"),
         None => "mirror peer list shows who is known; mirror peer add or mirror invite makes a peer known".to_owned(),
     };
-    Err(Failure::usage(format!("no peer is called {name}")).hint(hint))
+    Failure::usage(format!("no peer is called {name}")).hint(hint)
 }
 
 /// `HOST` or `HOST:PORT` with a port: ours, unless one is given.

@@ -4,7 +4,8 @@ use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_tex
 use mirror_engine::{
     event::Key,
     home::Peer,
-    vault::{AddReport, Initialised, KeysReport, PeerStatus, Repair, RestoreReport, Status, VerifyReport},
+    members::Admittance,
+    vault::{Acquaintance, AddReport, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair, RestoreReport, Status, VerifyReport},
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -186,6 +187,11 @@ pub(crate) struct StatusRecord {
     chunks: u64,
     bytes: u64,
     conflicts: u64,
+    /// Null in a vault without signed roles, and on a device that is not in.
+    role: Option<String>,
+    roles_signed: bool,
+    devices: Option<u64>,
+    events_without_effect: Option<u64>,
     peers: Vec<PeerState>,
 }
 
@@ -206,6 +212,10 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         chunks: status.chunks,
         bytes: status.bytes,
         conflicts: status.conflicts,
+        role: status.membership.and_then(|membership| membership.role).map(|role| role.to_string()),
+        roles_signed: status.membership.is_some(),
+        devices: status.membership.map(|membership| membership.devices),
+        events_without_effect: status.membership.map(|membership| membership.without_effect),
         peers: peers.iter().map(peer_state).collect(),
     }
 }
@@ -249,8 +259,19 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
         format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
         format!("conflicts  {}", status.conflicts),
     ];
-    lines.extend(peers.iter().map(|status| format!("peer       {}, {}", peer_text(&status.peer), lag_text(status))));
+    lines.extend(membership_lines(status.membership.as_ref()));
+    lines.extend(peers.iter().map(|status| format!("peer       {}, {}", place_text(&status.peer), lag_text(status))));
     lines.join("\n")
+}
+
+fn membership_lines(membership: Option<&MembershipStatus>) -> Vec<String> {
+    let Some(membership) = membership else { return vec!["role       roles are not signed in this vault".to_owned()] };
+    let role = membership.role.map_or_else(|| "not in, as far as is known here".to_owned(), |role| role.to_string());
+    let mut lines = vec![format!("role       {role}, of {}", count_text(membership.devices, "device"))];
+    if membership.without_effect > 0 {
+        lines.push(format!("removed    {} of removed devices, without effect", count_text(membership.without_effect, "event")));
+    }
+    lines
 }
 
 #[derive(Serialize)]
@@ -258,18 +279,41 @@ pub(crate) struct PeerRecord {
     name: String,
     device: String,
     addresses: Vec<String>,
+    role: String,
+    signed: bool,
 }
 
 impl Record for PeerRecord {
     const TYPE: &'static str = "peer";
 }
 
-pub(crate) fn peer_record(peer: &Peer) -> PeerRecord {
-    PeerRecord { name: peer.name.clone(), device: peer.device.to_string(), addresses: peer.addresses.clone() }
+/// `role` is what the vault's membership says; in a vault without signed roles, what this device noted.
+pub(crate) fn peer_record(known: &Acquaintance) -> PeerRecord {
+    let peer = &known.peer;
+    PeerRecord {
+        name: peer.name.clone(),
+        device: peer.device.to_string(),
+        addresses: peer.addresses.clone(),
+        role: role_text(known),
+        signed: known.admittance.is_some(),
+    }
+}
+
+pub(crate) fn peer_text(known: &Acquaintance) -> String {
+    format!("{}  {}", place_text(&known.peer), role_text(known))
+}
+
+fn role_text(known: &Acquaintance) -> String {
+    match known.admittance {
+        Some(Admittance::In(role)) => role.to_string(),
+        Some(Admittance::Removed) => "removed".to_owned(),
+        Some(Admittance::Unknown) => "not in".to_owned(),
+        None => known.peer.role.to_string(),
+    }
 }
 
 /// Name, device and addresses; these come from another device.
-pub(crate) fn peer_text(peer: &Peer) -> String {
+fn place_text(peer: &Peer) -> String {
     let addresses = if peer.addresses.is_empty() { "no address".to_owned() } else { escape(peer.addresses.join(", ").as_bytes()) };
     format!("{}  {}  {addresses}", escape(peer.name.as_bytes()), peer.device)
 }

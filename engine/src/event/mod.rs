@@ -34,6 +34,8 @@ const SIGNATURE_BYTES: usize = 64;
 const LENGTH_BYTES: usize = 4;
 /// Event kind whose sealed body is a batch of operations. Others come from newer replicas: stored and forwarded, not applied.
 pub const KIND_OPERATIONS: u16 = 1;
+/// Event kind that says who is in the vault (see [`members`](crate::members)); its body opens with the replication key.
+pub const KIND_MEMBERSHIP: u16 = 2;
 
 /// Number that makes the author of a copied or restored vault directory a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -77,7 +79,7 @@ pub struct EventHeader {
     /// Chunk lists that must be here before the event is visible.
     #[n(8)]
     pub lists: Vec<ListRef>,
-    /// [`KIND_OPERATIONS`], or something newer.
+    /// [`KIND_OPERATIONS`], [`KIND_MEMBERSHIP`], or something newer.
     #[n(9)]
     pub kind: u16,
     /// BLAKE3 of the sealed body.
@@ -98,6 +100,13 @@ impl EventHeader {
     /// Author and sequence number.
     pub fn dot(&self) -> Dot {
         Dot { author: self.author(), sequence: self.sequence }
+    }
+
+    /// Everything that happened before it: what it depends on and its author's earlier events.
+    pub fn past(&self) -> Frontier {
+        let mut past = self.deps.clone();
+        past.raise(Dot { author: self.author(), sequence: self.sequence.saturating_sub(1) });
+        past
     }
 
     fn validate(&self) -> Result<(), EventError> {

@@ -97,6 +97,15 @@ impl VaultHome {
         Ok(ticket)
     }
 
+    /// Withdraws every open ticket.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`] about a ticket's file.
+    pub fn withdraw_tickets(&self) -> Result<(), HomeError> {
+        let _held = lock(&self.dir)?;
+        self.ticket_ids()?.iter().try_for_each(|id| self.remove_ticket(id).map(drop))
+    }
+
     /// Tickets that may be used at `now_ms`. Removes those that are over.
     ///
     /// # Errors

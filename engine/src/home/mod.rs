@@ -6,6 +6,7 @@
 //!   lock                     held while one of the files is changed
 //!   vaults/<vault id>/       one for each vault, however many directories it has here
 //!     peers.toml             who we know
+//!     founder                which device made the vault
 //!     tickets/<id>.ticket    invitations that wait to be used
 //!     contacts/<device>.contact  what a peer held when it was last talked with
 //!     replicas/<dir>.id      which author writes the log of this vault directory
@@ -17,14 +18,16 @@
 
 mod base32;
 mod contacts;
+mod founder;
 mod invitations;
 mod peers;
 mod replica;
 mod ticket;
 
+pub use crate::members::Role;
 pub use contacts::Contact;
 pub use invitations::{Invitation, TicketKey};
-pub use peers::{Peer, Role};
+pub use peers::Peer;
 pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
 pub use ticket::{Ticket, TicketError, TicketSecret};
 

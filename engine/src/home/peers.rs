@@ -5,28 +5,12 @@ use crate::{
     id::DeviceId,
     keys::private_file,
     limits::{PEERS_FILE_BYTES_MAX, PEERS_MAX},
+    members::Role,
 };
-use minicbor::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{io, path::PathBuf};
 
 const FORMAT: u32 = 1;
-
-/// What a peer may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Encode, Decode)]
-#[serde(rename_all = "lowercase")]
-#[cbor(index_only)]
-pub enum Role {
-    /// Reads, writes, and decides who is in.
-    #[n(0)]
-    Owner,
-    /// Reads and writes.
-    #[n(1)]
-    Member,
-    /// Stores, verifies, serves and heals; has no key to read.
-    #[n(2)]
-    Keyless,
-}
 
 /// Another replica of the vault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

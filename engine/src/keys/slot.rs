@@ -5,12 +5,13 @@
 //! kek    = Argon2id(passphrase, salt) | derive_key(recovery entropy) | derive_key(device seed)
 //! key || commitment = keyed_hash_xof(kek, magic || header), 64 bytes
 //! sealed = AES-256-GCM(key, nonce = 0, aad = magic || header, secrets)
+//! spare  = Ed25519 key of the seed derive_key("mirror 2026-11 v1 spare device", kek || magic || header)
 //! ```
 //! - The key depends on the header with its random salt, so it wraps one thing only and a zero nonce is safe.
 //! - The whole header is authenticated: vault, kind, costs and format can't be exchanged or lowered.
 //! - The commitment is compared before decryption. AES-GCM alone commits to no key: a slot could be made that several passphrases open.
 
-use super::{KdfCost, KeyError, Secrets, random_bytes};
+use super::{DeviceKey, KdfCost, KeyError, Secrets, random_bytes};
 use crate::{
     codec,
     id::{DeviceId, VaultId},
@@ -95,6 +96,12 @@ impl Slot {
         let plaintext =
             aead.open_in_place(nonce(), Aad::from(associated(&self.header)), sealed.as_mut_slice()).map_err(|_| KeyError::Wrong)?;
         Secrets::from_bytes(plaintext).ok_or(KeyError::Wrong)
+    }
+
+    /// The device that whoever knows `key` can sign as, beside the one that is at hand: how an owner that has lost its devices comes back.
+    pub(super) fn spare(&self, key: &WrappingKey) -> DeviceKey {
+        let material = Zeroizing::new([key.as_slice(), &associated(&self.header)].concat());
+        DeviceKey::from_seed(&Zeroizing::new(blake3::derive_key("mirror 2026-11 v1 spare device", &material)))
     }
 
     pub(super) fn lock(&self) -> &Lock {

@@ -45,11 +45,20 @@ pub enum SlotKind {
 /// because whoever has it may guess passphrases.
 pub type PortableSlot = (String, Vec<u8>);
 
-/// Adds a slot that `passphrase` opens, at [`KdfCost::DEFAULT`].
+/// What a passphrase or a recovery phrase opens.
+#[derive(Debug)]
+pub struct Opened {
+    /// The vault's key.
+    pub master: MasterKey,
+    /// The device that only the passphrase or phrase can sign as.
+    pub spare: DeviceKey,
+}
+
+/// Adds a slot that `passphrase` opens, at [`KdfCost::DEFAULT`]. Returns its spare device.
 ///
 /// # Errors
 /// [`KeyError::PassphraseLength`], [`KeyError::TooMany`], [`KeyError::Io`].
-pub fn write_passphrase(dir: &Path, vault: &VaultId, master: &MasterKey, passphrase: &[u8]) -> Result<(), KeyError> {
+pub fn write_passphrase(dir: &Path, vault: &VaultId, master: &MasterKey, passphrase: &[u8]) -> Result<DeviceId, KeyError> {
     write_passphrase_at(dir, vault, master, passphrase, KdfCost::DEFAULT)
 }
 
@@ -57,7 +66,13 @@ pub fn write_passphrase(dir: &Path, vault: &VaultId, master: &MasterKey, passphr
 ///
 /// # Errors
 /// As [`write_passphrase`], and [`KeyError::Bounds`].
-pub fn write_passphrase_at(dir: &Path, vault: &VaultId, master: &MasterKey, passphrase: &[u8], cost: KdfCost) -> Result<(), KeyError> {
+pub fn write_passphrase_at(
+    dir: &Path,
+    vault: &VaultId,
+    master: &MasterKey,
+    passphrase: &[u8],
+    cost: KdfCost,
+) -> Result<DeviceId, KeyError> {
     if passphrase.is_empty() || passphrase.len() > PASSPHRASE_BYTES_MAX {
         return Err(KeyError::PassphraseLength);
     }
@@ -65,15 +80,17 @@ pub fn write_passphrase_at(dir: &Path, vault: &VaultId, master: &MasterKey, pass
         return Err(KeyError::Bounds { file: dir.to_owned(), cost });
     }
     let secrets = Secrets::Member(master.clone());
-    let slot = Slot::wrap(vault, Lock::Passphrase(cost), &secrets, |salt| cost.derive(passphrase, salt))?;
-    write(dir, &slot)
+    let mut spare = None;
+    let slot = Slot::wrap(vault, Lock::Passphrase(cost), &secrets, |salt| Ok(spare.insert(cost.derive(passphrase, salt)?).clone()))?;
+    write(dir, &slot)?;
+    spare.map(|key| slot.spare(&key).id()).ok_or(KeyError::Wrong)
 }
 
-/// Adds a slot with a new recovery phrase and returns its 24 words, which are kept nowhere.
+/// Adds a slot with a new recovery phrase and returns its 24 words, which are kept nowhere, and its spare device.
 ///
 /// # Errors
 /// [`KeyError::Randomness`], [`KeyError::TooMany`], [`KeyError::Io`].
-pub fn write_recovery(dir: &Path, vault: &VaultId, master: &MasterKey) -> Result<Zeroizing<String>, KeyError> {
+pub fn write_recovery(dir: &Path, vault: &VaultId, master: &MasterKey) -> Result<(Zeroizing<String>, DeviceId), KeyError> {
     let entropy = Zeroizing::new(random_bytes::<ENTROPY_BYTES>()?);
     let phrase = match Mnemonic::from_entropy_in(Language::English, entropy.as_slice()) {
         Ok(mnemonic) => Zeroizing::new(mnemonic.to_string()),
@@ -81,7 +98,7 @@ pub fn write_recovery(dir: &Path, vault: &VaultId, master: &MasterKey) -> Result
     };
     let slot = Slot::wrap(vault, Lock::Recovery, &Secrets::Member(master.clone()), |_| Ok(recovery_key(&entropy)))?;
     write(dir, &slot)?;
-    Ok(phrase)
+    Ok((phrase, slot.spare(&recovery_key(&entropy)).id()))
 }
 
 /// Writes (anew) the slot of `device`, which opens without asking where the device's key is.
@@ -107,22 +124,22 @@ pub fn unlock_device(dir: &Path, vault: &VaultId, device: &DeviceKey) -> Result<
     }
 }
 
-/// The master key, from the passphrase. One derivation for each passphrase slot until one opens.
+/// The master key and the spare device, from the passphrase. One derivation for each passphrase slot until one opens.
 ///
 /// # Errors
 /// [`KeyError::Wrong`] when it opens none, [`KeyError::NoSlot`] when there is none, and what is wrong with the first slot when none can be read.
-pub fn unlock_passphrase(dir: &Path, vault: &VaultId, passphrase: &[u8]) -> Result<MasterKey, KeyError> {
+pub fn unlock_passphrase(dir: &Path, vault: &VaultId, passphrase: &[u8]) -> Result<Opened, KeyError> {
     unlock(dir, "passphrase", |slot| match slot.lock() {
         Lock::Passphrase(cost) if slot.vault() == vault => Some(cost.derive(passphrase, slot.salt())),
         _ => None,
     })
 }
 
-/// The master key, from the 24 words, in any case and with any white space between them.
+/// The master key and the spare device, from the 24 words, in any case and with any white space between them.
 ///
 /// # Errors
 /// [`KeyError::Phrase`] when the words are not a phrase, otherwise as [`unlock_passphrase`].
-pub fn unlock_recovery(dir: &Path, vault: &VaultId, phrase: &str) -> Result<MasterKey, KeyError> {
+pub fn unlock_recovery(dir: &Path, vault: &VaultId, phrase: &str) -> Result<Opened, KeyError> {
     let entropy = parse_phrase(phrase)?;
     unlock(dir, "recovery", |slot| (*slot.lock() == Lock::Recovery && slot.vault() == vault).then(|| Ok(recovery_key(&entropy))))
 }
@@ -183,17 +200,20 @@ fn check_portable(vault: &VaultId, name: &str, bytes: &[u8]) -> Result<Slot, Key
 }
 
 /// Tries each slot to which `key` gives a wrapping key.
-fn unlock(dir: &Path, kind: &'static str, key: impl Fn(&Slot) -> Option<Result<WrappingKey, KeyError>>) -> Result<MasterKey, KeyError> {
+fn unlock(dir: &Path, kind: &'static str, key: impl Fn(&Slot) -> Option<Result<WrappingKey, KeyError>>) -> Result<Opened, KeyError> {
     let mut failure = KeyError::NoSlot(kind);
     for name in names(dir)?.into_iter().filter(|name| name.starts_with(kind)) {
         let opened = read(&dir.join(name)).and_then(|slot| match key(&slot) {
-            Some(key) => slot.unwrap_with(&key?),
+            Some(key) => {
+                let key = key?;
+                Ok((slot.unwrap_with(&key)?, slot.spare(&key)))
+            }
             None => Err(KeyError::Wrong),
         });
         match opened {
-            Ok(Secrets::Member(master)) => return Ok(master),
+            Ok((Secrets::Member(master), spare)) => return Ok(Opened { master, spare }),
             // A wrong passphrase is the likelier reason than a damaged slot beside a good one.
-            Ok(Secrets::Keyless(_)) | Err(KeyError::Wrong) => failure = KeyError::Wrong,
+            Ok((Secrets::Keyless(_), _)) | Err(KeyError::Wrong) => failure = KeyError::Wrong,
             Err(error) if matches!(failure, KeyError::NoSlot(_)) => failure = error,
             Err(_) => {}
         }

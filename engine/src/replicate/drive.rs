@@ -26,6 +26,7 @@ use crate::{
     home::{Contact, VaultHome},
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
+    members::Admittance,
     meter::{Flow, Meter, Shares},
     session::{
         Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows,
@@ -236,7 +237,7 @@ impl Crank<'_> {
             meter: self.loads.meter(),
         });
         let mut outlets = Outlets { messages, keeper: keeper_in, server: server_in, carriers };
-        let turned = self.turn(&mut control_in, &mut done, &mut outlets).await;
+        let turned = self.turn(store, &mut control_in, &mut done, &mut outlets).await;
         let Outlets { messages, keeper: keeper_in, server: server_in, carriers } = outlets;
         drop((messages, server_in, keeper_in));
         // A peer that does not read does not hear the last word either.
@@ -251,6 +252,7 @@ impl Crank<'_> {
 
     async fn turn(
         &mut self,
+        store: &Store,
         control: &mut crate::transport::ControlReceiver,
         done: &mut mpsc::UnboundedReceiver<Done>,
         outlets: &mut Outlets,
@@ -275,6 +277,7 @@ impl Crank<'_> {
                 Some(lane) = outlets.carriers.ended() => lane?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
                 _ = cancel.tick() => {
+                    self.stay_with_member(store)?;
                     self.tell_liveliness(&mut heard, self.loads.carried(Flow::In));
                     self.tell_load();
                     if !stopping && self.observer.cancelled() {
@@ -284,6 +287,12 @@ impl Crank<'_> {
                 }
             }
         }
+    }
+
+    /// A device that is removed while it is connected is cut off.
+    fn stay_with_member(&self, store: &Store) -> Result<(), ReplicateError> {
+        let removed = store.roster().is_some_and(|roster| roster.admittance(&self.connection.peer()) == Admittance::Removed);
+        if removed { Err(ReplicateError::NotAllowed("the peer was removed from the vault".into())) } else { Ok(()) }
     }
 
     /// What may end the session for the peer comes after the last that we have to say of our stages.
@@ -430,6 +439,7 @@ impl Crank<'_> {
         self.connection.close(match turned {
             Ok(()) => self.close_reason(),
             Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
+            Err(ReplicateError::NotAllowed(_)) => CloseReason::Refused,
             Err(ReplicateError::Transport(TransportError::LaneReset | TransportError::Io { .. })) => CloseReason::Broken,
             Err(_) => CloseReason::Shutdown,
         });
@@ -447,7 +457,9 @@ impl Crank<'_> {
     /// What a session that ran to its end tells by closing: to who is no member, what a device that is not known hears.
     fn close_reason(&self) -> CloseReason {
         match &self.tally.outcome {
-            Some(Outcome::Failed(SessionError::NotAMember(_) | SessionError::Refused { .. })) => CloseReason::Refused,
+            Some(Outcome::Failed(SessionError::NotAMember(_) | SessionError::Refused { .. } | SessionError::NotAllowed { .. })) => {
+                CloseReason::Refused
+            }
             Some(Outcome::Failed(SessionError::Protocol { .. })) => CloseReason::ProtocolError,
             Some(Outcome::Failed(SessionError::TimedOut { .. } | SessionError::Here { .. })) => CloseReason::Shutdown,
             Some(_) | None => CloseReason::Done,

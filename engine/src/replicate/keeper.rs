@@ -192,6 +192,10 @@ impl Keeper {
                     self.say(Done::Refused { reason });
                     return Ok(());
                 }
+                Err(Refusal::NotAllowed(reason)) => {
+                    self.say(Done::NotAllowed { reason });
+                    return Ok(());
+                }
             }
         }
         self.say(Done::Admitted { events });
@@ -445,6 +449,8 @@ fn chunk_of(header: &Header) -> ChunkId {
 /// Why something is not admitted, by whose fault.
 enum Refusal {
     Peer(String),
+    /// The peer's, or the author's: whoever wrote it may not.
+    NotAllowed(String),
     Here(StoreError),
 }
 
@@ -458,6 +464,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::InvalidEvent { .. } | StoreError::MissingDependency(_) | StoreError::WrongVault(_) => Self::Peer(error.to_string()),
+            StoreError::NotAllowed { .. } => Self::NotAllowed(error.to_string()),
             here => Self::Here(here),
         }
     }

@@ -30,6 +30,7 @@ pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Summar
 
 use crate::{
     home::{Home, Ticket},
+    members::Admittance,
     transport::{CloseReason, Dialer, Protocol, TransportError},
     vault::Vault,
 };
@@ -45,6 +46,10 @@ use std::{
 /// # Errors
 /// [`ReplicateError`]; what was committed before stays, and the next session goes on from there.
 pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
+    let membership = vault.membership()?;
+    if membership.is_some_and(|membership| membership.admittance(&target.device) == Admittance::Removed) {
+        return Err(ReplicateError::NotAllowed(format!("{} was removed from the vault", target.name)));
+    }
     failover::run(vault, target, options, observer).await
 }
 

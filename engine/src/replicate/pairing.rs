@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bearer ─► Request{ticket id, sealed(name)}     sealed under derive_key(ticket key || TLS exporter): only the bearer can
-//! issuer ─► Grant{sealed(vault.toml, secrets, slots)}    ticket redeemed and peer added, durably, before this leaves
+//! issuer ─► Grant{sealed(vault.toml, secrets, slots)}    ticket redeemed, device let in and peer added, durably, before this leaves
 //! ```
 //! The TLS connection authenticates the issuer (its key is in the ticket) and binds both seals to this connection. A stranger
 //! without a ticket gets nothing but a closed connection, whatever it says.
@@ -131,7 +131,11 @@ async fn grant(vault: &Vault, connection: &Connection, own_name: &str) -> Result
     let bearer: Bearer = open(&channel.request, "pairing request", &request.sealed).map_err(malformed)?;
     let grant = make_grant(vault, invitation.role, own_name)?;
     let invitation = vault.home().redeem(&request.ticket, now_ms).map_err(ticket_error)?;
-    let peer = add_peer(vault, connection, &bearer.name, invitation.role)?;
+    let name = shown_name(&bearer.name, connection);
+    if vault.store().roster().is_some() {
+        vault.admit(connection.peer(), invitation.role, &name)?;
+    }
+    let peer = add_peer(vault, connection, name, invitation.role)?;
     sender.send(Bytes::from(seal(&channel.grant, &grant))).await?;
     // The bearer closes once it has the grant; until then it must not be cut off. Paired it is anyway.
     let _ = tokio::time::timeout(GOODBYE, receiver.recv()).await;
@@ -154,11 +158,15 @@ fn make_grant(vault: &Vault, role: Role, name: &str) -> Result<Grant, ReplicateE
     })
 }
 
-/// Names are for people: one that is taken gets the device's first digits.
-fn add_peer(vault: &Vault, connection: &Connection, name: &str, role: Role) -> Result<Peer, ReplicateError> {
-    let device = connection.peer();
+/// What the bearer calls itself, as far as that is a name.
+fn shown_name(name: &str, connection: &Connection) -> String {
     let shown: String = name.chars().filter(|letter| !letter.is_control()).take(NAME_BYTES_MAX / 8).collect();
-    let name = if shown.trim().is_empty() { device.short() } else { shown };
+    if shown.trim().is_empty() { connection.peer().short() } else { shown }
+}
+
+/// Names are for people: one that is taken gets the device's first digits.
+fn add_peer(vault: &Vault, connection: &Connection, name: String, role: Role) -> Result<Peer, ReplicateError> {
+    let device = connection.peer();
     let peer = Peer { name: name.clone(), device, addresses: Vec::new(), role, added_ms: clock::wall_ms() };
     match vault.home().add_peer(peer.clone()) {
         Err(HomeError::NameTaken { .. }) => {
@@ -233,10 +241,14 @@ fn ticket_error(error: HomeError) -> ReplicateError {
 /// A ticket for one new replica.
 ///
 /// # Errors
-/// [`VaultError::Keyless`] when this replica could not hand out the key, or what the device's directory refuses.
+/// [`VaultError::NotOwner`]; in a vault without signed roles [`VaultError::Keyless`] when this replica could not hand out the key; or what
+/// the device's directory refuses.
 pub fn invite(vault: &Vault, role: Role, addresses: Vec<String>, expires: Duration) -> Result<Ticket, ReplicateError> {
-    if role != Role::Keyless && vault.secrets().is_none() {
-        return Err(VaultError::Keyless.into());
+    match vault.store().roster() {
+        Some(_) => drop(vault.require_owner("invite")?),
+        None if role == Role::Owner => return Err(VaultError::Unsigned.into()),
+        None if role != Role::Keyless && vault.secrets().is_none() => return Err(VaultError::Keyless.into()),
+        None => {}
     }
     let expires_ms = clock::wall_ms().saturating_add(expires.as_millis() as u64);
     let info = vault.info();

@@ -12,7 +12,9 @@ use crate::{
     clock,
     home::VaultHome,
     id::DeviceId,
+    members::Admittance,
     session::{Direction, Side},
+    store::Store,
     transport::{Admission, CloseReason, Connection, Listener, Protocol},
     vault::Vault,
 };
@@ -50,16 +52,29 @@ pub enum Served {
     },
 }
 
-/// Peers of this vault, as the files say at this moment.
-struct KnownPeers(VaultHome);
+/// Peers of this vault, as its log and this device's files say at this moment.
+struct KnownPeers {
+    store: Store,
+    home: VaultHome,
+}
 
 impl Admission for KnownPeers {
     fn is_known(&self, device: &DeviceId) -> bool {
-        self.0.peer_of(device).is_ok_and(|peer| peer.is_some())
+        // What another process has just appended counts, too: `mirror peer remove` beside a server.
+        if let Err(error) = self.store.refresh() {
+            tracing::warn!(%error, "the log cannot be looked at: nobody is let in");
+            return false;
+        }
+        let admittance = self.store.roster().map_or(Admittance::Unknown, |roster| roster.admittance(device));
+        match admittance {
+            Admittance::In(_) => true,
+            Admittance::Removed => false,
+            Admittance::Unknown => self.home.peer_of(device).is_ok_and(|peer| peer.is_some()),
+        }
     }
 
     fn pairing_open(&self) -> bool {
-        self.0.pairing_open(clock::wall_ms()).unwrap_or(false)
+        self.home.pairing_open(clock::wall_ms()).unwrap_or(false)
     }
 }
 
@@ -76,7 +91,7 @@ impl Server {
     /// # Errors
     /// When an address cannot be bound.
     pub async fn bind(vault: Arc<Vault>, addresses: &[SocketAddr], name: &str, options: &Options) -> Result<Self, ReplicateError> {
-        let admission = Arc::new(KnownPeers(vault.home().clone()));
+        let admission = Arc::new(KnownPeers { store: Store::clone(vault.store()), home: vault.home().clone() });
         let listener = Listener::bind(addresses, vault.device(), admission, options.tuning())?;
         Ok(Self { vault, listener, name: name.to_owned() })
     }

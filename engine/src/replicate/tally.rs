@@ -139,6 +139,7 @@ fn session_failed(error: SessionError) -> ReplicateError {
     match error {
         SessionError::NotAMember(_) | SessionError::Refused { .. } => ReplicateError::Refused(error.to_string()),
         SessionError::Protocol { .. } => ReplicateError::Peer(error.to_string()),
+        SessionError::NotAllowed { what } => ReplicateError::NotAllowed(what),
         SessionError::TimedOut { .. } => ReplicateError::Transport(TransportError::Timeout),
         // What the threads of this side found is known as it is; the session by itself only finds that events and chunks do not fit.
         SessionError::Here { reason } => VaultError::Damaged(reason).into(),

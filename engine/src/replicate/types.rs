@@ -278,6 +278,9 @@ pub enum ReplicateError {
     /// The peer did not prove that it belongs to this vault, or does not want this session.
     #[error("the peer refused: {0}")]
     Refused(String),
+    /// The peer sent an event whose device may not write it, or is itself out of the vault. Nothing of it was stored.
+    #[error("{0}")]
+    NotAllowed(String),
     /// The peer broke the protocol, or sent what does not check.
     #[error("the peer misbehaved: {0}")]
     Peer(String),

@@ -136,6 +136,11 @@ pub enum Done {
         /// Which rule it breaks.
         reason: String,
     },
+    /// Answers `Admit`: an event whose author was not allowed to write it; nothing of it was kept.
+    NotAllowed {
+        /// Why.
+        reason: String,
+    },
     /// Answers `Serve` via lanes: every frame that there is has been handed to a lane.
     Served {
         /// The list.

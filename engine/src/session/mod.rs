@@ -426,6 +426,7 @@ impl Session {
             Done::UnknownList { list } => return self.sending.unknown_list(&list),
             Done::Admitted { events } => self.receiving.admitted(events, &mut self.out),
             Done::Refused { reason } => return Err(SessionError::Protocol { what: reason }),
+            Done::NotAllowed { reason } => return Err(SessionError::NotAllowed { what: reason }),
             Done::Committed { frontier, root } => {
                 self.receiving.committed(&frontier, root, &mut self.out);
                 self.compare();

@@ -139,6 +139,12 @@ pub enum SessionError {
         /// Why.
         what: &'static str,
     },
+    /// The peer sent an event that its author was not allowed to write.
+    #[error("{what}")]
+    NotAllowed {
+        /// Which, and why.
+        what: String,
+    },
     /// The peer did nothing for too long. Retry.
     #[error("the peer did not {what} in time")]
     TimedOut {
@@ -161,7 +167,7 @@ impl SessionError {
 
     pub(super) fn bye_code(&self) -> ByeCode {
         match self {
-            Self::NotAMember(_) | Self::Refused { .. } => ByeCode::Refused,
+            Self::NotAMember(_) | Self::Refused { .. } | Self::NotAllowed { .. } => ByeCode::Refused,
             Self::Protocol { .. } => ByeCode::Violation,
             Self::TimedOut { .. } => ByeCode::TimedOut,
             Self::Here { .. } => ByeCode::Trouble,

@@ -2,14 +2,21 @@
 //!
 //! An event fits when its author's event before it is the newest one held, everything it depends on is held, and its lamport is exactly
 //! one more than the highest of those. Exactly: an author that could leap ahead would win every conflict from then on.
+//!
+//! Beyond that its device must have been let write, by the membership events in its past: asked of the roster, where there is one.
 
 use super::{Store, StoreError, index::KnownHead};
 use crate::{
-    event::{Dot, Event, Heads},
+    event::{Dot, Event, Heads, KIND_MEMBERSHIP},
     id::{EventId, ReplicaId},
     limits::FRONTIER_AUTHORS_MAX,
+    members::Roster,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// Where an event that passed [`Store::check_event`] stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,10 +28,21 @@ pub enum Standing {
 }
 
 /// Events that were checked and will be appended, in this order, but are not in the log yet.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Pending {
     heads: BTreeMap<ReplicaId, KnownHead>,
     events: HashMap<Dot, (EventId, u64)>,
+    /// Those that say who is in, in order.
+    membership: Vec<Event>,
+    /// Made when it is asked for, and again when either of the two has changed.
+    extended: RefCell<Option<Extended>>,
+}
+
+/// A roster of the log, and the same with what is pending.
+#[derive(Debug)]
+struct Extended {
+    log: Arc<Roster>,
+    all: Arc<Roster>,
 }
 
 impl Pending {
@@ -38,6 +56,10 @@ impl Pending {
         let (header, dot) = (event.header(), event.dot());
         self.heads.insert(dot.author, KnownHead { sequence: dot.sequence, event: event.id(), lamport: header.lamport });
         self.events.insert(dot, (event.id(), header.lamport));
+        if header.kind == KIND_MEMBERSHIP {
+            self.membership.push(event.clone());
+            self.extended = RefCell::default();
+        }
     }
 
     /// Forgets an event that is in the log now.
@@ -46,6 +68,29 @@ impl Pending {
         if self.heads.get(&dot.author).is_some_and(|head| head.sequence == dot.sequence) {
             self.heads.remove(&dot.author);
         }
+        if self.membership.iter().any(|event| event.dot() == *dot) {
+            self.membership.retain(|event| event.dot() != *dot);
+            self.extended = RefCell::default();
+        }
+    }
+
+    /// Whether the device of `event` may write it, by `roster` of the log and by what is in here.
+    pub(super) fn allow(&self, roster: Option<&Arc<Roster>>, event: &Event) -> Result<(), StoreError> {
+        let Some(roster) = roster else { return Ok(()) };
+        let checked = if self.membership.is_empty() { roster.check(event) } else { self.extended(roster).check(event) };
+        checked.map_err(|refusal| StoreError::NotAllowed { dot: event.dot(), refusal })
+    }
+
+    fn extended(&self, roster: &Arc<Roster>) -> Arc<Roster> {
+        let mut extended = self.extended.borrow_mut();
+        if let Some(known) = extended.as_ref().filter(|known| Arc::ptr_eq(&known.log, roster)) {
+            return known.all.clone();
+        }
+        let mut all = (**roster).clone();
+        self.membership.iter().for_each(|event| all.add(event));
+        let all = Arc::new(all);
+        *extended = Some(Extended { log: roster.clone(), all: all.clone() });
+        all
     }
 }
 
@@ -54,13 +99,19 @@ impl Store {
     /// receiver can refuse it before it asks for them.
     ///
     /// # Errors
-    /// [`StoreError::MissingDependency`], [`StoreError::InvalidEvent`], [`StoreError::Fork`], [`StoreError::WrongVault`].
+    /// [`StoreError::MissingDependency`], [`StoreError::InvalidEvent`], [`StoreError::Fork`], [`StoreError::WrongVault`],
+    /// [`StoreError::NotAllowed`].
     pub fn check_event(&self, event: &Event, pending: &Pending) -> Result<Standing, StoreError> {
         if event.header().vault != self.inner.vault {
             return Err(StoreError::WrongVault("the event".to_owned()));
         }
         let state = self.inner.log_snapshot();
-        Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.inner.index.known(dot) }.check(event)
+        let chain = Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.inner.index.known(dot) };
+        let standing = chain.check(event)?;
+        if standing == Standing::New {
+            pending.allow(state.roster.as_ref(), event)?;
+        }
+        Ok(standing)
     }
 }
 

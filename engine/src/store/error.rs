@@ -4,6 +4,7 @@ use crate::{
     event::Dot,
     id::{ChunkId, EventId, ReplicaId},
     io::durable::{Failure, classify},
+    members::Refusal,
 };
 use std::{io, path::Path};
 
@@ -73,6 +74,14 @@ pub enum StoreError {
         dot: Dot,
         /// The rule.
         reason: &'static str,
+    },
+    /// The author's device may not write that: it is not in the vault, or not as what it takes.
+    #[error("event {} of replica {} is refused: {refusal}", dot.sequence, dot.author.short())]
+    NotAllowed {
+        /// Its place.
+        dot: Dot,
+        /// Why.
+        refusal: Refusal,
     },
     /// An event that has to come first is not here.
     #[error("event {} of replica {} has to come first", .0.sequence, .0.author.short())]

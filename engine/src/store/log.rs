@@ -19,6 +19,7 @@ use crate::{
     event::{ChunkList, Dot, Event, Frontier, Heads},
     id::{ChunkId, EventId, ReplicaId},
     limits::SEGMENT_BYTES_MAX,
+    members::Roster,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -49,6 +50,10 @@ pub(super) struct LogState {
     pub(super) accepted: Heads,
     /// Up to where the log holds what counts.
     pub(super) end: LogPosition,
+    /// Who is in by the membership events of the log; none until the store was told how to read them.
+    pub(super) roster: Option<Arc<Roster>>,
+    /// Up to where the log was searched for them.
+    pub(super) roster_to: LogPosition,
     /// Where the log ended when an append failed. No more is written to that segment, and what lies behind is not read.
     pub(super) given_up: Option<LogPosition>,
 }
@@ -114,7 +119,7 @@ impl Group {
     fn add_event(&mut self, event: &Event) {
         let place = self.place(event.to_frame().verified().bytes(), *event.id().as_bytes());
         let (dot, lamport) = (event.dot(), event.header().lamport);
-        self.events.push(EventRow { dot, lamport, place });
+        self.events.push(EventRow::new(event, place));
         self.heads.insert(dot.author, KnownHead { sequence: dot.sequence, event: event.id(), lamport });
     }
 
@@ -135,6 +140,7 @@ impl Store {
             let mut guard = self.inner.lock_state();
             self.inner.index.follow_replacement(&self.inner.vault)?;
             self.inner.take_from_index(&mut guard.state)?;
+            self.inner.follow_membership(&mut guard.state)?;
             self.inner.is_behind(&guard.state)?
         };
         if behind {
@@ -203,6 +209,7 @@ impl Inner {
             self.read_log_tail(&mut guard.state, Changes::Make, &mut repairs)?;
             repairs.iter().for_each(|repair| tracing::warn!(file = %repair.file.display(), "{}", repair.what));
         }
+        self.follow_membership(&mut guard.state)?;
         Ok(guard)
     }
 
@@ -256,6 +263,7 @@ impl Inner {
         }
         state.heads.append(&mut group.heads);
         (state.accepted, state.end) = (accepted, end);
+        events.iter().for_each(|(event, _)| state.enrol(event));
         // A cache: what it lacks is scanned by whoever looks next.
         if let Err(error) = self.index.add_log(&group.events, &group.lists, end) {
             tracing::warn!("the index is behind the log: {error}");
@@ -290,6 +298,7 @@ impl Inner {
         if chain.check(event)? == Standing::Held {
             return Ok(Standing::Held);
         }
+        pending.allow(state.roster.as_ref(), event)?;
         if !event.header().lists.iter().copied().eq(lists.iter().map(ChunkList::reference)) {
             return Err(StoreError::InvalidEvent { dot, reason: "its chunk lists are not those that it names" });
         }

@@ -234,7 +234,7 @@ impl Inner {
         };
         match standing {
             Ok(Standing::New) if self.has_lists(rows, event)? => {
-                rows.events.push(EventRow { dot: event.dot(), lamport: event.header().lamport, place });
+                rows.events.push(EventRow::new(event, place));
                 rows.pending.add(event);
                 let (sequence, lamport) = (event.header().sequence, event.header().lamport);
                 state.heads.insert(event.author(), KnownHead { sequence, event: event.id(), lamport });

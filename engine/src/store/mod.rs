@@ -32,6 +32,7 @@ mod index;
 mod journal;
 mod log;
 mod log_read;
+mod membership;
 mod mend;
 mod mend_log;
 mod mend_packs;

@@ -26,6 +26,7 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
         chunks: counts.chunks,
         bytes: counts.bytes,
         conflicts: view.conflicts,
+        membership: vault.membership_status()?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::VaultError;
 use crate::{
-    id::VaultId,
+    id::{DeviceId, VaultId},
     io::durable,
     limits::{CHUNK_BYTES_MAX, CHUNK_BYTES_MEAN, CHUNK_BYTES_MIN, NAME_BYTES_MAX},
 };
@@ -24,6 +24,9 @@ pub struct Config {
     pub id: String,
     /// Name for people.
     pub name: String,
+    /// The device that made the vault, 64 hexadecimal digits: where its membership begins. Vaults made before there was one have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founder: Option<String>,
     /// How values are cut.
     pub chunker: Chunker,
     /// How chunks are sealed.
@@ -59,6 +62,7 @@ impl Config {
             format: FORMAT,
             id: id.to_string(),
             name: name.to_owned(),
+            founder: None,
             chunker: Chunker {
                 algorithm: "fastcdc-2020".into(),
                 min_bytes: CHUNK_BYTES_MIN,
@@ -67,6 +71,12 @@ impl Config {
             },
             seal: Seal { algorithm: "blake3-siv-aes-256-gcm".into(), codec: "zstd".into() },
         }
+    }
+
+    /// The same, of a vault that `founder` makes.
+    #[must_use]
+    pub fn founded_by(self, founder: &DeviceId) -> Self {
+        Self { founder: Some(founder.to_string()), ..self }
     }
 
     /// Reads `dir/vault.toml`.
@@ -118,11 +128,13 @@ impl Config {
             return Err(ConfigError::TooNew(format as u32));
         }
         let config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed(format!("{error}")))?;
-        let expected = Self { name: config.name.clone(), id: config.id.clone(), ..Self::new(&VaultId::from_bytes([0; 32]), "") };
+        let (id, name, founder) = (config.id.clone(), config.name.clone(), config.founder.clone());
+        let expected = Self { id, name, founder, ..Self::new(&VaultId::from_bytes([0; 32]), "") };
         if config != expected || config.name.len() > NAME_BYTES_MAX {
             return Err(ConfigError::Malformed("its parameters are not those of format 1".into()));
         }
         config.vault_id()?;
+        config.founding_device()?;
         Ok(config)
     }
 
@@ -132,6 +144,15 @@ impl Config {
     /// [`ConfigError::Malformed`].
     pub fn vault_id(&self) -> Result<VaultId, ConfigError> {
         self.id.parse().map_err(|error| ConfigError::Malformed(format!("id: {error}")))
+    }
+
+    /// The device that made the vault, if that is on record.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`].
+    pub fn founding_device(&self) -> Result<Option<DeviceId>, ConfigError> {
+        let founder = self.founder.as_ref().map(|founder| founder.parse()).transpose();
+        founder.map_err(|error| ConfigError::Malformed(format!("founder: {error}")))
     }
 }
 
@@ -167,6 +188,14 @@ mod tests {
     fn text_survives_a_round_trip() {
         let text = config().to_text().unwrap();
         assert_eq!(Config::parse(&text).unwrap(), config());
+        let founded = config().founded_by(&DeviceId::from_bytes([3; 32]));
+        assert_eq!(Config::parse(&founded.to_text().unwrap()).unwrap(), founded);
+    }
+
+    #[test]
+    fn a_founder_that_is_no_device_is_refused() {
+        let founded = Config { founder: Some("nobody".into()), ..config() };
+        assert!(matches!(Config::parse(&founded.to_text().unwrap()), Err(ConfigError::Malformed(_))));
     }
 
     #[test]

@@ -2,14 +2,19 @@
 //!
 //! A new vault is built in a hidden directory beside its place and renamed, so that an interrupted `init` leaves no half vault.
 
-use super::{Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError, derived::Derived};
+use super::{
+    Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError,
+    derived::Derived,
+    membership::{PASSPHRASE, RECOVERY_PHRASE},
+};
 use crate::{
     chunk::Cutter,
     home::{Continuity, Home, OwnLog, VaultHome},
-    id::{ReplicaId, VaultId},
+    id::{DeviceId, ReplicaId, VaultId},
     io::durable,
     keys::{DeviceKey, MasterKey, Secrets, slots},
     limits::MEMORY_BYTES_DEFAULT,
+    members::Charter,
     seal::SealKeys,
     store::Store,
 };
@@ -29,23 +34,27 @@ pub(super) fn init(dir: &Path, home: &Home, options: InitOptions) -> Result<Init
     let id = new_vault_id()?;
     let device = home.device()?;
     let master = MasterKey::generate()?;
-    let config = Config::new(&id, &options.name);
+    let config = Config::new(&id, &options.name).founded_by(&device.id());
     let mut recovery_phrase = None;
+    let mut spares = Vec::new();
     build(dir, &config, &id, |keys| {
         if options.device_slot {
             slots::write_device(keys, &id, &Secrets::Member(master.clone()), &device)?;
         }
         if let Some(passphrase) = &options.passphrase {
-            slots::write_passphrase(keys, &id, &master, passphrase)?;
+            spares.push((PASSPHRASE, slots::write_passphrase(keys, &id, &master, passphrase)?));
         }
         if options.recovery {
-            recovery_phrase = Some(slots::write_recovery(keys, &id, &master)?);
+            let (phrase, spare) = slots::write_recovery(keys, &id, &master)?;
+            spares.push((RECOVERY_PHRASE, spare));
+            recovery_phrase = Some(phrase);
         }
         Ok(())
     })?;
     let vault_home = home.vault(&id)?;
     let slot = if options.device_slot { DeviceSlot::Present } else { DeviceSlot::Absent };
     let (vault, _) = assemble(dir, config, id, vault_home, device, Secrets::Member(master), slot)?;
+    vault.found(&options.device_name, &spares)?;
     Ok(Initialised { vault, recovery_phrase })
 }
 
@@ -130,13 +139,18 @@ pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Vault, Ve
     }
     let with_device = slots::unlock_device(&keys, &id, &device)?;
     let slot = if with_device.is_some() { DeviceSlot::Present } else { DeviceSlot::Absent };
-    let secrets = match unlock {
-        Unlock::Device => with_device.ok_or(VaultError::Locked)?,
-        Unlock::Passphrase(passphrase) => Secrets::Member(slots::unlock_passphrase(&keys, &id, &passphrase)?),
-        Unlock::Recovery(phrase) => Secrets::Member(slots::unlock_recovery(&keys, &id, &phrase)?),
+    let opened = match unlock {
+        Unlock::Device => None,
+        Unlock::Passphrase(passphrase) => Some(slots::unlock_passphrase(&keys, &id, &passphrase)?),
+        Unlock::Recovery(phrase) => Some(slots::unlock_recovery(&keys, &id, &phrase)?),
+    };
+    let (secrets, spare) = match opened {
+        Some(slots::Opened { master, spare }) => (Secrets::Member(master), Some(spare)),
+        None => (with_device.ok_or(VaultError::Locked)?, None),
     };
     let vault_home = home.vault(&id)?;
-    assemble(dir, config, id, vault_home, device, secrets, slot)
+    let (vault, repairs) = assemble(dir, config, id, vault_home, device, secrets, slot)?;
+    Ok((Vault { spare, ..vault }, repairs))
 }
 
 /// Whether this device can open the vault without asking. If not, plaintext names are kept in memory only.
@@ -163,12 +177,35 @@ fn assemble(
         repairs.push(Repair { file: PathBuf::from("."), what, loss: false });
     }
     let replication = secrets.replication_key(&id);
+    if let Some(founder) = pinned_founder(&config, &home)? {
+        store.govern(Charter::new(founder, &replication))?;
+    }
     let sealing = match secrets {
         Secrets::Keyless(_) => None,
         Secrets::Member(master) => Some(Arc::new(sealing(master, &id, &own.id(), &home, dir, slot)?)),
     };
     let dir = dir.to_owned();
-    Ok((Vault { dir, config, id, store, home, device, own, replication, sealing, memory_bytes: MEMORY_BYTES_DEFAULT }, repairs))
+    Ok((
+        Vault { dir, config, id, store, home, device, own, replication, sealing, spare: None, memory_bytes: MEMORY_BYTES_DEFAULT },
+        repairs,
+    ))
+}
+
+/// The founder that `vault.toml` names, if it is the one that this device knows of: who can write to the directory can't choose another.
+fn pinned_founder(config: &Config, home: &VaultHome) -> Result<Option<DeviceId>, VaultError> {
+    let named = config.founding_device().map_err(|error| VaultError::Damaged(error.to_string()))?;
+    match (named, home.founder()?) {
+        (None, None) => Ok(None),
+        (Some(named), None) => {
+            home.pin_founder(&named)?;
+            Ok(Some(named))
+        }
+        (named, Some(pinned)) if named == Some(pinned) => Ok(named),
+        (named, Some(pinned)) => {
+            let named = named.map_or_else(|| "no founder".to_owned(), |named| format!("{named} as the founder"));
+            Err(VaultError::Damaged(format!("vault.toml names {named}, and this device was told {pinned}")))
+        }
+    }
 }
 
 /// Where the log of `author` ends at this moment: another process may have appended since the store was opened.

@@ -160,6 +160,7 @@ impl Vault {
         let derived = self.derived()?;
         let mut view = derived.view();
         self.compare(&view, derived)?;
+        self.heed_removals(&mut view)?;
         loop {
             let start = view.position()?;
             let events = self.store().events_from(log_position(start), EVENT_BODY_BYTES_MAX)?;
@@ -187,6 +188,20 @@ impl Vault {
             return Err(Stray::Untrue("the log is not the one that it was made from".to_owned()));
         }
         Ok(())
+    }
+
+    /// What a removal takes must not be shown any more: begin again, if the view has seen any of it, or if a removal that it heeded
+    /// counts no more.
+    fn heed_removals(&self, view: &mut View) -> Result<(), Stray> {
+        let Some(roster) = self.store().roster() else { return Ok(()) };
+        let (known, now) = (view.removals()?, roster.membership().removal_places());
+        if known == now {
+            return Ok(());
+        }
+        if known.iter().any(|place| !now.contains(place)) || self.takes_from(&view.frontier()?, roster.membership())? {
+            return Err(Stray::Untrue("a device was removed, and events of it have no effect now".to_owned()));
+        }
+        Ok(view.heed_removals(&now)?)
     }
 
     fn opened(&self, event: &Event) -> Result<OpenedEvent, VaultError> {

@@ -33,6 +33,7 @@ impl From<StoreError> for VaultError {
             StoreError::TooNew { what, found, known } => Self::TooNew { what, found, known },
             StoreError::Locked { by } => Self::Busy(by),
             StoreError::Fork { .. } | StoreError::Rollback { .. } => Self::Fork(error.to_string()),
+            StoreError::NotAllowed { .. } => Self::NotAllowed(error.to_string()),
             StoreError::Stopped => Self::Cancelled,
             StoreError::ReadOnly { what } => Self::Io { what, source: io::ErrorKind::ReadOnlyFilesystem.into() },
             other => Self::Damaged(other.to_string()),

@@ -89,12 +89,13 @@ impl Vault {
         }
     }
 
-    /// What an event says: nothing, if this version does not know its kind, or nobody with the vault's key wrote it.
+    /// What an event says: nothing, if this version does not know its kind, its device had been removed, or nobody with the vault's
+    /// key wrote it.
     ///
     /// Who holds only the replication key can sign events, but not seal bodies. The record has matched its id, so a body that does
     /// not open is its author's doing and is the same on every replica; it must not keep anyone from reading the rest.
     pub(super) fn operations_of(&self, event: &crate::event::Event) -> Result<Vec<Operation>, VaultError> {
-        if event.header().kind != crate::event::KIND_OPERATIONS {
+        if event.header().kind != crate::event::KIND_OPERATIONS || !self.is_in_force(event) {
             return Ok(Vec::new());
         }
         Ok(opened(self.seal_keys()?, event).unwrap_or_else(|error| {
@@ -216,50 +217,5 @@ fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {
         action,
         size,
         reason,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::{
-        event::{Event, EventHeader, Frontier, Incarnation, KIND_OPERATIONS, Key},
-        home::Home,
-        keys::DeviceKey,
-        vault::{InitOptions, Unwatched, Vault},
-    };
-    use std::ops::ControlFlow;
-
-    #[test]
-    fn an_event_whose_body_nobody_can_open_hides_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let home = Home::open(&dir.path().join("home")).unwrap();
-        let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true };
-        let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
-        let device = DeviceKey::generate().unwrap();
-        let header = EventHeader {
-            vault: vault.info().id,
-            device: device.id(),
-            incarnation: Incarnation([1; 16]),
-            sequence: 1,
-            lamport: 1,
-            previous: None,
-            deps: Frontier::new(),
-            epoch: 1,
-            lists: Vec::new(),
-            kind: KIND_OPERATIONS,
-            body_hash: [0; 32],
-            wall_ms: 0,
-        };
-        let event = Event::sign(header, b"not sealed with the vault's key", &device).unwrap();
-        vault.store().append_foreign(&[(event, Vec::new())]).unwrap();
-        vault.put(&Key::new(*b"k").unwrap(), &mut &b"value"[..], &Unwatched).unwrap();
-        let mut keys = 0;
-        vault
-            .list(b"", false, &mut |_| {
-                keys += 1;
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        assert_eq!(keys, 1);
     }
 }

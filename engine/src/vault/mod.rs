@@ -14,6 +14,7 @@ mod errors;
 mod fuse;
 mod history;
 mod ingest;
+mod membership;
 mod restore;
 mod target;
 #[cfg(test)]
@@ -30,7 +31,7 @@ pub use types::*;
 use crate::{
     chunk::Cutter,
     clock,
-    event::{ChunkList, ChunkRef, Event, EventHeader, Key, Operation, body_context, encode_operations},
+    event::{ChunkList, ChunkRef, Event, EventHeader, Incarnation, KIND_OPERATIONS, Key, Operation, body_context, encode_operations},
     home::{Home, OwnReplica, VaultHome},
     id::{EventId, PlaintextId, VaultId},
     keys::{DeviceKey, ReplicationKey, Secrets},
@@ -66,6 +67,8 @@ pub struct Vault {
     replication: ReplicationKey,
     /// None on a keyless replica.
     sealing: Option<Arc<Sealing>>,
+    /// What the passphrase or phrase that opened it can sign as.
+    spare: Option<DeviceKey>,
     memory_bytes: u64,
 }
 
@@ -269,32 +272,50 @@ impl Vault {
             return self.append(rest, Vec::new());
         }
         let keys = self.seal_keys()?;
+        self.require_writer()?;
+        self.commit(KIND_OPERATIONS, &lists, &mut |slot| Ok(keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence))))
+    }
+
+    /// Signs what `seal` makes for the place of this replica's next event, and commits it.
+    fn commit(
+        &self,
+        kind: u16,
+        lists: &[ChunkList],
+        seal: &mut dyn FnMut(&Slot) -> Result<Vec<u8>, VaultError>,
+    ) -> Result<EventId, VaultError> {
         let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| -> Result<_, VaultError> {
-            let body = keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence));
-            let event = self.sign(slot, &lists, &body).map_err(VaultError::internal)?;
-            Ok((event, lists.clone()))
+            let body = seal(&slot)?;
+            let event = self.sign((&self.device, self.own.incarnation()), slot, kind, lists, &body).map_err(VaultError::internal)?;
+            Ok((event, lists.to_vec()))
         })?;
         let head = crate::event::Head { sequence: event.header().sequence, event: event.id() };
         self.own.record_head(&head)?;
         Ok(event.id())
     }
 
-    fn sign(&self, slot: Slot, lists: &[ChunkList], body: &[u8]) -> Result<Event, crate::event::EventError> {
+    fn sign(
+        &self,
+        (device, incarnation): (&DeviceKey, Incarnation),
+        slot: Slot,
+        kind: u16,
+        lists: &[ChunkList],
+        body: &[u8],
+    ) -> Result<Event, crate::event::EventError> {
         let header = EventHeader {
             vault: self.id,
-            device: self.device.id(),
-            incarnation: self.own.incarnation(),
+            device: device.id(),
+            incarnation,
             sequence: slot.sequence,
             lamport: slot.lamport,
             previous: slot.previous,
             deps: slot.deps,
             epoch: EPOCH,
             lists: lists.iter().map(ChunkList::reference).collect(),
-            kind: crate::event::KIND_OPERATIONS,
+            kind,
             body_hash: [0; 32],
             wall_ms: clock::wall_ms(),
         };
-        Event::sign(header, body, &self.device)
+        Event::sign(header, body, device)
     }
 
     /// For each plaintext the chunk that an event already names for it, and whether a pack here holds it.

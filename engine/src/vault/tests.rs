@@ -2,10 +2,11 @@
 
 use super::{view::ViewError, *};
 use crate::{
-    event::{Content, Frontier, Incarnation, KIND_OPERATIONS, Value, ValueKind},
+    event::{Content, Incarnation, KIND_OPERATIONS, Value, ValueKind},
     home::Continuity,
     id::ChunkId,
     keys::random_bytes,
+    members::Role,
 };
 use std::fs;
 use tempfile::TempDir;
@@ -17,20 +18,28 @@ struct Place {
 impl Place {
     fn new() -> (Self, Vault) {
         let place = Self { dir: TempDir::new().unwrap() };
-        let options = InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true };
+        let options =
+            InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
         let vault = Vault::init(&place.vault_dir(), &place.home(), options).unwrap().vault;
         (place, vault)
     }
 
     /// A vault that holds `kept`, opened after its files were copied to the place returned last.
     fn backed_up() -> (Self, Vault, PathBuf) {
+        let (place, vault, backup, ()) = Self::backed_up_after(|_| ());
+        (place, vault, backup)
+    }
+
+    /// The same, copied after something more was done.
+    fn backed_up_after<T>(more: impl FnOnce(&Vault) -> T) -> (Self, Vault, PathBuf, T) {
         let (place, vault) = Self::new();
         put(&vault, "kept");
+        let done = more(&vault);
         drop(vault);
         let backup = place.dir.path().join("backup");
         place.copy(&place.vault_dir(), &backup);
         let vault = place.open();
-        (place, vault, backup)
+        (place, vault, backup, done)
     }
 
     fn home(&self) -> Home {
@@ -83,16 +92,25 @@ fn keys(vault: &Vault) -> Vec<String> {
     keys
 }
 
-/// An event of another replica, whose body is `body`.
+/// A device that is in.
+fn admitted(vault: &Vault) -> DeviceKey {
+    let device = DeviceKey::generate().unwrap();
+    vault.admit(device.id(), Role::Member, "other").unwrap();
+    device
+}
+
+/// An event of another replica that holds what `vault` holds, whose body is `body`.
 fn foreign(vault: &Vault, device: &DeviceKey, body: &[u8]) -> Event {
+    let newest =
+        vault.store().heads().0.values().map(|head| vault.store().event_by_id(&head.event).unwrap().unwrap().header().lamport).max();
     let header = EventHeader {
         vault: vault.id,
         device: device.id(),
         incarnation: Incarnation(random_bytes().unwrap()),
         sequence: 1,
-        lamport: 1,
+        lamport: 1 + newest.unwrap_or(0),
         previous: None,
-        deps: Frontier::new(),
+        deps: vault.store().frontier(),
         epoch: EPOCH,
         lists: Vec::new(),
         kind: KIND_OPERATIONS,
@@ -106,7 +124,7 @@ fn foreign(vault: &Vault, device: &DeviceKey, body: &[u8]) -> Event {
 fn an_event_whose_body_makes_no_sense_keeps_nobody_from_the_others() {
     let (_place, vault) = Place::new();
     put(&vault, "before");
-    let event = foreign(&vault, &DeviceKey::generate().unwrap(), b"sealed by nobody who has the key");
+    let event = foreign(&vault, &admitted(&vault), b"sealed by nobody who has the key");
     vault.store().append_foreign(&[(event, vec![])]).unwrap();
     put(&vault, "after");
     assert_eq!(keys(&vault), ["after", "before"]);
@@ -137,10 +155,9 @@ fn a_vault_put_back_to_a_backup_shows_what_the_backup_holds_and_writes_on() {
 
 #[test]
 fn a_view_of_events_that_the_log_has_lost_is_begun_again() {
-    let (place, vault, backup) = Place::backed_up();
+    let (place, vault, backup, device) = Place::backed_up_after(admitted);
     // Another replica's event: losing it does not make this one a new author, so its view stays.
     let author = vault.info().replica;
-    let device = DeviceKey::generate().unwrap();
     vault.store().append_foreign(&[(foreign(&vault, &device, b"long enough to be noticed when it is gone"), vec![])]).unwrap();
     assert_eq!(keys(&vault), ["kept"]);
     drop(vault);

@@ -6,6 +6,7 @@ use crate::{
     event::{Key, Value, ValueKind},
     home::{Contact, Peer},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
+    members::{Admittance, Role},
     merge::{Place, Rule},
 };
 use std::path::PathBuf;
@@ -22,6 +23,8 @@ pub struct InitOptions {
     pub recovery: bool,
     /// Let this device open it without asking.
     pub device_slot: bool,
+    /// What this device is called; its id's first digits if that is no name.
+    pub device_name: String,
 }
 
 /// A new vault.
@@ -246,6 +249,28 @@ pub struct Status {
     pub bytes: u64,
     /// Keys whose maximal versions differ.
     pub conflicts: u64,
+    /// Who is in, as the log says; none in a vault without signed roles.
+    pub membership: Option<MembershipStatus>,
+}
+
+/// What membership means for this replica.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MembershipStatus {
+    /// What this device may do; none if it is not in, or not as far as this replica knows.
+    pub role: Option<Role>,
+    /// Devices that are in.
+    pub devices: u64,
+    /// Events of removed devices that are kept and have no effect.
+    pub without_effect: u64,
+}
+
+/// A device that may take part, or that this one has an address of.
+#[derive(Debug, Clone)]
+pub struct Acquaintance {
+    /// Name, device, addresses. The name and the role in here are this device's own record.
+    pub peer: Peer,
+    /// How it stands by the log; none in a vault without signed roles.
+    pub admittance: Option<Admittance>,
 }
 
 /// A peer, and what it held when it was last talked with.
@@ -339,6 +364,22 @@ pub enum VaultError {
     /// A log was forked or rolled back.
     #[error("{0}")]
     Fork(String),
+    /// This device is not in the vault, or not as what the operation takes.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// Only an owner may do that.
+    #[error("only an owner can {what}, and this device is {role}; owner: {}", owners.join(", "))]
+    NotOwner {
+        /// What.
+        what: &'static str,
+        /// What this device is, with an article.
+        role: &'static str,
+        /// The owners' names.
+        owners: Vec<String>,
+    },
+    /// The vault was made before roles were signed.
+    #[error("roles are not signed in this vault: it has no owners")]
+    Unsigned,
     /// The operation needs the vault's key and this replica is keyless.
     #[error("this replica is keyless: it holds no key to read or write values")]
     Keyless,

@@ -106,7 +106,7 @@ impl Pair {
         let options = Options { direction: Direction::Push, choice: over.choice(), ..Options::default() };
         let home = Home::open(&bed.fresh("home"))?;
         let (vault, target) = replicate::pair(&ticket, &bed.fresh("replica"), &home, "replica", &options).await?;
-        Ok(Self { replica: Replica { vault, target, options }, serving })
+        Ok(Self { replica: Replica { vault, target, options }.let_in().await?, serving })
     }
 
     fn vault(&self) -> &Vault {

@@ -2,7 +2,7 @@
 
 use super::{Index, signed, unsigned};
 use crate::{
-    event::{Dot, Frontier},
+    event::{Dot, Event, Frontier, KIND_MEMBERSHIP},
     id::{EventId, ListId, ReplicaId},
     store::{LogPosition, StoreError},
 };
@@ -31,7 +31,14 @@ impl EventPlace {
 pub(in crate::store) struct EventRow {
     pub(in crate::store) dot: Dot,
     pub(in crate::store) lamport: u64,
+    pub(in crate::store) kind: u16,
     pub(in crate::store) place: EventPlace,
+}
+
+impl EventRow {
+    pub(in crate::store) fn new(event: &Event, place: EventPlace) -> Self {
+        Self { dot: event.dot(), lamport: event.header().lamport, kind: event.header().kind, place }
+    }
 }
 
 /// A new row about a chunk list.
@@ -75,7 +82,7 @@ impl Index {
 
     /// Forgets all that the log told, so that it is read again.
     pub(in crate::store) fn forget_log(&self) -> Result<(), StoreError> {
-        let all = "DELETE FROM event; DELETE FROM head; DELETE FROM list; DELETE FROM segment; UPDATE state SET events = 0;";
+        let all = "DELETE FROM event; DELETE FROM membership; DELETE FROM head; DELETE FROM list; DELETE FROM segment; UPDATE state SET events = 0;";
         self.write(|transaction| Ok(transaction.execute_batch(all)?))
     }
 
@@ -145,6 +152,15 @@ impl Index {
         })
     }
 
+    /// Places of the membership events from `from` on, in log order.
+    pub(in crate::store) fn membership_from(&self, from: LogPosition) -> Result<Vec<EventPlace>, StoreError> {
+        self.read(|connection| {
+            let query = "SELECT segment, offset, length, id FROM membership WHERE (segment, offset) >= (?, ?) ORDER BY segment, offset";
+            let mut statement = connection.prepare_cached(query)?;
+            Ok(statement.query_map(params![from.segment, signed(from.offset)], place)?.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// Places of events from `from` on in log order that `each` accepts, until it has had enough.
     pub(in crate::store) fn walk(
         &self,
@@ -208,6 +224,10 @@ fn add_event(transaction: &Transaction<'_>, event: &EventRow) -> Result<usize, S
     ])?;
     if added > 0 {
         transaction.prepare_cached("INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?)")?.execute(params![author, sequence, id, lamport])?;
+        if event.kind == KIND_MEMBERSHIP {
+            let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO membership VALUES (?, ?, ?, ?)")?;
+            insert.execute(params![at.segment, signed(at.offset), length, id])?;
+        }
     }
     Ok(added)
 }

@@ -39,7 +39,7 @@ use std::{
 };
 
 /// Changes with every change of the tables.
-const SCHEMA_VERSION: i32 = 1;
+const SCHEMA_VERSION: i32 = 2;
 /// Page cache of the writing connection in KiB: the upper levels of the chunk table of a terabyte.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// Page cache of a reading connection in KiB.
@@ -60,6 +60,8 @@ CREATE TABLE event (author BLOB NOT NULL, sequence INTEGER NOT NULL, segment INT
     length INTEGER NOT NULL, id BLOB NOT NULL, lamport INTEGER NOT NULL, PRIMARY KEY (author, sequence)) WITHOUT ROWID;
 CREATE UNIQUE INDEX event_position ON event (segment, offset);
 CREATE INDEX event_id ON event (id);
+CREATE TABLE membership (segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, id BLOB NOT NULL,
+    PRIMARY KEY (segment, offset)) WITHOUT ROWID;
 CREATE TABLE head (author BLOB PRIMARY KEY, sequence INTEGER NOT NULL, id BLOB NOT NULL, lamport INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE list (id BLOB PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE pending (author BLOB NOT NULL, sequence INTEGER NOT NULL, record BLOB NOT NULL, bytes INTEGER NOT NULL,

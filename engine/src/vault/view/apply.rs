@@ -12,7 +12,7 @@ use crate::{
     merge::{self, Action, Agreement, OpenedEvent, Place},
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
-use std::ops::Range;
+use std::{collections::BTreeSet, ops::Range};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +245,21 @@ pub(super) fn frontier(connection: &Connection) -> Result<Frontier, ViewError> {
     let dots =
         statement.query_map([], |row| Ok(Dot { author: ReplicaId::from_bytes(row.get(0)?), sequence: row.get::<_, i64>(1)? as u64 }))?;
     Ok(dots.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn removals(connection: &Connection) -> Result<BTreeSet<Dot>, ViewError> {
+    let mut statement = connection.prepare_cached("SELECT author, sequence FROM removal")?;
+    let dots =
+        statement.query_map([], |row| Ok(Dot { author: ReplicaId::from_bytes(row.get(0)?), sequence: row.get::<_, i64>(1)? as u64 }))?;
+    Ok(dots.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn heed_removals(connection: &mut Connection, removals: &BTreeSet<Dot>) -> Result<(), ViewError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for dot in removals {
+        transaction.execute("INSERT OR IGNORE INTO removal VALUES(?1, ?2)", params![dot.author.as_bytes(), dot.sequence as i64])?;
+    }
+    Ok(transaction.commit()?)
 }
 
 /// The first event of `past` that is not in `seen`.

@@ -40,7 +40,10 @@ use crate::{
     id::{EventId, ReplicaId, VaultId},
 };
 use rusqlite::{Connection, ErrorCode};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// A place in a replica's log: segment and byte offset in it.
 pub type Position = (u32, u64);
@@ -133,6 +136,22 @@ impl View {
     /// [`ViewError`] when the file cannot be read.
     pub fn frontier(&self) -> Result<Frontier, ViewError> {
         apply::frontier(&self.connection)
+    }
+
+    /// The membership events whose removals it heeds.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be read.
+    pub fn removals(&self) -> Result<BTreeSet<Dot>, ViewError> {
+        apply::removals(&self.connection)
+    }
+
+    /// Notes that what it says is true by `removals`, too.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be written.
+    pub fn heed_removals(&mut self, removals: &BTreeSet<Dot>) -> Result<(), ViewError> {
+        apply::heed_removals(&mut self.connection, removals)
     }
 
     /// The place in the log up to which the view is true. Should the log end before it, the log was put back to an older state
