@@ -6,8 +6,10 @@ use crate::support::{Device, Sandbox, Serving};
 struct Three {
     _sandbox: Sandbox,
     a: Device,
-    near: Serving,
+    _near: Serving,
     far: Serving,
+    /// What the first calls the two that serve.
+    names: [String; 2],
     far_device: Device,
 }
 
@@ -19,14 +21,14 @@ impl Three {
         let [b, c] = ["b", "c"].map(|name| sandbox.device(name).clone_of(&a, &serving, name));
         drop(serving);
         let (near, far) = (b.serve(), c.serve());
-        for (name, replica) in [("near", &near), ("far", &far)] {
-            // Cloning made the devices known under names of their own choice.
-            let known = a.run(&["--json", "peer", "list"]).ok().json();
-            let known = known.iter().find(|peer| peer["device"] == replica.device.as_str()).expect("it was cloned from here");
-            a.run(&["peer", "remove", known["name"].as_str().unwrap()]).ok();
-            a.run(&["peer", "add", name, &replica.tcp, "--device", &replica.device]).ok();
-        }
-        Self { a, near, far, far_device: c, _sandbox: sandbox }
+        let known = a.run(&["--json", "peer", "list"]).ok().json();
+        let names = [&near, &far].map(|replica| {
+            let peer = known.iter().find(|peer| peer["device"] == replica.device.as_str()).expect("it was cloned from here");
+            let name = peer["name"].as_str().unwrap().to_owned();
+            a.run(&["peer", "add", &name, &replica.tcp, "--device", &replica.device]).ok();
+            name
+        });
+        Self { a, _near: near, far, names, far_device: c, _sandbox: sandbox }
     }
 }
 
@@ -34,7 +36,7 @@ impl Three {
 fn a_push_goes_on_to_other_peers_until_enough_hold_it() {
     let three = Three::new();
     three.a.run_with(&["put", "k"], b"v").ok();
-    let records = three.a.run(&["--json", "push", "near", "--ack", "3"]).ok().json();
+    let records = three.a.run(&["--json", "push", &three.names[0], "--ack", "3"]).ok().json();
     let acknowledged = records.iter().find(|record| record["type"] == "acknowledged").expect("a record");
     assert_eq!((&acknowledged["replicas"], &acknowledged["wanted"]), (&3.into(), &3.into()));
     assert_eq!(records.last().unwrap()["type"], "summary");
@@ -46,16 +48,15 @@ fn too_few_that_can_be_reached_are_a_partial_success_that_names_the_others() {
     let three = Three::new();
     three.a.run_with(&["put", "k"], b"v").ok();
     assert_eq!(three.far.terminate(), Some(130));
-    let ran = three.a.run(&["--json", "push", "near", "--ack", "3"]).ended_with(3);
+    let ran = three.a.run(&["--json", "push", &three.names[0], "--ack", "3"]).ended_with(3);
     let acknowledged = ran.json().into_iter().find(|record| record["type"] == "acknowledged").expect("a record");
-    assert_eq!((&acknowledged["replicas"], &acknowledged["unheld"][0]["name"]), (&2.into(), &"far".into()));
-    three.a.run(&["push", "near", "--ack", "2"]).ok();
-    let _ = three.near;
+    assert_eq!((&acknowledged["replicas"], &acknowledged["unheld"][0]["name"]), (&2.into(), &three.names[1].as_str().into()));
+    three.a.run(&["push", &three.names[0], "--ack", "2"]).ok();
 }
 
 #[test]
 fn more_replicas_than_there_are_is_refused_before_anything_is_sent() {
     let three = Three::new();
-    let refused = three.a.run(&["--json", "push", "near", "--ack", "4"]).ended_with(2).last("error");
+    let refused = three.a.run(&["--json", "push", &three.names[0], "--ack", "4"]).ended_with(2).last("error");
     assert!(refused["message"].as_str().unwrap().contains("only 3 replicas are known here"), "{refused}");
 }
