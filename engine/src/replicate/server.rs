@@ -148,6 +148,8 @@ impl Server {
             served.bytes += bytes;
             (self.on_sent)(chunks, bytes);
         }
+        // Not sent, and not found again: the next session asks whoever holds it.
+        self.store.quarantine(spans.damaged())?;
         let unavailable = spans.unavailable().clone();
         Ok(match via {
             Via::Lanes => Done::Served { list: reference.id, unavailable, bytes: total },

@@ -1,6 +1,6 @@
 //! Rows about chunks and packs.
 
-use super::{Index, signed, unsigned};
+use super::{Index, losses::note_loss, signed, unsigned};
 use crate::{
     id::ChunkId,
     store::{Location, StoreError},
@@ -105,6 +105,9 @@ impl Index {
                 transaction.query_row("SELECT ifnull(max(offset + length), 0) FROM chunk WHERE pack = ?", [number], |row| row.get(0))?;
             set_pack(transaction, number, unsigned(end))?;
             count(transaction, -signed(change.chunks), -signed(change.bytes))?;
+            if change.chunks > 0 {
+                note_loss(transaction)?;
+            }
             Ok((change, unsigned(end)))
         })
     }
@@ -114,18 +117,6 @@ impl Index {
         let (change, _) = self.forget_beyond(number, 0)?;
         self.write(|transaction| Ok(transaction.execute("DELETE FROM pack WHERE number = ?", [number])?))?;
         Ok(change)
-    }
-
-    /// Forgets `ids`, so that they are missing and can be stored anew.
-    pub(in crate::store) fn forget_chunks(&self, ids: &[ChunkId]) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            for id in ids {
-                let Some(place) = Lookup::new(transaction)?.place(id)? else { continue };
-                transaction.prepare_cached("DELETE FROM chunk WHERE id = ?")?.execute([id.as_bytes()])?;
-                count(transaction, -1, -i64::from(place.length))?;
-            }
-            Ok(())
-        })
     }
 
     /// Number of chunks in each pack. Reads the whole table.
@@ -169,7 +160,7 @@ fn set_pack(transaction: &Transaction<'_>, number: u32, indexed_to: u64) -> Resu
     Ok(())
 }
 
-fn count(transaction: &Transaction<'_>, chunks: i64, bytes: i64) -> Result<(), StoreError> {
+pub(super) fn count(transaction: &Transaction<'_>, chunks: i64, bytes: i64) -> Result<(), StoreError> {
     transaction.prepare_cached("UPDATE state SET chunks = chunks + ?, bytes = bytes + ?")?.execute([chunks, bytes])?;
     Ok(())
 }

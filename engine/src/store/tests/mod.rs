@@ -5,6 +5,7 @@ mod crash;
 mod events;
 mod faults;
 mod journal;
+mod losing;
 mod mending;
 mod verifying;
 
