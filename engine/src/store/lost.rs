@@ -10,14 +10,14 @@
 
 use super::{
     Inner, LogPosition, Store, StoreError,
-    index::{LostRow, Losses},
+    index::{Losses, LostRow},
     log_read::Reader,
 };
 use crate::{
     bitmap::Bitmap,
     event::{ChunkList, Frontier},
     id::{ChunkId, ListId},
-    limits::{EVENTS_MESSAGE_BYTES_TARGET, LOST_LISTS_MAX},
+    limits::{EVENTS_MESSAGE_BYTES_TARGET, LOST_LISTS_MAX, WANTED_CHUNKS_MAX},
 };
 use std::collections::HashSet;
 
@@ -33,42 +33,58 @@ pub struct LostList {
     pub missing: Bitmap,
 }
 
+/// Some of the lists with lost chunks.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LostPage {
+    /// In the order of their ids.
+    pub lists: Vec<LostList>,
+    /// After which list to go on; none if that was all.
+    pub next: Option<ListId>,
+}
+
+impl LostPage {
+    fn is_full(&self, count: usize) -> bool {
+        let entries: usize = self.lists.iter().map(|lost| lost.list.entries().len()).sum();
+        self.lists.len() >= count || entries >= WANTED_CHUNKS_MAX
+    }
+}
+
 impl Store {
     /// Whether every chunk that an event in the log names is durable here. Reads two numbers, unless something was lost.
     ///
     /// # Errors
     /// When the index fails.
     pub fn is_whole(&self) -> Result<bool, StoreError> {
-        Ok(self.lost_lists(None, None, 1)?.is_empty())
+        Ok(self.lost_lists(None, None, 1)?.lists.is_empty())
     }
 
-    /// Lists with lost chunks, by id: at most `count` of them that come after `after`, and with `within` only those that an event in that
-    /// frontier names. Lists that have become whole are forgotten on the way.
+    /// Lists with lost chunks that come after `after`: at most `count`, and fewer if they are long. With `within` only those that an
+    /// event in that frontier names. Lists that have become whole are forgotten on the way.
     ///
     /// # Errors
     /// When the index fails.
-    pub fn lost_lists(&self, within: Option<&Frontier>, mut after: Option<ListId>, count: usize) -> Result<Vec<LostList>, StoreError> {
+    pub fn lost_lists(&self, within: Option<&Frontier>, mut after: Option<ListId>, count: usize) -> Result<LostPage, StoreError> {
         let inner = &*self.inner;
         inner.survey()?;
-        let (mut lost, mut whole) = (Vec::new(), Vec::new());
-        while lost.len() < count {
+        let (mut page, mut whole) = (LostPage::default(), Vec::new());
+        while !page.is_full(count) {
             let rows = inner.index.lost_after(after)?;
-            let Some(LostRow { list, .. }) = rows.first() else { break };
-            after = Some(*list);
+            after = rows.first().map(|row| row.list);
+            let Some(id) = after else { break };
             if within.is_some_and(|within| !rows.iter().any(|row| within.contains(&row.dot))) {
                 continue;
             }
             // A list that cannot be read is the log's damage, and reported as such.
-            let Ok(list) = Reader::new(inner).list(list) else { continue };
+            let Ok(list) = Reader::new(inner).list(&id) else { continue };
             match inner.lacking(&list)? {
-                missing if missing.is_empty() => whole.push(list.id()),
-                missing => lost.push(LostList { list, missing }),
+                missing if missing.is_empty() => whole.push(id),
+                missing => page.lists.push(LostList { list, missing }),
             }
         }
         if !whole.is_empty() {
             inner.index.remove_lost(&whole)?;
         }
-        Ok(lost)
+        Ok(LostPage { next: after, ..page })
     }
 
     /// Every chunk that is lost, once. Memory is that of their ids.
@@ -79,10 +95,12 @@ impl Store {
         let (mut chunks, mut after) = (HashSet::new(), None);
         loop {
             let page = self.lost_lists(None, after, LOST_LISTS_MAX)?;
-            let Some(last) = page.last() else { return Ok(chunks) };
-            after = Some(last.list.id());
-            for LostList { list, missing } in &page {
+            for LostList { list, missing } in &page.lists {
                 chunks.extend(missing.iter().map(|position| list.entries()[position as usize].id));
+            }
+            after = page.next;
+            if after.is_none() {
+                return Ok(chunks);
             }
         }
     }

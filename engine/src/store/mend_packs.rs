@@ -131,13 +131,7 @@ impl Inner {
     }
 
     /// Publishes what a scan finds from the first place on, hashing from the second on; returns where the last good frame ends.
-    fn publish_scanned(
-        &self,
-        number: u32,
-        map: &Map,
-        (from, hash_from): (u64, u64),
-        repairs: &mut Vec<Repair>,
-    ) -> Result<u64, StoreError> {
+    fn publish_scanned(&self, number: u32, map: &Map, (from, hash_from): (u64, u64), repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
         let scan = Scan::new(map.bytes(), from, hash_from);
         let name = SegmentKind::Pack.file(number);
         let aside = self.quarantined(number);

@@ -50,7 +50,7 @@ pub use check::{Pending, Standing};
 pub use error::StoreError;
 pub use log::Slot;
 pub use log_read::{Batch, LogPosition};
-pub use lost::LostList;
+pub use lost::{LostList, LostPage};
 pub use mend::{DryRun, Repair, recover};
 pub use pack::{Appended, Looked, PackWriter};
 pub use spans::{Span, Spans};

@@ -24,7 +24,7 @@ mod losses;
 pub(super) use chunks::{ChunkRow, PackRow};
 pub(super) use events::{EventPlace, EventRow, KnownHead, ListRow};
 pub(super) use journal::PendingRow;
-pub(super) use losses::{LostRow, Losses};
+pub(super) use losses::{Losses, LostRow};
 
 use super::{Counts, StoreError};
 use crate::id::VaultId;

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     bitmap::Bitmap,
     event::{Dot, Frontier},
-    store::{Depth, DryRun, Location, recover},
+    store::{Depth, DryRun, Location, LostPage, recover},
 };
 use std::{fs, ops::ControlFlow, os::unix::fs::FileExt};
 
@@ -78,13 +78,13 @@ fn what_is_lost_is_known_by_the_events_that_name_it() {
     }
     assert_eq!(lost(&store, &frames), [3, 12]);
     let knows: Frontier = [Dot { author: Author::new(2).id(), sequence: 1 }].into_iter().collect();
-    let within = store.lost_lists(Some(&knows), None, 9).unwrap();
+    let within = store.lost_lists(Some(&knows), None, 9).unwrap().lists;
     assert_eq!(within.len(), 1);
     assert_eq!((within[0].list.clone(), within[0].missing.clone()), (list_of(&frames[10..]), Bitmap::from_positions(10, [2])));
-    assert_eq!(store.lost_lists(Some(&Frontier::new()), None, 9).unwrap(), []);
+    assert_eq!(store.lost_lists(Some(&Frontier::new()), None, 9).unwrap(), LostPage::default());
     let first = store.lost_lists(None, None, 1).unwrap();
-    let second = store.lost_lists(None, Some(first[0].list.id()), 9).unwrap();
-    assert_eq!((first.len(), second.len()), (1, 1));
+    let second = store.lost_lists(None, first.next, 9).unwrap();
+    assert_eq!((first.lists.len(), second.lists.len(), second.next), (1, 1, None));
 }
 
 #[test]
