@@ -6,6 +6,8 @@ mod damage;
 mod demo;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/healing.rs"]
+mod healing;
 #[path = "cli/history.rs"]
 mod history;
 #[path = "cli/interruption.rs"]

@@ -66,6 +66,7 @@ fn every_command_of_a_vault_ends_with_10_where_there_is_none() {
         &["restore", "out"],
         &["status"],
         &["verify"],
+        &["scrub"],
         &["recover"],
         &["serve"],
         &["invite"],

@@ -40,6 +40,7 @@ mod mend_packs;
 mod pack;
 mod packs;
 mod quarantine;
+mod scrub;
 mod segment;
 mod spans;
 #[cfg(test)]
@@ -53,6 +54,7 @@ pub use log_read::{Batch, LogPosition};
 pub use lost::{LostList, LostPage};
 pub use mend::{DryRun, Repair, recover};
 pub use pack::{Appended, Looked, PackWriter};
+pub use scrub::{ScrubPlace, ScrubStep};
 pub use spans::{Span, Spans};
 pub use verify::{Depth, StoreReport};
 

@@ -4,7 +4,7 @@ pub use super::view::Standing;
 pub use crate::store::Repair;
 use crate::{
     event::{Key, Value, ValueKind},
-    home::{Contact, Peer},
+    home::{Contact, Peer, ScrubRecord},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
     merge::{Place, Rule},
 };
@@ -246,6 +246,10 @@ pub struct Status {
     pub bytes: u64,
     /// Keys whose maximal versions differ.
     pub conflicts: u64,
+    /// Chunks that events name and that are known to be gone.
+    pub lost: u64,
+    /// The last scrub of this directory.
+    pub scrub: Option<ScrubRecord>,
 }
 
 /// A peer, and what it held when it was last talked with.

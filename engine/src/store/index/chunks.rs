@@ -128,6 +128,19 @@ impl Index {
         })
     }
 
+    /// Chunks of pack `number` that begin at `from` or later, and before `to`, by offset. Reads the whole table.
+    pub(in crate::store) fn chunks_between(&self, number: u32, from: u64, to: u64) -> Result<Vec<ChunkRow>, StoreError> {
+        self.read(|connection| {
+            let query = "SELECT id, offset, length FROM chunk WHERE pack = ? AND offset >= ? AND offset < ? ORDER BY offset";
+            let mut statement = connection.prepare(query)?;
+            let rows = statement.query_map(params![number, signed(from), signed(to)], |row| {
+                let place = Location { pack: number, offset: unsigned(row.get(1)?), length: row.get(2)? };
+                Ok((ChunkId::from_bytes(row.get(0)?), place))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
     /// Every chunk of pack `number`. Reads the whole table; memory is that of one pack.
     pub(in crate::store) fn chunks_of_pack(&self, number: u32) -> Result<Vec<ChunkRow>, StoreError> {
         self.read(|connection| {

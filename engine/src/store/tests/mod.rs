@@ -7,6 +7,7 @@ mod faults;
 mod journal;
 mod losing;
 mod mending;
+mod scrubbing;
 mod verifying;
 
 use super::{Repair, Slot, Store, StoreError};
