@@ -11,8 +11,8 @@ use mirror_engine::{
     frame::{self, FrameBuf, Kind},
     id::{EventId, ListId, ReplicaId, Root},
     session::{
-        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Outcome, Session, SessionEvent, Side,
-        Stay, Wants, Windows,
+        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, Holding, LoadedEvent, Local, Outcome, Session, SessionEvent,
+        Side, Stay, Wants, Windows,
     },
 };
 use std::{collections::HashMap, time::Instant};
@@ -99,7 +99,7 @@ impl<'a> End<'a> {
             windows: Windows { inline_bytes_max: 0, ..Windows::default() },
             stay: Stay::UntilEqual,
         };
-        let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new() };
+        let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new(), holding: Holding::Whole };
         Self { history, session: Session::new(config, local, Instant::now()), wants: Wants::new(), outcome: None }
     }
 
@@ -119,7 +119,8 @@ impl<'a> End<'a> {
                 }
                 Action::StoreInline { list, .. } => Some(Done::Stored { list }),
                 Action::Commit { events } => events.last().map(|newest| self.committed(*newest)),
-                Action::OpenLanes | Action::AcceptLanes => None,
+                Action::FindLost { .. } => Some(Done::Lost { lists: Vec::new(), next: None }),
+                Action::Forget { .. } | Action::OpenLanes | Action::AcceptLanes => None,
             };
             if let Some(done) = done {
                 self.session.handle_done(now, done);

@@ -10,6 +10,8 @@ mod demo;
 mod files;
 #[path = "cli/fuse.rs"]
 mod fuse;
+#[path = "cli/healing.rs"]
+mod healing;
 #[path = "cli/history.rs"]
 mod history;
 #[path = "cli/interruption.rs"]

@@ -215,7 +215,7 @@ impl From<VaultError> for Failure {
                 "get what is new: mirror pull PEER; a device that was removed comes back with a new ticket: mirror invite on an owner",
             ),
             E::Keyless => Self::of(Code::Refused, &error)
-                .hint("run this on a replica with the key; here: status, verify, recover, serve, push, pull, sync"),
+                .hint("run this on a replica with the key; here: status, verify, scrub, recover, serve, push, pull, sync"),
             E::NoSuchKey(_) => Self::of(Code::Failed, &error).hint("mirror ls --deleted lists the keys there are and were"),
             E::NoSuchVersion { .. } => {
                 Self::of(Code::Failed, &error).hint("mirror merge --explain KEY lists the versions and their events")
@@ -224,7 +224,7 @@ impl From<VaultError> for Failure {
                 .hint("nothing was written; replace what is there with --overwrite, or name another directory"),
             E::TooNew { .. } => Self::of(Code::TooNew, &error).hint("nothing was changed; update mirror on this device"),
             E::Damaged(_) => Self::of(Code::Damaged, &error)
-                .hint("mirror verify --read-data lists what is affected; mirror recover rebuilds what can be rebuilt"),
+                .hint("mirror verify --read-data lists what is affected; mirror scrub --from PEER fetches good copies, mirror recover rebuilds the rest"),
             E::NoSpace(_) => {
                 Self::of(Code::NoSpace, &error).hint("free some space, then run the same command again: it continues where it stopped")
             }

@@ -71,6 +71,10 @@ pub const WANTED_CHUNKS_MAX: usize = 16 * LIST_ENTRIES_MAX;
 pub const WANTS_MAX: usize = 256;
 /// Longest Hello: three frontiers and a little more. All that is read of a peer that has not proved its membership.
 pub const HELLO_BYTES_MAX: usize = MIB;
+/// Chunk lists with lost chunks that are asked for together: their bitmaps are 2 MiB at most.
+pub const LOST_LISTS_MAX: usize = 1_024;
+/// Bytes of damaged records that are kept aside, in all; of more only the place is noted, and the bytes stay in their pack.
+pub const QUARANTINE_BYTES_MAX: u64 = 256 * MIB as u64;
 /// Chunk ids in one report of damage.
 pub const DAMAGED_CHUNKS_MAX: usize = 1_024;
 /// Most lanes of one connection.

@@ -6,13 +6,18 @@ use crate::{
 };
 use bytes::Bytes;
 use mirror_engine::{
-    event::{ChunkList, Dot, Entry},
+    event::{ChunkList, Dot, Entry, Key},
     frame::FrameBuf,
     id::ChunkId,
     keys::DeviceKey,
     replicate::ReplicateError,
-    session::{Message, message::Cause},
+    session::{Hello, Message, hello, message::Cause},
     transport::TransportKind,
+    vault::Unwatched,
+};
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
 };
 
 /// Offers an event with `list`, and waits until the server asks for its chunks.
@@ -145,4 +150,63 @@ async fn a_damaged_chunk_parks_every_event_that_needs_it() {
     drop(peer);
     world.next_served().await;
     world.end_sound().await;
+}
+
+/// The server's disk loses its only chunk, and notices.
+fn lose_a_chunk(world: &World) -> ChunkId {
+    let pack = world.vault.dir().join("packs/00000001.pack");
+    let file = OpenOptions::new().read(true).write(true).open(&pack).unwrap();
+    let mut last = [0];
+    let at = file.metadata().unwrap().len() - 1;
+    file.read_exact_at(&mut last, at).unwrap();
+    file.write_all_at(&[last[0] ^ 1], at).unwrap();
+    world.vault.scrub(None, &Unwatched).unwrap();
+    let lost = world.vault.store().lost_chunks().unwrap();
+    assert_eq!(lost.len(), 1);
+    lost.into_iter().next().unwrap()
+}
+
+/// What the server has put aside.
+fn quarantined(world: &World) -> Vec<u8> {
+    let mut kept = fs::read_dir(world.vault.dir().join("quarantine")).unwrap();
+    fs::read(kept.next().unwrap().unwrap().path()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_lies_about_what_was_lost_heals_nothing_and_harms_nothing() {
+    let (mut world, device) = World::with_member().await;
+    let id = lose_a_chunk(&world);
+    let (frontier, root) = (world.vault.store().frontier(), world.vault.store().root());
+    for lie in 0..3 {
+        let mut peer = EvilPeer::connect(&world, &device, TransportKind::Tcp).await;
+        let claim = |hello: &mut Hello| {
+            (hello.frontier, hello.root, hello.features) = (frontier.clone(), root, hello::HEALS | hello::LOST);
+            hello.inline_bytes_max = 1 << 20;
+        };
+        assert_ne!(peer.greet(claim).await.features & hello::LOST, 0, "equal roots are not the end");
+        let (list, want) =
+            peer.hear_until(|message| if let Message::Want { list, want } = message { Some((list, want)) } else { None }).await;
+        let frames: Bytes = match lie {
+            // A whole frame with the right id and a flipped bit, another chunk, and nothing at all.
+            0 => quarantined(&world).into(),
+            1 => chunk(2).into_bytes().into(),
+            _ => Bytes::new(),
+        };
+        if !frames.is_empty() {
+            peer.say(&Message::Chunks { cause: Cause::Asked, list: list.id, frames }).await;
+        }
+        peer.say(&Message::Served { list: list.id, unavailable: want }).await;
+        let lost = peer.hear_until(|message| if let Message::Healed { lost } = message { Some(lost) } else { None }).await;
+        assert_eq!(lost, 1, "lie {lie}");
+        peer.say(&Message::Healed { lost: u64::MAX }).await;
+        peer.say(&Message::Healed { lost: 0 }).await;
+        peer.until_the_end().await;
+        assert!(world.next_error().await.to_string().contains("did not heal"));
+        assert_eq!(world.vault.store().lost_chunks().unwrap().into_iter().collect::<Vec<_>>(), [id]);
+    }
+    // Who has it gives it back: here, the user.
+    world.vault.put(&Key::new("first").unwrap(), &mut &b"value"[..], &Unwatched).unwrap();
+    assert!(world.vault.store().is_whole().unwrap());
+    world.assert_sound().await;
+    world.end().await;
 }

@@ -18,13 +18,13 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
 pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
-pub(crate) use quantity::{BandwidthLimit, MaxDelete, Size, Span};
+pub(crate) use quantity::{BandwidthLimit, MaxDelete, RateLimit, Size, Span};
 pub(crate) use replica::{
     CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RoleChoice, ServeArgs, SyncArgs,
     TransportChoice,
 };
 pub(crate) use vault::{
-    AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, UndeleteArgs, VerifyArgs,
+    AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, ScrubArgs, UndeleteArgs, VerifyArgs,
 };
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -89,6 +89,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Check that everything is there and intact
     Verify(VerifyArgs),
+    /// Read everything again and heal it: fetch from peers what is damaged or missing
+    Scrub(ScrubArgs),
     /// Rebuild what damage or a crash has left; needs no key
     Recover(RecoverArgs),
     /// Show root, counts and peers

@@ -85,6 +85,25 @@ impl FromStr for Rate {
     }
 }
 
+/// `RATE`, or `off` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RateLimit(Option<Rate>);
+
+impl RateLimit {
+    /// Bytes a second, if there is a limit.
+    pub(crate) fn bytes_per_s(self) -> Option<u64> {
+        self.0.map(|rate| rate.bytes_per_s)
+    }
+}
+
+impl FromStr for RateLimit {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, QuantityError> {
+        if text == "off" { Ok(Self(None)) } else { text.parse().map(|rate| Self(Some(rate))) }
+    }
+}
+
 /// `RATE` or `RATE:RATE`, sending and receiving; `off` is no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BandwidthLimit {

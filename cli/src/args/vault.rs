@@ -1,6 +1,8 @@
 //! Arguments of the commands that work on the vault of this machine.
 
+use super::{BandwidthLimit, RateLimit, TransportChoice};
 use clap::Args;
+use mirror_engine::id::DeviceId;
 use std::{ffi::OsString, path::PathBuf};
 
 /// `init`
@@ -143,6 +145,33 @@ pub(crate) struct VerifyArgs {
     /// Read and check every byte, not only that everything is there
     #[arg(long)]
     pub(crate) read_data: bool,
+}
+
+/// `scrub`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror scrub                          reads everything; asks every known peer for what is damaged or missing
+  mirror scrub --from nas               asks this one only
+  mirror scrub --rate 20MiB             slowly, beside other work
+Interrupted? The same command goes on where it stopped. What is damaged is kept in quarantine/ and never served.
+Needs no key. Exit code 13 if something is still missing at the end.")]
+pub(crate) struct ScrubArgs {
+    /// Peer to fetch from, or HOST:PORT with --device (default: every known peer in turn)
+    #[arg(long, value_name = "PEER")]
+    pub(crate) from: Option<String>,
+    /// The device that must answer at HOST:PORT
+    #[arg(long, value_name = "ID", requires = "from")]
+    pub(crate) device: Option<DeviceId>,
+    /// Most to read from the disk, as in 64MiB or 1Gbit; off for no limit
+    #[arg(long, value_name = "RATE", default_value = "128MiB")]
+    pub(crate) rate: RateLimit,
+    /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
+    #[arg(long, value_name = "RATE[:RATE]")]
+    pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// How to connect
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) transport: Option<TransportChoice>,
 }
 
 /// `recover`

@@ -6,7 +6,7 @@ use crate::{
     failure::{Code, Failure},
     render::{self, Extent},
 };
-use mirror_engine::vault::Vault;
+use mirror_engine::vault::{Vault, VerifyReport};
 
 pub(super) fn status(session: &Session) -> Result<Code, Failure> {
     let vault = session.open()?;
@@ -24,8 +24,17 @@ pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Code, Failu
     if report.is_clean() {
         return Ok(Code::Ok);
     }
-    session.talk.note("hint: mirror recover rebuilds what can be rebuilt; put what is lost again, or clone a replica that is whole");
+    let peers = vault.home().peers()?;
+    let peer = peers.iter().find(|peer| !peer.addresses.is_empty()).map_or("PEER", |peer| peer.name.as_str());
+    session
+        .talk
+        .note(&format!("hint: mirror scrub --from {peer} puts aside what is damaged and fetches good copies; {}", without_peer(&report)));
     Ok(Code::Damaged)
+}
+
+/// What helps where no other replica does.
+fn without_peer(report: &VerifyReport) -> &'static str {
+    if report.files.is_empty() { "mirror add of the same files stores them again" } else { "mirror recover rebuilds what can be rebuilt" }
 }
 
 /// Does not open the vault first: it may not open.

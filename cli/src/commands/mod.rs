@@ -12,6 +12,7 @@ mod pairing;
 mod peer;
 mod replicate;
 mod restore;
+mod scrub;
 mod session;
 mod values;
 
@@ -42,6 +43,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Merge(args) => merge::merge(session, args),
         Command::Restore(args) => restore::restore(session, &args),
         Command::Verify(args) => health::verify(session, &args),
+        Command::Scrub(args) => scrub::scrub(session, &args),
         Command::Recover(args) => health::recover(session, &args),
         Command::Status => health::status(session),
         Command::Serve(args) => pairing::serve(session, &args),

@@ -10,6 +10,7 @@ mod entry;
 mod merge;
 mod output;
 mod report;
+mod scrub;
 mod stages;
 mod style;
 mod talk;
@@ -25,6 +26,7 @@ pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log
 pub(crate) use merge::*;
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;
+pub(crate) use scrub::{LastScrub, Scrubbed, last_scrub_text, scrub_record, scrub_text};
 pub(crate) use stages::{StageShares, stage_text};
 pub(crate) use style::Style;
 pub(crate) use talk::{Talk, Volume};

@@ -1,6 +1,6 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
-use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_text, rfc3339};
+use super::{KeyField, LastScrub, Record, bytes_text, count_text, escape, key_text, last_scrub_text, path_text, rfc3339};
 use mirror_engine::{
     event::Key,
     home::Peer,
@@ -193,6 +193,8 @@ pub(crate) struct StatusRecord {
     devices: Option<u64>,
     events_without_effect: Option<u64>,
     peers: Vec<PeerState>,
+    chunks_lost: u64,
+    scrub: Option<LastScrub>,
 }
 
 impl Record for StatusRecord {
@@ -217,6 +219,8 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         devices: status.membership.map(|membership| membership.devices),
         events_without_effect: status.membership.map(|membership| membership.without_effect),
         peers: peers.iter().map(peer_state).collect(),
+        chunks_lost: status.lost,
+        scrub: status.scrub.as_ref().map(LastScrub::from),
     }
 }
 
@@ -258,8 +262,12 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
         format!("events     {}", status.events),
         format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
         format!("conflicts  {}", status.conflicts),
+        format!("scrub      {}", last_scrub_text(status.scrub.as_ref())),
     ];
     lines.extend(membership_lines(status.membership.as_ref()));
+    if status.lost > 0 {
+        lines.push(format!("missing    {}; mirror scrub fetches them from peers", count_text(status.lost, "chunk")));
+    }
     lines.extend(peers.iter().map(|status| format!("peer       {}, {}", place_text(&status.peer), lag_text(status))));
     lines.join("\n")
 }

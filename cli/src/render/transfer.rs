@@ -37,6 +37,8 @@ pub(crate) struct TransferRecord<'a> {
     reconnects: u32,
     plain_lanes: bool,
     stages: StageShares,
+    chunks_healed: u64,
+    chunks_lost: u64,
 }
 
 /// Bytes on the wire, both ways. `transport` is the one with more.
@@ -79,6 +81,8 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         reconnects: summary.reconnects,
         plain_lanes: summary.plain_lanes,
         stages: StageShares(summary.stages),
+        chunks_healed: summary.chunks_healed,
+        chunks_lost: summary.chunks_lost,
     }
 }
 
@@ -226,6 +230,8 @@ mod tests {
             stages: Shares::default(),
             first_chunk: None,
             chunks_unavailable: 0,
+            chunks_healed: 0,
+            chunks_lost: 0,
             root: Root::from_bytes([1; 32]),
             peer_root: Some(Root::from_bytes([1; 32])),
             wire_bytes_sent: 5000,

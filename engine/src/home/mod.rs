@@ -11,6 +11,7 @@
 //!     contacts/<device>.contact  what a peer held when it was last talked with
 //!     replicas/<dir>.id      which author writes the log of this vault directory
 //!     replicas/<dir>.head    how far that log has been acknowledged
+//!     scrubs/<dir>.scrub     the last scrub of that directory
 //!     views/<dir>.db         plaintext cache of that directory (names!), made and owned by the vault
 //! ```
 //! `<dir>` is a hash of the directory's canonical path. Files are replaced whole and durably, but `.head` (see [`OwnReplica`]); whoever
@@ -22,6 +23,7 @@ mod founder;
 mod invitations;
 mod peers;
 mod replica;
+mod scrubs;
 mod ticket;
 
 pub use crate::members::Role;
@@ -29,6 +31,7 @@ pub use contacts::Contact;
 pub use invitations::{Invitation, TicketKey};
 pub use peers::Peer;
 pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
+pub use scrubs::ScrubRecord;
 pub use ticket::{Ticket, TicketError, TicketSecret};
 
 use crate::{
@@ -159,7 +162,7 @@ impl Home {
     /// [`HomeError::Io`].
     pub fn vault(&self, vault: &VaultId) -> Result<VaultHome, HomeError> {
         let dir = self.dir.join("vaults").join(vault.to_string());
-        for part in ["tickets", "replicas", "views", "contacts"] {
+        for part in ["tickets", "replicas", "views", "contacts", "scrubs"] {
             private_file::make_dir(&dir.join(part)).map_err(failed("making", &dir))?;
         }
         Ok(VaultHome { dir, vault: *vault })

@@ -29,9 +29,10 @@ use crate::{
     members::Admittance,
     meter::{Flow, Meter, Shares},
     session::{
-        Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows,
+        Action, Admitted, Config, Done, HelloKeys, Holding, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay,
+        Windows,
     },
-    store::Store,
+    store::{Store, StoreError},
     transport::{CloseReason, Connection, TransportError},
     vault::VaultError,
 };
@@ -75,7 +76,7 @@ pub(super) async fn drive(
     let (done_in, done) = mpsc::unbounded_channel();
     let growth = Growth::of(party.store);
     let loads = Loads::new(connection, party.options.lanes);
-    let (keeper, pending) = prepare(&party, done_in.clone(), failures.clone(), loads.meter()).await?;
+    let (keeper, pending, holding) = prepare(&party, done_in.clone(), failures.clone(), loads.meter()).await?;
     let resumed = !pending.is_empty();
     let exporter = connection.exporter(EXPORTER_LABEL, b"")?;
     let config = Config {
@@ -89,7 +90,7 @@ pub(super) async fn drive(
         windows: Windows::default(),
     };
     let heads = party.store.heads();
-    let local = Local { frontier: heads.frontier(), root: heads.root(), pending };
+    let local = Local { frontier: heads.frontier(), root: heads.root(), pending, holding };
     let root = local.root;
     let dry_run = party.options.dry_run.then(|| local.frontier.clone());
     let crank = Crank {
@@ -139,20 +140,22 @@ fn remember(home: &VaultHome, connection: &Connection, tally: &Tally) {
     }
 }
 
-/// Sees what other processes have appended since, and takes over what the journal holds.
+/// Sees what other processes have appended since and what was lost, and takes over what the journal holds.
 async fn prepare(
     party: &Party<'_>,
     done: mpsc::UnboundedSender<Done>,
     failures: Failures,
     meter: Arc<Meter>,
-) -> Result<(Keeper, Vec<Admitted>), ReplicateError> {
+) -> Result<(Keeper, Vec<Admitted>, Holding), ReplicateError> {
     let (store, fuse) = (party.store.clone(), party.options.fuse.clone());
     let opened = tokio::task::spawn_blocking(move || {
         store.refresh()?;
-        Keeper::new(store, done, failures, fuse, meter)
+        let holding = if store.is_whole()? { Holding::Whole } else { Holding::Gaps };
+        let (keeper, pending) = Keeper::new(store, done, failures, fuse, meter)?;
+        Ok((keeper, pending, holding))
     });
     let opened = opened.await.map_err(VaultError::internal)?;
-    Ok(opened.map_err(VaultError::from)?)
+    Ok(opened.map_err(|error: StoreError| VaultError::from(error))?)
 }
 
 struct Crank<'a> {
@@ -323,7 +326,7 @@ impl Crank<'_> {
 
     /// The connection was closed cleanly: fine if the session had nothing left to do.
     fn closed(&self) -> Result<(), ReplicateError> {
-        if self.tally.outcome.is_some() || self.tally.peer_root == Some(self.tally.root) {
+        if self.tally.outcome.is_some() || (self.tally.peer_root == Some(self.tally.root) && !self.tally.healing) {
             return Ok(());
         }
         Err(TransportError::Closed(CloseReason::Done).into())
@@ -370,6 +373,8 @@ impl Crank<'_> {
             }
             Action::Admit { frames } => keep(outlets, keeper::Job::Admit(frames)).await,
             Action::Expect { list, want } => keep(outlets, keeper::Job::Expect { list, want }).await,
+            Action::Forget { list } => keep(outlets, keeper::Job::Forget(list)).await,
+            Action::FindLost { within, after } => keep(outlets, keeper::Job::FindLost { within, after }).await,
             Action::StoreInline { list, frames } => keep(outlets, keeper::Job::Inline { list, frames }).await,
             Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
             Action::OpenLanes => outlets.carriers.open(),
@@ -419,10 +424,15 @@ impl Crank<'_> {
             SessionEvent::Served { .. } => {
                 tally.first_chunk.get_or_insert(self.began.elapsed());
             }
+            SessionEvent::Healing => tally.healing = true,
+            SessionEvent::Healed { chunks, .. } => {
+                tally.healing = false;
+                tally.chunks_healed += chunks;
+            }
             SessionEvent::EventsSent { events } => tally.events_sent += events,
             SessionEvent::EventsReceived { events } => tally.events_received += events,
             SessionEvent::DamagedHere { chunks } => {
-                tracing::warn!(chunks = chunks.len(), "the peer found chunks of ours damaged; run `mirror verify --read-data`");
+                tracing::warn!(chunks = chunks.len(), "the peer found chunks of ours damaged; run `mirror scrub`");
             }
             SessionEvent::DamagedThere { chunks } => tracing::warn!(chunks = chunks.len(), "chunks of the peer are damaged"),
             SessionEvent::Ended(outcome) => tally.outcome = Some(outcome),

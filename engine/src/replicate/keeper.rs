@@ -8,18 +8,18 @@ use super::{ReplicateError, failure::Failures};
 use crate::{
     bitmap::Bitmap,
     clock,
-    event::{ChunkList, Dot, Event, ListRef},
+    event::{ChunkList, Dot, Event, Frontier, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ChunkId, IdMap, ListId},
-    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, FUSE_WINDOW_MS, MIB},
+    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, FUSE_WINDOW_MS, LOST_LISTS_MAX, MIB},
     meter::{Meter, Work},
     session::{Admitted, Arrival, Done, Wants},
-    store::{Looked, PackWriter, Pending, Standing, Store, StoreError},
+    store::{Looked, LostList, PackWriter, Pending, Standing, Store, StoreError},
     vault::Fuse,
 };
 use bytes::Bytes;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -35,6 +35,10 @@ pub(super) enum Job {
     Admit(Bytes),
     /// Take these chunks from now on.
     Expect { list: ListRef, want: Bitmap },
+    /// Take the rest of a list no more.
+    Forget(ListId),
+    /// Look for what was lost of events that the peer has.
+    FindLost { within: Frontier, after: Option<ListId> },
     /// Chunk frames from the control stream.
     Inline { list: ListId, frames: Bytes },
     /// Chunk frames from a lane.
@@ -74,6 +78,8 @@ pub(super) struct Keeper {
     lists: HashMap<ListId, ChunkList>,
     /// Lists that came before their event. The next event names them, or nobody does.
     loose: HashMap<ListId, ChunkList>,
+    /// Lists of events in the log whose lost chunks are asked for.
+    healing: HashSet<ListId>,
     kept: Kept,
     fuse: Option<Arc<Fuse>>,
     deletions: Deletions,
@@ -101,6 +107,7 @@ impl Keeper {
             pending: Pending::new(),
             lists: HashMap::new(),
             loose: HashMap::new(),
+            healing: HashSet::new(),
             kept: Kept::default(),
             fuse,
             deletions: Deletions::default(),
@@ -158,6 +165,11 @@ impl Keeper {
         match job {
             Job::Admit(frames) => self.index(|keeper| keeper.admit(&frames)),
             Job::Expect { list, want } => self.index(|keeper| keeper.expect(&list, &want)),
+            Job::Forget(list) => {
+                self.forget(&list);
+                self.settle_healed()
+            }
+            Job::FindLost { within, after } => self.index(|keeper| keeper.find_lost(&within, after)),
             Job::Inline { list, frames } => {
                 self.take_runs(&[frames])?;
                 self.say(Done::Stored { list });
@@ -291,8 +303,38 @@ impl Keeper {
         }
         if lacking.is_empty() {
             self.say(Done::ListComplete { list: reference.id });
+            if self.healing.contains(&reference.id) {
+                self.forget(&reference.id);
+            }
         }
         Ok(())
+    }
+
+    fn find_lost(&mut self, within: &Frontier, after: Option<ListId>) -> Result<(), StoreError> {
+        let page = self.store.lost_lists(Some(within), after, LOST_LISTS_MAX)?;
+        let mut lists = Vec::with_capacity(page.lists.len());
+        for LostList { list, missing } in page.lists {
+            lists.push((list.reference(), missing));
+            self.healing.insert(list.id());
+            self.lists.insert(list.id(), list);
+        }
+        self.say(Done::Lost { lists, next: page.next });
+        Ok(())
+    }
+
+    /// A list is whole, or no longer asked for.
+    fn forget(&mut self, list: &ListId) {
+        if self.wants.expects(list) {
+            self.wants.drop_list(list);
+        }
+        if self.healing.remove(list) && !self.staged.values().any(|staged| staged.lists.iter().any(|other| other.id() == *list)) {
+            self.lists.remove(list);
+        }
+    }
+
+    /// Once nothing more is healed, what has come is made durable: no commit may follow for long.
+    fn settle_healed(&mut self) -> Result<(), StoreError> {
+        if self.healing.is_empty() && self.unsynced > 0 { self.checkpoint() } else { Ok(()) }
     }
 
     fn take_runs(&mut self, runs: &[Bytes]) -> Result<(), StoreError> {
@@ -303,10 +345,15 @@ impl Keeper {
             self.writer.append_missing(&frames, self.looked)?;
         }
         let began = self.meter.lap(Work::Write, began);
+        self.unsynced += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
+        let was_healing = !self.healing.is_empty();
         self.report(&frames);
         self.meter.lap(Work::Check, began);
-        self.unsynced += frames.iter().map(|frame| frame.bytes().len() as u64).sum::<u64>();
-        if self.unsynced >= CHECKPOINT_BYTES { self.checkpoint() } else { Ok(()) }
+        match self.unsynced {
+            CHECKPOINT_BYTES.. => self.checkpoint(),
+            _ if was_healing => self.settle_healed(),
+            _ => Ok(()),
+        }
     }
 
     /// The frames that are expected, match their ids, and have the length that their lists say. Other copies of an expected chunk are
@@ -352,7 +399,12 @@ impl Keeper {
         for (list, (chunks, bytes)) in landed {
             self.say(Done::Progress { list, chunks, bytes });
         }
-        complete.into_iter().for_each(|list| self.say(Done::ListComplete { list }));
+        for list in complete {
+            self.say(Done::ListComplete { list });
+            if self.healing.contains(&list) {
+                self.forget(&list);
+            }
+        }
     }
 
     /// After this, what arrived so far need not be sent or checked again, whatever happens.

@@ -10,6 +10,7 @@ mod drive;
 mod failover;
 mod failure;
 mod follow;
+mod heal;
 mod keeper;
 mod lanes;
 mod loads;
@@ -24,6 +25,7 @@ mod types;
 
 pub use crate::meter::{Shares, Stage};
 pub use follow::{follow, watch};
+pub use heal::{Asked, heal};
 pub use pairing::invite;
 pub use serve::{Served, Server};
 pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Summary, Target, Unobserved};

@@ -16,7 +16,10 @@ pub(super) struct Tally {
     pub(super) events_received: u64,
     pub(super) chunks_received: u64,
     pub(super) bytes_received: u64,
-    pub(super) chunks_unavailable: u64,
+    /// Chunks that had been lost and have come.
+    pub(super) chunks_healed: u64,
+    /// What was lost is being asked for.
+    pub(super) healing: bool,
     pub(super) first_chunk: Option<Duration>,
     pub(super) resumed: bool,
     pub(super) root: Root,
@@ -36,7 +39,8 @@ impl Tally {
             events_received: 0,
             chunks_received: 0,
             bytes_received: 0,
-            chunks_unavailable: 0,
+            chunks_healed: 0,
+            healing: false,
             first_chunk: None,
             resumed,
             root,
@@ -95,7 +99,9 @@ pub(super) fn conclude(
         chunks_present: kept.present + served.offered.saturating_sub(served.chunks),
         bytes_sent: served.bytes,
         bytes_received: tally.bytes_received,
-        chunks_unavailable: tally.chunks_unavailable,
+        chunks_unavailable: 0,
+        chunks_healed: tally.chunks_healed,
+        chunks_lost: 0,
         wire_bytes_sent: stats.bytes_sent,
         wire_bytes_received: stats.bytes_received,
         elapsed,
@@ -106,9 +112,10 @@ pub(super) fn conclude(
         peer_root: tally.peer_root,
     };
     match (result, tally.outcome) {
-        (Ok(()), Some(Outcome::Partial { here, there })) => {
-            let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there);
-            let summary = Summary { chunks_unavailable, ..summary };
+        (Ok(()), Some(Outcome::Partial { here, there, lost_here, lost_there })) => {
+            let chunks_lost = lost_here + lost_there;
+            let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there) + chunks_lost;
+            let summary = Summary { chunks_unavailable, chunks_lost, ..summary };
             Ended { result: Err(ReplicateError::Partial(Box::new(summary.clone()))), summary }
         }
         (result, outcome) => Ended { result: result.and_then(|()| verdict(outcome, dry_run, tally.live)), summary },

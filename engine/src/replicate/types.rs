@@ -102,6 +102,10 @@ pub struct Summary {
     pub bytes_received: u64,
     /// Chunks that the peer should have had and did not.
     pub chunks_unavailable: u64,
+    /// Of the chunks received: those of events that were here already, and that had been lost.
+    pub chunks_healed: u64,
+    /// Of the chunks not available: those that one side had lost, and the other does not have either.
+    pub chunks_lost: u64,
     /// Bytes on the wire, both ways, as far as the transport counts them.
     pub wire_bytes_sent: u64,
     /// Bytes on the wire towards us.
@@ -137,6 +141,7 @@ impl Summary {
             resumed: earlier.resumed,
             events_sent: self.events_sent + earlier.events_sent,
             events_received: self.events_received + earlier.events_received,
+            chunks_healed: self.chunks_healed + earlier.chunks_healed,
             chunks_sent: self.chunks_sent + earlier.chunks_sent,
             chunks_received: self.chunks_received + earlier.chunks_received,
             // What the earlier ones moved is there already when this one asks.
@@ -151,9 +156,9 @@ impl Summary {
         }
     }
 
-    /// Whether both replicas hold the same events.
+    /// Whether both replicas hold the same events, and all chunks of them as far as the session has found.
     pub fn is_identical(&self) -> bool {
-        self.peer_root == Some(self.root)
+        self.peer_root == Some(self.root) && self.chunks_lost == 0
     }
 
     /// Verified chunk bytes, both ways, a second, in bits.

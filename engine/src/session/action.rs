@@ -3,9 +3,9 @@
 //! Contract
 //! - Actions are started in the order in which they are polled. `Admit`, `StoreInline` and `Commit` each finish in their own order;
 //!   between kinds there is none.
-//! - Every action but `Expect`, `OpenLanes` and `AcceptLanes` is answered by exactly one [`Done`]. [`Done::Failed`] answers any of them and ends the
+//! - Every action but `Expect`, `Forget`, `OpenLanes` and `AcceptLanes` is answered by exactly one [`Done`]. [`Done::Failed`] answers any of them and ends the
 //!   session.
-//! - `Expect` takes effect before anything polled after it. Chunks of it that are present already (they came for another list, or from
+//! - `Expect` and `Forget` take effect before anything polled after them. Chunks of it that are present already (they came for another list, or from
 //!   another peer) are reported at once, as if they had just arrived.
 //! - [`Done::Progress`], [`Done::ListComplete`] and [`Done::Damaged`] answer nothing: the driver reports them while chunks arrive, in order for each
 //!   list, and all that come from one `StoreInline` before its `Stored`.
@@ -56,6 +56,18 @@ pub enum Action {
         list: ListRef,
         /// All that is missing of it, although not all may be asked for at once.
         want: Bitmap,
+    },
+    /// The rest of an expected list is expected no more. No answer.
+    Forget {
+        /// The list.
+        list: ListId,
+    },
+    /// Find chunk lists of events in the log whose chunks were lost. Answer: [`Done::Lost`].
+    FindLost {
+        /// Only lists that an event in it names.
+        within: Frontier,
+        /// Only lists that come after this one by id; from the first if none.
+        after: Option<ListId>,
     },
     /// Send chunks. Answer: [`Done::Served`] via lanes, [`Done::Inline`] inline, [`Done::UnknownList`] if no event here names the list.
     Serve {
@@ -168,6 +180,13 @@ pub enum Done {
     Stored {
         /// Its list.
         list: ListId,
+    },
+    /// Answers `FindLost`.
+    Lost {
+        /// At most [`LOST_LISTS_MAX`](crate::limits::LOST_LISTS_MAX) lists, each with the positions whose chunks are gone.
+        lists: Vec<(ListRef, Bitmap)>,
+        /// Where the next page begins; none if that was all.
+        next: Option<ListId>,
     },
     /// Answers `Commit`: the events are durable and visible.
     Committed {

@@ -234,6 +234,12 @@ impl Asking {
         }
     }
 
+    /// What is missing of a list can't come from this peer, and nothing waits for it any more.
+    pub(super) fn abandon(&mut self, list: &ListId) {
+        self.land(list, u32::MAX);
+        self.lists.remove(list);
+    }
+
     /// The peer has served one want.
     pub(super) fn served(&mut self, list: &ListId, unavailable: &Bitmap) -> Result<(), SessionError> {
         let Some(unserved) = self.unserved.get_mut(list) else {

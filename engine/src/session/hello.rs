@@ -30,6 +30,10 @@ const SIV_BYTES: usize = 32;
 pub const VERSION: u16 = 1;
 /// Feature: the side stays once both are equal, if the other one does too.
 pub const LIVE: u64 = 1;
+/// Feature: the side knows healing.
+pub const HEALS: u64 = 1 << 1;
+/// Feature: the side has lost chunks of events that it has applied, and will ask for them if it receives and the peer knows healing.
+pub const LOST: u64 = 1 << 2;
 
 /// What a side says of itself first. Numbered as in the encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]

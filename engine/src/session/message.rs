@@ -23,6 +23,7 @@ const APPLIED: u8 = 6;
 const FINISHED: u8 = 7;
 const DAMAGED: u8 = 8;
 const BYE: u8 = 9;
+const HEALED: u8 = 10;
 /// The first extension.
 const LOAD: u8 = 0x80;
 /// Types from here on may be skipped by who does not know them.
@@ -131,6 +132,11 @@ pub enum Message {
     Finished,
     /// Chunks whose frames did not match their ids: the sender's copy is damaged.
     Damaged(Vec<ChunkId>),
+    /// Nothing more will be asked for of what the sender has lost.
+    Healed {
+        /// Chunks that the receiver should have had and did not.
+        lost: u64,
+    },
     /// The last message.
     Bye {
         /// Why.
@@ -175,6 +181,12 @@ struct AppliedBody {
 }
 
 #[derive(Encode, Decode)]
+struct HealedBody {
+    #[n(0)]
+    lost: u64,
+}
+
+#[derive(Encode, Decode)]
 struct ByeBody {
     #[n(0)]
     code: ByeCode,
@@ -198,6 +210,7 @@ impl Message {
             }
             Self::Finished => raw(FINISHED, &[]),
             Self::Damaged(chunks) => body(DAMAGED, chunks),
+            Self::Healed { lost } => body(HEALED, &HealedBody { lost: *lost }),
             Self::Bye { code, reason } => body(BYE, &ByeBody { code: *code, reason: shorten(reason) }),
             Self::Load(load) => body(LOAD, load),
             Self::Extension(kind) => raw(*kind | EXTENSIONS, &[]),
@@ -232,10 +245,11 @@ impl Message {
                 let ByeBody { code, reason } = codec::decode("bye", &rest)?;
                 Ok(Self::Bye { code, reason: shorten(&reason) })
             }
+            HEALED => codec::decode("healed", &rest).map(|HealedBody { lost }| Self::Healed { lost }),
             // A newer peer may say more of itself than we understand.
             EXTENSIONS.. if kind == LOAD => Ok(codec::decode("load", &rest).map_or(Self::Extension(kind), Self::Load)),
             EXTENSIONS.. => Ok(Self::Extension(kind)),
-            0 | 10..EXTENSIONS => Err(error("its type is unknown")),
+            0 | 11..EXTENSIONS => Err(error("its type is unknown")),
         }
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! # Parts
 //! [`phase`] says what may be said when; `sending` and `receiving` are the two halves, which know nothing of each other; `asking` picks
-//! what to want; [`message`] and [`hello`] are the bytes. The layouts and the table are in `docs/specs/mirror-protocol.md`.
+//! what to want, `healing` what to want of what was lost; [`message`] and [`hello`] are the bytes. The layouts and the table are in `docs/specs/mirror-protocol.md`.
 
 pub mod hello;
 pub mod message;
@@ -26,6 +26,7 @@ pub mod phase;
 mod action;
 mod asking;
 mod config;
+mod healing;
 mod outbox;
 mod receiving;
 mod report;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use action::{Action, Admitted, Cursor, Done, LoadedEvent, Via};
 pub use config::{Config, Direction, Local, Side, Stay, Windows};
+pub use healing::Holding;
 pub use hello::{Hello, HelloKeys, NotAMember};
 pub use message::{ByeCode, Message};
 pub use report::{Outcome, SessionError, SessionEvent, Waiting};
@@ -106,7 +108,7 @@ impl Session {
             phase: Phase::Greeting,
             out: Outbox::new(),
             sending: Sending::new(local.frontier.clone(), windows),
-            receiving: Receiving::new(local.frontier, local.root, local.pending, windows),
+            receiving: Receiving::new(local, windows),
             peer_root: None,
             news: None,
             equal_at: None,
@@ -253,10 +255,27 @@ impl Session {
     /// In a session that stays: whether both have become equal.
     fn compare(&mut self) {
         let root = self.receiving.root();
-        if self.phase == Phase::Live && self.peer_root == Some(root) && self.equal_at != Some(root) {
+        if self.phase == Phase::Live && self.peer_root == Some(root) && self.equal_at != Some(root) && self.is_whole() {
             self.equal_at = Some(root);
             self.out.tell(SessionEvent::Identical { root });
         }
+    }
+
+    /// Neither side is known to lack chunks of what it has applied.
+    fn is_whole(&self) -> bool {
+        self.receiving.has_healed() && self.receiving.lost() == 0 && self.sending.peer_lost() == Some(0)
+    }
+
+    fn features(&self) -> u64 {
+        let stays = match self.config.stay {
+            Stay::Live => hello::LIVE,
+            Stay::UntilEqual => 0,
+        };
+        let lost = match self.receiving.holding() {
+            Holding::Whole => 0,
+            Holding::Gaps => hello::LOST,
+        };
+        hello::HEALS | stays | lost
     }
 
     fn greet(&mut self) {
@@ -264,10 +283,7 @@ impl Session {
         let early = cached.and_then(|cached| self.sending.begin_early(cached, &mut self.out));
         let hello = Hello {
             version: hello::VERSION,
-            features: match self.config.stay {
-                Stay::Live => hello::LIVE,
-                Stay::UntilEqual => 0,
-            },
+            features: self.features(),
             vault: self.config.vault,
             replica: self.config.replica,
             direction: self.config.direction,
@@ -311,6 +327,12 @@ impl Session {
                 self.out.tell(SessionEvent::DamagedHere { chunks });
                 Ok(())
             }
+            Message::Healed { lost } => {
+                self.accept(Input::Report)?;
+                self.sending.peer_healed(lost)?;
+                self.compare();
+                Ok(())
+            }
             Message::Finished => self.hear_finished(),
             Message::Bye { code, reason } => {
                 if let Step::To(next) = self.phase.step(Input::PeerBye) {
@@ -352,7 +374,10 @@ impl Session {
         let (replica, frontier, root) = (hello.replica, hello.frontier.clone(), hello.root);
         self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
         let live = self.config.stay == Stay::Live && hello.features & hello::LIVE != 0;
-        if hello.root == self.receiving.root() && !live {
+        let (ours, theirs) = (self.config.direction, hello.direction);
+        let (comes, goes) = (ours.receives() && theirs.sends(), ours.sends() && theirs.receives());
+        let heals = (comes && self.receiving.heals_from(&hello)) || (goes && sending::heals(&hello));
+        if hello.root == self.receiving.root() && !live && !heals {
             if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
                 self.out.tell(SessionEvent::Identical { root });
                 self.end(next, Outcome::Complete, None);
@@ -365,9 +390,8 @@ impl Session {
         }
         let flow = |open| if open { Flow::Open } else { Flow::Shut };
         let inline = self.config.windows.inline_bytes_max.min(hello.inline_bytes_max);
-        let (ours, theirs) = (self.config.direction, hello.direction);
-        self.sending.begin(&hello, inline, flow(ours.sends() && theirs.receives()));
-        self.receiving.begin(&hello, inline, flow(ours.receives() && theirs.sends()), &mut self.out);
+        self.sending.begin(&hello, inline, flow(goes));
+        self.receiving.begin(&hello, inline, flow(comes), &mut self.out);
         self.compare();
         if let Some((frontier, root)) = self.news.take() {
             self.grow(frontier, root);
@@ -427,6 +451,7 @@ impl Session {
             Done::Admitted { events } => self.receiving.admitted(events, &mut self.out),
             Done::Refused { reason } => return Err(SessionError::Protocol { what: reason }),
             Done::NotAllowed { reason } => return Err(SessionError::NotAllowed { what: reason }),
+            Done::Lost { lists, next } => return self.receiving.lost_found(lists, next, &mut self.out),
             Done::Committed { frontier, root } => {
                 self.receiving.committed(&frontier, root, &mut self.out);
                 self.compare();
@@ -458,7 +483,11 @@ impl Session {
             if self.phase == Phase::Live {
                 self.sending.look_again();
             }
+            let healed = self.receiving.has_healed();
             self.receiving.pump(&mut self.out);
+            if self.receiving.has_healed() != healed {
+                self.compare();
+            }
             self.sending.pump(&mut self.out);
             if self.sending.is_done() {
                 self.all_sent();
@@ -486,13 +515,15 @@ impl Session {
     fn complete(&mut self) {
         let (here, there) = (self.receiving.waiting(), self.sending.parked_events());
         let ours = self.receiving.root();
-        let identical = self.peer_root == Some(ours);
+        let (lost_here, lost_there) = (self.receiving.lost(), self.sending.peer_lost().unwrap_or(0));
+        let equal = self.peer_root == Some(ours);
+        let identical = equal && self.is_whole();
         if identical {
             self.out.tell(SessionEvent::Identical { root: ours });
         }
-        let outcome = if !here.is_empty() || there > 0 {
-            Outcome::Partial { here, there }
-        } else if !identical && self.sending.peer_applied() == self.receiving.frontier() {
+        let outcome = if !here.is_empty() || there + lost_here + lost_there > 0 {
+            Outcome::Partial { here, there, lost_here, lost_there }
+        } else if !equal && self.sending.peer_applied() == self.receiving.frontier() {
             Outcome::Diverged
         } else {
             Outcome::Complete

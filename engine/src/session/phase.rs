@@ -25,9 +25,9 @@ pub enum Phase {
 /// What moves a session from phase to phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// A Hello opened, with another root than ours.
+    /// A Hello opened, with another root than ours, or one side has lost chunks that the other may have.
     HelloDiffers,
-    /// A Hello opened, with our root.
+    /// A Hello opened, with our root, and nothing is to be healed.
     HelloIdentical,
     /// A Hello opened, whatever its root, and both sides stay.
     HelloLive,
@@ -35,7 +35,7 @@ pub enum Input {
     Offer,
     /// Want.
     Want,
-    /// Applied or Damaged: what a receiver reports.
+    /// Applied, Damaged or Healed: what a receiver reports.
     Report,
     /// Finished, from the peer.
     PeerFinished,

@@ -8,16 +8,17 @@
 //! commit runs at a time and takes all that is ready (group commit); what is parked stays in the journal for another session.
 
 use super::{
-    Action, Admitted, SessionError, SessionEvent, Waiting, Windows,
+    Action, Admitted, Local, SessionError, SessionEvent, Waiting, Windows,
     asking::{Asking, Source},
-    hello::Hello,
+    healing::{Healing, Holding},
+    hello::{self, Hello},
     message::{Cause, Message, Promise, Timing},
     outbox::Outbox,
     sending::Flow,
 };
 use crate::{
     bitmap::Bitmap,
-    event::{Dot, Frontier},
+    event::{Dot, Frontier, ListRef},
     frame::{self, Kind},
     id::{ChunkId, ListId, Root},
     limits::{DAMAGED_CHUNKS_MAX, EVENT_LISTS_MAX, INLINE_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
@@ -95,6 +96,8 @@ pub(super) struct Receiving {
     /// In causal order.
     pending: Vec<Pending>,
     asking: Asking,
+    holding: Holding,
+    healing: Healing,
     admitting: VecDeque<Batch>,
     /// Promised chunks whose events are still being admitted.
     held: Vec<(ListId, Bytes)>,
@@ -108,7 +111,8 @@ pub(super) struct Receiving {
 }
 
 impl Receiving {
-    pub(super) fn new(frontier: Frontier, root: Root, pending: Vec<Admitted>, windows: Windows) -> Self {
+    pub(super) fn new(local: Local, windows: Windows) -> Self {
+        let Local { frontier, root, pending, holding } = local;
         let keep = |event| Pending { event, origin: Origin::Elsewhere, standing: Standing::Alive, waiting: Vec::new() };
         Self {
             flow: Flow::Unknown,
@@ -117,6 +121,8 @@ impl Receiving {
             root,
             pending: pending.into_iter().map(keep).collect(),
             asking: Asking::new(windows),
+            holding,
+            healing: Healing::new(),
             admitting: VecDeque::new(),
             held: Vec::new(),
             loose_lists: 0,
@@ -145,6 +151,24 @@ impl Receiving {
             let origin = if hello.frontier.contains(&pending.event.dot) { Origin::Journal } else { Origin::Elsewhere };
             self.keep(pending.event, origin, Promise::None, out);
         }
+        if self.heals_from(hello) {
+            self.healing.begin(hello.frontier.clone(), out);
+        }
+    }
+
+    /// Whether something was lost here that this peer may be asked for.
+    pub(super) fn heals_from(&self, hello: &Hello) -> bool {
+        self.holding == Holding::Gaps && hello.features & hello::HEALS != 0
+    }
+
+    pub(super) fn holding(&self) -> Holding {
+        self.holding
+    }
+
+    /// Chunks of the page that follows in what was lost here.
+    pub(super) fn lost_found(&mut self, lists: Vec<(ListRef, Bitmap)>, next: Option<ListId>, out: &mut Outbox) -> Result<(), SessionError> {
+        self.verdict = Verdict::Open;
+        self.healing.found(lists, next, &mut self.asking, out)
     }
 
     /// What waits in the journal, as a frontier.
@@ -346,6 +370,10 @@ impl Receiving {
             return;
         }
         self.asking.pump(out);
+        if self.verdict == Verdict::Open {
+            let Self { healing, asking, pending, .. } = self;
+            healing.go_on(asking, |list| pending.iter().any(|pending| pending.waiting.contains(list)), out);
+        }
         if std::mem::replace(&mut self.verdict, Verdict::Stands) == Verdict::Stands {
             return;
         }
@@ -407,7 +435,7 @@ impl Receiving {
     pub(super) fn is_settled(&self) -> bool {
         let applied = |pending: &Pending| self.frontier.contains(&pending.event.dot);
         let settled = |pending: &Pending| pending.origin == Origin::Elsewhere || pending.standing == Standing::Parked || applied(pending);
-        self.flow != Flow::Open || self.pending.iter().all(settled)
+        self.flow != Flow::Open || (self.healing.is_over() && self.pending.iter().all(settled))
     }
 
     pub(super) fn is_committing(&self) -> bool {
@@ -421,12 +449,22 @@ impl Receiving {
 
     /// The driver owes an answer.
     pub(super) fn is_working(&self) -> bool {
-        !self.admitting.is_empty() || self.storing > 0 || self.is_committing()
+        !self.admitting.is_empty() || self.storing > 0 || self.is_committing() || self.healing.is_working()
     }
 
     /// Chunks are on their way.
     pub(super) fn awaits_chunks(&self) -> bool {
         self.asking.awaits()
+    }
+
+    /// Nothing that was lost here is under way.
+    pub(super) fn has_healed(&self) -> bool {
+        self.healing.is_over()
+    }
+
+    /// Chunks that were lost here and that the peer does not have either.
+    pub(super) fn lost(&self) -> u64 {
+        self.healing.lost()
     }
 
     pub(super) fn frontier(&self) -> &Frontier {

@@ -61,6 +61,15 @@ pub enum SessionEvent {
         /// Bytes of their frames.
         bytes: u64,
     },
+    /// What was lost of events that the peer has is being asked for.
+    Healing,
+    /// All of that was asked for. What has come is durable once the session is over.
+    Healed {
+        /// Chunks that came, from this peer or another.
+        chunks: u64,
+        /// Chunks that the peer does not have either.
+        lost: u64,
+    },
     /// Events were sent.
     EventsSent {
         /// How many.
@@ -105,6 +114,10 @@ pub enum Outcome {
         here: Vec<Waiting>,
         /// Events that wait at the peer.
         there: u64,
+        /// Chunks that were lost here and that the peer does not have either.
+        lost_here: u64,
+        /// The same, the other way round.
+        lost_there: u64,
     },
     /// Both hold the same sequence numbers and yet other events: some author's log was forked.
     Diverged,

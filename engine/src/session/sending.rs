@@ -11,7 +11,7 @@
 
 use super::{
     Action, Cursor, LoadedEvent, SessionError, SessionEvent, Via, Windows,
-    hello::Hello,
+    hello::{self, Hello},
     message::{Cause, Message, Promise, Timing},
     outbox::Outbox,
 };
@@ -45,6 +45,15 @@ enum Loading {
     /// Asked for from a frontier that proved wrong: the answer is dropped.
     Stale,
     Exhausted,
+}
+
+/// Whether the peer asks for what it has lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PeerHealing {
+    No,
+    UnderWay,
+    /// So many chunks we don't have either.
+    Over(u64),
 }
 
 #[derive(Debug)]
@@ -84,6 +93,7 @@ pub(super) struct Sending {
     acknowledged: Frontier,
     queue: VecDeque<Service>,
     running: Vec<Service>,
+    peer_healing: PeerHealing,
 }
 
 impl Sending {
@@ -104,6 +114,7 @@ impl Sending {
             acknowledged: Frontier::new(),
             queue: VecDeque::new(),
             running: Vec::new(),
+            peer_healing: PeerHealing::No,
         }
     }
 
@@ -135,6 +146,9 @@ impl Sending {
         self.acknowledge(&hello.frontier);
         if self.loading == Loading::Idle && self.own.events_beyond(&self.beyond) == 0 {
             self.loading = Loading::Exhausted;
+        }
+        if flow == Flow::Open && heals(hello) {
+            self.peer_healing = PeerHealing::UnderWay;
         }
         if flow == Flow::Shut {
             self.loaded.clear();
@@ -191,12 +205,32 @@ impl Sending {
     pub(super) fn is_done(&self) -> bool {
         let sent = self.loading == Loading::Exhausted && self.loaded.is_empty() && self.in_flight.is_empty();
         let served = self.queue.is_empty() && self.running.is_empty();
-        self.flow == Flow::Shut || (sent && served && self.acknowledged.covers(&self.owed))
+        self.flow == Flow::Shut || (sent && served && self.acknowledged.covers(&self.owed) && self.peer_healing != PeerHealing::UnderWay)
     }
 
-    /// The peer owes an answer: something that it was sent, or had pending, is neither applied nor parked.
+    /// The peer owes an answer: something that it was sent, or had pending, is neither applied nor parked, or it has not healed.
     pub(super) fn awaits_answer(&self) -> bool {
-        !self.in_flight.is_empty() || !self.acknowledged.covers(&self.owed)
+        !self.in_flight.is_empty() || !self.acknowledged.covers(&self.owed) || self.peer_healing == PeerHealing::UnderWay
+    }
+
+    /// The peer will ask for no more of what it has lost.
+    pub(super) fn peer_healed(&mut self, lost: u64) -> Result<(), SessionError> {
+        match self.peer_healing {
+            PeerHealing::UnderWay => {
+                self.peer_healing = PeerHealing::Over(lost);
+                Ok(())
+            }
+            PeerHealing::No | PeerHealing::Over(_) => Err(SessionError::protocol("Healed came from a side that did not heal")),
+        }
+    }
+
+    /// Chunks that the peer has lost and that are not here either; none known before it has healed.
+    pub(super) fn peer_lost(&self) -> Option<u64> {
+        match self.peer_healing {
+            PeerHealing::No => Some(0),
+            PeerHealing::UnderWay => None,
+            PeerHealing::Over(lost) => Some(lost),
+        }
     }
 
     /// The driver owes an answer.
@@ -368,6 +402,12 @@ impl Sending {
             self.running.push(service);
         }
     }
+}
+
+/// Whether the peer will ask for what it has lost, if we send.
+pub(super) fn heals(hello: &Hello) -> bool {
+    let both = hello::HEALS | hello::LOST;
+    hello.features & both == both
 }
 
 /// Events that go in one message: all with their chunks promised, or none.

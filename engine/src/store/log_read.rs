@@ -116,7 +116,12 @@ impl Store {
 
 impl Inner {
     /// Places of the events from `from` on that are `wanted`, up to `max_bytes`, one at least; and whether there are no more.
-    fn page(&self, from: LogPosition, max_bytes: usize, wanted: impl Fn(Dot) -> bool) -> Result<(Vec<EventPlace>, bool), StoreError> {
+    pub(super) fn page(
+        &self,
+        from: LogPosition,
+        max_bytes: usize,
+        wanted: impl Fn(Dot) -> bool,
+    ) -> Result<(Vec<EventPlace>, bool), StoreError> {
         let (mut places, mut bytes, mut done) = (Vec::new(), 0, true);
         self.index.walk(from, |dot, place| {
             if !wanted(dot) {

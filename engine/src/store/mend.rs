@@ -182,6 +182,7 @@ impl Inner {
         self.mend_log(&mut guard.state, changes, &mut repairs)?;
         if knowledge != Knowledge::Index {
             let missing = self.missing_chunks(&mut |_| std::ops::ControlFlow::Continue(()))?.len();
+            self.survey()?;
             if missing > 0 {
                 repairs.push(Repair::loss("packs", format!("{missing} chunks that events name are in no pack; peers may have them")));
             }

@@ -123,16 +123,18 @@ impl Inner {
             // Published rows say that what they name is durable, and nobody has synced this yet.
             self.disk.sync_data(file, &path).map_err(|error| StoreError::io("sync", &path, error))?;
         }
-        let end = self.publish_scanned(number, &map, Scan::new(map.bytes(), from, hash_from), repairs)?;
+        let end = self.publish_scanned(number, &map, (from, hash_from), repairs)?;
         if end < length && changes == Changes::Make {
             self.cut(file, &path, end);
         }
         Ok(if header == HeaderState::Damaged { Tail::Closed } else { Tail::Whole(end) })
     }
 
-    /// Publishes what `scan` finds; returns where the last good frame ends.
-    fn publish_scanned(&self, number: u32, map: &Map, scan: Scan<'_>, repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
+    /// Publishes what a scan finds from the first place on, hashing from the second on; returns where the last good frame ends.
+    fn publish_scanned(&self, number: u32, map: &Map, (from, hash_from): (u64, u64), repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
+        let scan = Scan::new(map.bytes(), from, hash_from);
         let name = SegmentKind::Pack.file(number);
+        let aside = self.quarantined(number);
         let mut rows: Vec<ChunkRow> = Vec::new();
         let mut end = scan.position();
         for found in scan {
@@ -141,10 +143,14 @@ impl Inner {
                     let place = Location { pack: number, offset, length: header.frame_bytes() as u32 };
                     map.touched(u64::from(place.length));
                     end = place.end();
-                    if header.kind == Kind::Chunk {
-                        rows.push((ChunkId::from_bytes(header.id), place));
+                    let id = ChunkId::from_bytes(header.id);
+                    let is_aside = || offset < hash_from && aside.contains(&(number, offset, id));
+                    if header.kind == Kind::Chunk && !is_aside() {
+                        rows.push((id, place));
                     }
                 }
+                // Known, and told when it was found.
+                Found::Damage { offset, length, .. } if aside.iter().any(|(_, at, _)| *at == offset) => end = offset + length,
                 Found::Damage { offset, length, header } => {
                     let which = header.map_or(String::new(), |header| format!(" (chunk {})", ChunkId::from_bytes(header.id)));
                     repairs.push(Repair::loss(name.clone(), format!("{length} bytes at {offset} are damaged{which} and were left out")));

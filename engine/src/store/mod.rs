@@ -6,6 +6,7 @@
 //! VAULT/log/lock              flock: one process appends to the log, or repairs, at a time
 //! VAULT/heads                 the newest event ever accepted of each author
 //! VAULT/index.db              where everything lies: a cache, see `index`
+//! VAULT/quarantine/           records that proved damaged, kept aside, see `quarantine`
 //! ```
 //!
 //! # What "acknowledged" means
@@ -32,12 +33,15 @@ mod index;
 mod journal;
 mod log;
 mod log_read;
+mod lost;
 mod membership;
 mod mend;
 mod mend_log;
 mod mend_packs;
 mod pack;
 mod packs;
+mod quarantine;
+mod scrub;
 mod segment;
 mod spans;
 #[cfg(test)]
@@ -48,8 +52,10 @@ pub use check::{Pending, Standing};
 pub use error::StoreError;
 pub use log::Slot;
 pub use log_read::{Batch, LogPosition};
+pub use lost::{LostList, LostPage};
 pub use mend::{DryRun, Repair, recover};
 pub use pack::{Appended, Looked, PackWriter};
+pub use scrub::{ScrubPlace, ScrubStep};
 pub use spans::{Span, Spans};
 pub use verify::{Depth, StoreReport};
 
@@ -239,14 +245,6 @@ impl Store {
     /// When the index fails.
     pub fn locate(&self, ids: &[ChunkId]) -> Result<Vec<Option<Location>>, StoreError> {
         self.inner.locate(ids)
-    }
-
-    /// Forgets where `ids` lie, so that they are missing and a good copy can be stored. For chunks that proved damaged.
-    ///
-    /// # Errors
-    /// When the index fails.
-    pub fn forget(&self, ids: &[ChunkId]) -> Result<(), StoreError> {
-        self.inner.index.forget_chunks(ids)
     }
 
     /// A writer of chunks. Each has its own pack, so any number can work at once.

@@ -74,15 +74,20 @@ impl MapCache {
 }
 
 impl Store {
-    /// The frame of chunk `id`, checked, without a copy; none if it is not here.
+    /// The frame of chunk `id`, checked, without a copy; none if it is not here. A damaged one is put into quarantine.
     ///
     /// # Errors
     /// [`StoreError::DamagedChunk`] when its bytes are not what they should be, or gone with their pack.
     pub fn read_frame(&self, id: &ChunkId) -> Result<Option<Bytes>, StoreError> {
-        match self.inner.locate(std::slice::from_ref(id))?[0] {
-            Some(place) => self.inner.read_frame(id, &place).map(Some),
-            None => Ok(None),
-        }
+        let Some(place) = self.inner.locate(std::slice::from_ref(id))?[0] else { return Ok(None) };
+        self.inner.read_frame(id, &place).map(Some).inspect_err(|error| {
+            // What fails here is found again by the next who reads.
+            if matches!(error, StoreError::DamagedChunk { .. })
+                && let Err(error) = self.quarantine(&[(*id, place)])
+            {
+                tracing::warn!(%error, "a damaged chunk was not put aside");
+            }
+        })
     }
 
     /// The bytes at `place`, without a copy and NOT checked: for who opens the seal, which checks the record against the chunk's id.
@@ -133,7 +138,7 @@ impl Inner {
         reread.filter(|frame| is_chunk(frame, id)).map(Bytes::from).ok_or_else(damaged)
     }
 
-    fn read_without_map(&self, place: &Location) -> Option<Vec<u8>> {
+    pub(super) fn read_without_map(&self, place: &Location) -> Option<Vec<u8>> {
         let file = File::open(self.path(SegmentKind::Pack, place.pack)).ok()?;
         let mut frame = vec![0; place.length as usize];
         file.read_exact_at(&mut frame, place.offset).ok()?;

@@ -45,6 +45,7 @@ pub struct Spans {
     done: usize,
     max_bytes: u64,
     unavailable: Bitmap,
+    damaged: Vec<(ChunkId, Location)>,
     reading: Duration,
 }
 
@@ -67,7 +68,8 @@ impl Store {
             }
         }
         wanted.sort_unstable_by_key(|wanted| (wanted.place.pack, wanted.place.offset));
-        Ok(Spans { inner: Arc::clone(&self.inner), wanted, done: 0, max_bytes: max_bytes as u64, unavailable, reading: Duration::ZERO })
+        let (inner, max_bytes) = (Arc::clone(&self.inner), max_bytes as u64);
+        Ok(Spans { inner, wanted, done: 0, max_bytes, unavailable, damaged: Vec::new(), reading: Duration::ZERO })
     }
 }
 
@@ -75,6 +77,11 @@ impl Spans {
     /// Wanted entries that could not be handed out so far.
     pub fn unavailable(&self) -> &Bitmap {
         &self.unavailable
+    }
+
+    /// Those among them whose bytes are not what they should be, with where they lie: for [`Store::quarantine`].
+    pub fn damaged(&self) -> &[(ChunkId, Location)] {
+        &self.damaged
     }
 
     /// Time spent so far on reading packs, as opposed to checking them.
@@ -143,7 +150,10 @@ impl Spans {
     fn read_alone(&mut self, wanted: &Wanted) -> Result<Option<Span>, StoreError> {
         match self.inner.read_frame(&wanted.id, &wanted.place) {
             Ok(bytes) => Ok(Some(Span { piece: bytes.into(), entries: vec![wanted.entry] })),
-            Err(StoreError::DamagedChunk { .. }) => Ok(self.refuse(wanted)),
+            Err(StoreError::DamagedChunk { .. }) => {
+                self.damaged.push((wanted.id, wanted.place));
+                Ok(self.refuse(wanted))
+            }
             Err(error) => Err(error),
         }
     }

@@ -146,7 +146,7 @@ impl Inner {
     }
 
     /// Damage and gaps of the log, and whether it is behind what was acknowledged.
-    fn verify_log(&self, report: &mut StoreReport) -> Result<(), StoreError> {
+    pub(super) fn verify_log(&self, report: &mut StoreReport) -> Result<(), StoreError> {
         for known in self.index.segments()? {
             let name = SegmentKind::Log.file(known.segment);
             match open_map(&self.dir.join(&name), known.offset)? {

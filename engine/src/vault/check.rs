@@ -27,6 +27,8 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
         bytes: counts.bytes,
         conflicts: view.conflicts,
         membership: vault.membership_status()?,
+        lost: vault.store().lost_chunks()?.len() as u64,
+        scrub: vault.home().scrub(vault.dir()),
     })
 }
 
@@ -69,16 +71,16 @@ pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Resul
         files: found.files,
         keys_affected: Vec::new(),
     };
-    if !report.damaged.is_empty() || !report.missing.is_empty() {
-        report.keys_affected = keys_affected(vault, &report)?;
-    }
+    let bad: HashSet<ChunkId> = report.damaged.iter().map(|(id, _)| *id).chain(report.missing.iter().copied()).collect();
+    report.keys_affected = keys_with(vault, &bad)?;
     Ok(report)
 }
 
-/// Keys with a piece that is damaged or missing; none on a keyless replica, which knows no keys.
-fn keys_affected(vault: &Vault, report: &VerifyReport) -> Result<Vec<Key>, VaultError> {
-    let bad: HashSet<ChunkId> = report.damaged.iter().map(|(id, _)| *id).chain(report.missing.iter().copied()).collect();
+pub(super) fn keys_with(vault: &Vault, bad: &HashSet<ChunkId>) -> Result<Vec<Key>, VaultError> {
     let mut keys = Vec::new();
+    if bad.is_empty() {
+        return Ok(keys);
+    }
     match vault.catch_up() {
         Err(VaultError::Keyless) => return Ok(keys),
         other => other?,

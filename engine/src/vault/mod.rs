@@ -16,6 +16,7 @@ mod history;
 mod ingest;
 mod membership;
 mod restore;
+mod scrub;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ mod walk;
 pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
 pub use fuse::{DeleteLimit, Fuse};
+pub use scrub::Scrub;
 pub use types::*;
 
 use crate::{
@@ -33,7 +35,7 @@ use crate::{
     clock,
     event::{ChunkList, ChunkRef, Event, EventHeader, Incarnation, KIND_OPERATIONS, Key, Operation, body_context, encode_operations},
     home::{Home, OwnReplica, VaultHome},
-    id::{EventId, PlaintextId, VaultId},
+    id::{ChunkId, EventId, PlaintextId, VaultId},
     keys::{DeviceKey, ReplicationKey, Secrets},
     limits::{EVENT_BODY_BYTES_MAX, KIB},
     seal::SealKeys,
@@ -42,6 +44,7 @@ use crate::{
 use derived::Derived;
 use ingest::KnownChunk;
 use std::{
+    collections::HashSet,
     io::{Read, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
@@ -240,6 +243,14 @@ impl Vault {
     /// When checking itself fails; damage is in the report.
     pub fn verify(&self, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {
         check::verify(self, read_data, watch)
+    }
+
+    /// Current keys that need one of `chunks`; none on a keyless replica, which knows no keys.
+    ///
+    /// # Errors
+    /// When the log or the view cannot be read.
+    pub fn keys_with(&self, chunks: &HashSet<ChunkId>) -> Result<Vec<Key>, VaultError> {
+        check::keys_with(self, chunks)
     }
 
     /// Rebuilds what can be rebuilt (index, torn tails, heads); with `dry_run` only says what it would do. Needs no key.

@@ -4,7 +4,7 @@ pub use super::view::Standing;
 pub use crate::store::Repair;
 use crate::{
     event::{Key, Value, ValueKind},
-    home::{Contact, Peer},
+    home::{Contact, Peer, ScrubRecord},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
     members::{Admittance, Role},
     merge::{Place, Rule},
@@ -251,6 +251,10 @@ pub struct Status {
     pub conflicts: u64,
     /// Who is in, as the log says; none in a vault without signed roles.
     pub membership: Option<MembershipStatus>,
+    /// Chunks that events name and that are known to be gone.
+    pub lost: u64,
+    /// The last scrub of this directory.
+    pub scrub: Option<ScrubRecord>,
 }
 
 /// What membership means for this replica.

@@ -272,6 +272,7 @@ fn messages() -> impl Strategy<Value = Message> {
         (frontiers(), frontiers()).prop_map(|(frontier, parked)| Message::Applied { frontier, root: Root::from_bytes([0; 32]), parked }),
         Just(Message::Finished),
         Just(Message::Damaged(vec![])),
+        any::<u64>().prop_map(|lost| Message::Healed { lost }),
         Just(Message::Extension(0x81)),
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(|sealed| Message::Hello(sealed.into())),
     ]

@@ -1,6 +1,7 @@
 //! Sessions against each other over a simulated link, between vaults in memory.
 
 mod convergence;
+mod healing;
 mod hostile;
 mod live;
 mod model;

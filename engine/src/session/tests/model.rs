@@ -6,10 +6,15 @@ use crate::{
     event::{ChunkList, Dot, Entry, Frontier, Head, Heads, ListRef},
     frame::{self, FrameBuf, Kind, Verified},
     id::{ChunkId, EventId, ListId, ReplicaId, Root, VaultId},
-    session::{Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Side, Stay, Via, Wants, Windows},
+    session::{
+        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, Holding, LoadedEvent, Local, Side, Stay, Via, Wants, Windows,
+    },
 };
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Lists with lost chunks that are found at a time: few, so that there are several pages.
+const LOST_PAGE: usize = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ModelEvent {
@@ -42,6 +47,8 @@ pub(super) struct Vault {
     lists: BTreeMap<ListId, ChunkList>,
     chunks: BTreeMap<ChunkId, Vec<u8>>,
     volatile: BTreeSet<ChunkId>,
+    /// Chunks of visible events that are gone, by no fault of a session.
+    lost: BTreeSet<ChunkId>,
 }
 
 impl Vault {
@@ -109,7 +116,9 @@ impl Vault {
                 self.lists.insert(list.id(), list.clone());
                 for Entry { id, .. } in list.entries() {
                     self.volatile.remove(id);
-                    self.chunks.insert(*id, other.chunks[id].clone());
+                    if let Some(record) = other.chunks.get(id) {
+                        self.chunks.insert(*id, record.clone());
+                    }
                 }
             }
             self.journal.retain(|pending| pending.dot() != event.dot());
@@ -121,7 +130,45 @@ impl Vault {
     pub(super) fn damage(&mut self, nth: usize) {
         let ids: Vec<ChunkId> =
             self.log[nth].lists.iter().flat_map(|list| self.lists[&list.id].entries().iter().map(|entry| entry.id)).collect();
-        ids.iter().for_each(|id| drop(self.chunks.remove(id)));
+        for id in ids {
+            self.chunks.remove(&id);
+            self.lost.insert(id);
+        }
+    }
+
+    /// Loses the chunks of an event of the replica `name`.
+    pub(super) fn lose(&mut self, name: u8, sequence: u64) {
+        let dot = Dot { author: ReplicaId::from_bytes([name; 32]), sequence };
+        let at = self.log.iter().position(|event| event.dot() == dot).unwrap();
+        self.damage(at);
+    }
+
+    /// Loses some chunks of its visible events, one in `one_in`.
+    pub(super) fn rot(&mut self, dice: &mut super::world::Dice, one_in: usize) {
+        let lists: Vec<ListId> = self.log.iter().flat_map(|event| &event.lists).map(|list| list.id).collect();
+        for entry in lists.iter().flat_map(|list| self.lists[list].entries()) {
+            if dice.roll(one_in) == 0 {
+                self.chunks.remove(&entry.id);
+                self.lost.insert(entry.id);
+            }
+        }
+    }
+
+    /// Chunks that visible events name and that are not here.
+    pub(super) fn lost(&self) -> usize {
+        self.lost.iter().filter(|id| !self.chunks.contains_key(id)).count()
+    }
+
+    /// Chunks that are gone here and there.
+    pub(super) fn lost_in_both(&self, other: &Self) -> usize {
+        self.lost.iter().filter(|id| !self.chunks.contains_key(id) && !other.chunks.contains_key(id)).count()
+    }
+
+    fn lost_lists(&self, within: &Frontier, after: Option<ListId>) -> Vec<(ListRef, Bitmap)> {
+        let named = self.log.iter().filter(|event| within.contains(&event.dot())).flat_map(|event| &event.lists);
+        let lists: BTreeMap<ListId, ListRef> = named.map(|list| (list.id, *list)).collect();
+        let later = lists.into_values().filter(|list| after.is_none_or(|after| list.id > after));
+        later.map(|list| (list, self.missing(&list))).filter(|(_, missing)| !missing.is_empty()).collect()
     }
 
     /// What was not synced is gone.
@@ -148,14 +195,20 @@ impl Vault {
 
     pub(super) fn local(&self) -> Local {
         let pending = self.journal.iter().map(|event| self.admitted(event)).collect();
-        Local { frontier: self.frontier(), root: self.root(), pending }
+        let holding = if self.lost() == 0 { Holding::Whole } else { Holding::Gaps };
+        Local { frontier: self.frontier(), root: self.root(), pending, holding }
     }
 
-    /// Every visible event has all its chunks, and all that it builds on comes before it.
+    fn lacks_only_what_was_lost(&self, list: &ListRef) -> bool {
+        let entries = self.lists[&list.id].entries();
+        self.missing(list).iter().all(|position| self.lost.contains(&entries[position as usize].id))
+    }
+
+    /// Every visible event has all its chunks but those that were lost since, and all that it builds on comes before it.
     pub(super) fn check(&self) {
         let mut seen = Frontier::new();
         for event in &self.log {
-            assert!(event.lists.iter().all(|list| self.missing(list).is_empty()), "{:?} is visible without its chunks", event.dot());
+            assert!(event.lists.iter().all(|list| self.lacks_only_what_was_lost(list)), "{:?} is visible without its chunks", event.dot());
             assert!(
                 seen.covers(&event.deps) && seen.sequence_of(&event.author) + 1 == event.sequence,
                 "{:?} before its cause",
@@ -210,6 +263,15 @@ impl Driver {
             Action::LoadEvents { beyond, after, bytes_max, events_max } => vec![self.load(&beyond, after, bytes_max, events_max)],
             Action::Admit { frames } => vec![self.admit(&frames)],
             Action::Expect { list, want } => self.expect(&list, &want),
+            Action::Forget { list } => {
+                self.wants.drop_list(&list);
+                vec![]
+            }
+            Action::FindLost { within, after } => {
+                let lists = self.vault.lost_lists(&within, after);
+                let next = lists.get(LOST_PAGE).map(|_| lists[LOST_PAGE - 1].0.id);
+                vec![Done::Lost { lists: lists.into_iter().take(LOST_PAGE).collect(), next }]
+            }
             Action::Serve { list, want, via } => return self.serve(&list, &want, via),
             Action::StoreInline { list, frames } => {
                 let mut done: Vec<Done> = frame::split(&frames).flat_map(|frame| self.land(frame.unwrap().1)).collect();

@@ -171,8 +171,8 @@ fn damaged_vault() -> Vault {
 fn an_event_without_its_chunks_holds_up_only_what_builds_on_it() {
     for windows in [Windows::default(), only_lanes()] {
         let world = ran(damaged_vault(), Vault::new(2), &Options { windows, ..Options::default() });
-        assert_eq!(world.outcomes()[0], Some(&Outcome::Partial { here: vec![], there: 2 }));
-        let Some(Outcome::Partial { here, there: 0 }) = world.outcomes()[1] else { panic!("{:?}", world.outcomes()) };
+        assert_eq!(world.outcomes()[0], Some(&Outcome::Partial { here: vec![], there: 2, lost_here: 0, lost_there: 0 }));
+        let Some(Outcome::Partial { here, there: 0, .. }) = world.outcomes()[1] else { panic!("{:?}", world.outcomes()) };
         assert_eq!(here.iter().map(|waiting| (waiting.event.sequence, waiting.chunks)).collect::<Vec<_>>(), [(1, 3), (2, 0)]);
         let [_, b] = world.vaults();
         assert_eq!(b.frontier().len(), 1, "the other author's event is applied");

@@ -115,7 +115,7 @@ impl World {
         }
         while let Some(action) = self.ends[end].session.poll_action() {
             match action {
-                Action::Expect { .. } => self.act(end, action),
+                Action::Expect { .. } | Action::Forget { .. } => self.act(end, action),
                 _ => self.ends[end].actions.push_back(action),
             }
         }

@@ -1,6 +1,6 @@
 //! Rows about chunks and packs.
 
-use super::{Index, signed, unsigned};
+use super::{Index, losses::note_loss, signed, unsigned};
 use crate::{
     id::ChunkId,
     store::{Location, StoreError},
@@ -105,6 +105,9 @@ impl Index {
                 transaction.query_row("SELECT ifnull(max(offset + length), 0) FROM chunk WHERE pack = ?", [number], |row| row.get(0))?;
             set_pack(transaction, number, unsigned(end))?;
             count(transaction, -signed(change.chunks), -signed(change.bytes))?;
+            if change.chunks > 0 {
+                note_loss(transaction)?;
+            }
             Ok((change, unsigned(end)))
         })
     }
@@ -116,23 +119,24 @@ impl Index {
         Ok(change)
     }
 
-    /// Forgets `ids`, so that they are missing and can be stored anew.
-    pub(in crate::store) fn forget_chunks(&self, ids: &[ChunkId]) -> Result<(), StoreError> {
-        self.write(|transaction| {
-            for id in ids {
-                let Some(place) = Lookup::new(transaction)?.place(id)? else { continue };
-                transaction.prepare_cached("DELETE FROM chunk WHERE id = ?")?.execute([id.as_bytes()])?;
-                count(transaction, -1, -i64::from(place.length))?;
-            }
-            Ok(())
-        })
-    }
-
     /// Number of chunks in each pack. Reads the whole table.
     pub(in crate::store) fn chunks_by_pack(&self) -> Result<Vec<(u32, u64)>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare("SELECT pack, count(*) FROM chunk GROUP BY pack ORDER BY pack")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// Chunks of pack `number` that begin at `from` or later, and before `to`, by offset. Reads the whole table.
+    pub(in crate::store) fn chunks_between(&self, number: u32, from: u64, to: u64) -> Result<Vec<ChunkRow>, StoreError> {
+        self.read(|connection| {
+            let query = "SELECT id, offset, length FROM chunk WHERE pack = ? AND offset >= ? AND offset < ? ORDER BY offset";
+            let mut statement = connection.prepare(query)?;
+            let rows = statement.query_map(params![number, signed(from), signed(to)], |row| {
+                let place = Location { pack: number, offset: unsigned(row.get(1)?), length: row.get(2)? };
+                Ok((ChunkId::from_bytes(row.get(0)?), place))
+            })?;
             Ok(rows.collect::<Result<_, _>>()?)
         })
     }
@@ -169,7 +173,7 @@ fn set_pack(transaction: &Transaction<'_>, number: u32, indexed_to: u64) -> Resu
     Ok(())
 }
 
-fn count(transaction: &Transaction<'_>, chunks: i64, bytes: i64) -> Result<(), StoreError> {
+pub(super) fn count(transaction: &Transaction<'_>, chunks: i64, bytes: i64) -> Result<(), StoreError> {
     transaction.prepare_cached("UPDATE state SET chunks = chunks + ?, bytes = bytes + ?")?.execute([chunks, bytes])?;
     Ok(())
 }

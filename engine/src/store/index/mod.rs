@@ -19,10 +19,12 @@
 mod chunks;
 mod events;
 mod journal;
+mod losses;
 
 pub(super) use chunks::{ChunkRow, PackRow};
 pub(super) use events::{EventPlace, EventRow, KnownHead, ListRow};
 pub(super) use journal::PendingRow;
+pub(super) use losses::{Losses, LostRow};
 
 use super::{Counts, StoreError};
 use crate::id::VaultId;
@@ -39,7 +41,7 @@ use std::{
 };
 
 /// Changes with every change of the tables.
-const SCHEMA_VERSION: i32 = 2;
+const SCHEMA_VERSION: i32 = 3;
 /// Page cache of the writing connection in KiB: the upper levels of the chunk table of a terabyte.
 const WRITER_CACHE_KIB: i64 = 16 * 1024;
 /// Page cache of a reading connection in KiB.
@@ -52,7 +54,7 @@ const BUSY: Duration = Duration::from_secs(30);
 
 const SCHEMA: &str = "
 CREATE TABLE state (one INTEGER PRIMARY KEY CHECK (one = 1), vault BLOB NOT NULL,
-    events INTEGER NOT NULL, chunks INTEGER NOT NULL, bytes INTEGER NOT NULL);
+    events INTEGER NOT NULL, chunks INTEGER NOT NULL, bytes INTEGER NOT NULL, losses INTEGER NOT NULL, surveyed INTEGER NOT NULL);
 CREATE TABLE chunk (id BLOB PRIMARY KEY, pack INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE pack (number INTEGER PRIMARY KEY, indexed_to INTEGER NOT NULL);
 CREATE TABLE segment (number INTEGER PRIMARY KEY, indexed_to INTEGER NOT NULL);
@@ -64,6 +66,7 @@ CREATE TABLE membership (segment INTEGER NOT NULL, offset INTEGER NOT NULL, leng
     PRIMARY KEY (segment, offset)) WITHOUT ROWID;
 CREATE TABLE head (author BLOB PRIMARY KEY, sequence INTEGER NOT NULL, id BLOB NOT NULL, lamport INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE list (id BLOB PRIMARY KEY, segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE lost (list BLOB NOT NULL, author BLOB NOT NULL, sequence INTEGER NOT NULL, PRIMARY KEY (list, author, sequence)) WITHOUT ROWID;
 CREATE TABLE pending (author BLOB NOT NULL, sequence INTEGER NOT NULL, record BLOB NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY (author, sequence));
 CREATE TABLE pending_list (author BLOB NOT NULL, sequence INTEGER NOT NULL, position INTEGER NOT NULL, record BLOB NOT NULL,
@@ -252,10 +255,11 @@ fn is_usable(connection: &Connection, vault: &VaultId) -> rusqlite::Result<bool>
     Ok(owner == vault.as_bytes())
 }
 
+/// What an index that is made anew does not know may have been lost, so one loss is noted.
 fn initialise(connection: &mut Connection, vault: &VaultId) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
-    transaction.execute("INSERT INTO state VALUES (1, ?, 0, 0, 0)", [vault.as_bytes()])?;
+    transaction.execute("INSERT INTO state VALUES (1, ?, 0, 0, 0, 1, 0)", [vault.as_bytes()])?;
     transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     transaction.commit()
 }

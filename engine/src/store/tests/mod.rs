@@ -5,7 +5,9 @@ mod crash;
 mod events;
 mod faults;
 mod journal;
+mod losing;
 mod mending;
+mod scrubbing;
 mod verifying;
 
 use super::{Repair, Slot, Store, StoreError};
