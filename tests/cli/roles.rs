@@ -1,6 +1,6 @@
 //! Who is in a vault, as what, and who decides it: owners, members and keyless replicas over real sockets.
 
-use crate::support::{Device, Sandbox, Serving};
+use crate::support::{Device, Sandbox, Serving, contents};
 
 /// Device `a` with a served vault, which it owns.
 fn owner(sandbox: &Sandbox) -> (Device, Serving) {
@@ -55,6 +55,34 @@ fn a_keyless_replica_relays_between_members_that_never_meet() {
     synced(&a, &at_keyless);
     assert_eq!(a.run(&["get", "l"]).ok().text(), "from b");
     assert_eq!(a.status()["root"], b.status()["root"]);
+}
+
+/// The row of the keyless replica in docs/threat-model.md: what it learns, and what it does not.
+#[test]
+fn a_keyless_replica_learns_what_the_threat_model_says_and_no_more() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    a.run_with(&["put", "name-of-a-value"], b"what-the-value-says").ok();
+    a.run(&["rm", "name-of-a-value", "--reason", "reason-of-a-deletion"]).ok();
+    let serving = a.serve();
+    join(&sandbox, &a, &serving, "gone", "member");
+    let gone = roles(&a)[0].0.clone();
+    a.run(&["peer", "remove", &gone, "--reason", "reason-of-a-removal"]).ok();
+    let keyless = join(&sandbox, &a, &serving, "keyless", "keyless");
+    let held: Vec<_> = ["keyless", "home-keyless"].into_iter().flat_map(|dir| contents(&sandbox.path(dir))).collect();
+    assert!(held.len() > 10);
+    for secret in ["name-of-a-value", "what-the-value-says", "reason-of-a-deletion"] {
+        for (path, (.., bytes)) in &held {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret} in {}", path.display());
+        }
+    }
+    assert!(!held.iter().any(|(path, _)| path.to_string_lossy().contains("views/")), "no view of names");
+    keyless.run(&["ls"]).ended_with(6);
+    let (here, there) = (keyless.status(), a.status());
+    assert_eq!((&here["name"], &here["events"], &here["chunks"]), (&there["name"], &there["events"], &there["chunks"]));
+    assert_eq!((here["keys"].as_u64(), here["devices"].as_u64()), (Some(0), Some(2)), "who is in, not how many keys");
+    keyless.run(&["log"]).ended_with(6);
+    keyless.run(&["merge", "--explain", "name-of-a-value"]).ended_with(6);
 }
 
 #[test]

@@ -115,7 +115,7 @@ pub(crate) enum PeerCommand {
         /// Why, for those who see it in the vault's history
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
-        /// Even the last owner: nobody can invite or remove anyone afterwards. Asks for the passphrase or the recovery phrase
+        /// Even this device, or the last owner, after whom nobody can invite or remove anyone: then the passphrase is asked for, if there is one
         #[arg(long)]
         force: bool,
     },

@@ -242,6 +242,7 @@ fn admit(founder: &DeviceId, acts: &[Arc<Act>], membership: &mut Membership) {
         for change in &act.changes {
             let (device, role, name) = match change {
                 Change::Found { name } if founds => (act.device, Role::Owner, name),
+                Change::Admit { device, role, .. } if *role != Role::Owner && is_last_owner(membership, device) => continue,
                 Change::Admit { device, role, name } => (*device, *role, name),
                 Change::Found { .. } | Change::Remove { .. } | Change::Unknown { .. } => continue,
             };

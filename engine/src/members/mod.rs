@@ -16,7 +16,7 @@
 //!   so that logs agree, and has no effect. What has seen the removal is refused by everyone.
 //! - Owners that remove each other without knowing: the removal by the one who has been owner for longer is taken first, and the other's
 //!   is one of those events that have no effect.
-//! - The last owner stays, unless the removal says that it means it.
+//! - The last owner stays one, unless a removal says that it means it: it cannot be given a lesser role either.
 //!
 //! Invariants: the result depends on the set of acts alone, not on the order in which they came; whether an event may be kept depends on
 //! its own past alone, which is the same wherever the event is.
@@ -39,8 +39,8 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// What a device may do in a vault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Encode, Decode)]
+/// What a device may do in a vault; who may do most comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
 #[cbor(index_only)]
 pub enum Role {

@@ -233,6 +233,17 @@ fn the_last_owner_stays_unless_it_is_meant() {
 }
 
 #[test]
+fn the_last_owner_keeps_its_role() {
+    let mut replicas = vault(&[(1, Role::Owner)]);
+    replicas[0].say(&[admit(0, Role::Member)]).unwrap();
+    assert_eq!(replicas[0].role(0), Admittance::In(Role::Member), "another is left");
+    let first = replicas[0].clone();
+    replicas[1].learn(&first);
+    replicas[1].say(&[admit(1, Role::Keyless)]).unwrap();
+    assert_eq!(replicas[1].role(1), Admittance::In(Role::Owner));
+}
+
+#[test]
 fn a_change_of_a_newer_version_is_kept_and_means_nothing() {
     let mut replicas = vault(&[]);
     let strange = Change::Unknown { number: 900, fields: vec![0xff, 1] };

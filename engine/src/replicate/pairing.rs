@@ -12,7 +12,7 @@ use crate::{
     clock,
     codec::{self, CodecError},
     home::{Home, HomeError, Peer, Role, Ticket, TicketKey},
-    id::TicketId,
+    id::{DeviceId, TicketId},
     keys::{Secrets, slots},
     limits::{HANDSHAKE_MS, NAME_BYTES_MAX},
     transport::{CloseReason, Connection},
@@ -132,14 +132,21 @@ async fn grant(vault: &Vault, connection: &Connection, own_name: &str) -> Result
     let grant = make_grant(vault, invitation.role, own_name)?;
     let invitation = vault.home().redeem(&request.ticket, now_ms).map_err(ticket_error)?;
     let name = shown_name(&bearer.name, connection);
-    if vault.store().roster().is_some() {
-        vault.admit(connection.peer(), invitation.role, &name)?;
-    }
+    let_in(vault, connection.peer(), invitation.role, &name)?;
     let peer = add_peer(vault, connection, name, invitation.role)?;
     sender.send(Bytes::from(seal(&channel.grant, &grant))).await?;
     // The bearer closes once it has the grant; until then it must not be cut off. Paired it is anyway.
     let _ = tokio::time::timeout(GOODBYE, receiver.recv()).await;
     Ok(peer)
+}
+
+/// Says so in the log. A device that is in keeps its role, if that is more than the ticket's: it may have another replica.
+fn let_in(vault: &Vault, device: DeviceId, role: Role, name: &str) -> Result<(), ReplicateError> {
+    match vault.membership()?.map(|membership| membership.role_of(&device)) {
+        None => Ok(()),
+        Some(Some(held)) if held <= role => Ok(()),
+        Some(_) => Ok(vault.admit(device, role, name).map(drop)?),
+    }
 }
 
 fn make_grant(vault: &Vault, role: Role, name: &str) -> Result<Grant, ReplicateError> {
