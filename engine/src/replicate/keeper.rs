@@ -435,7 +435,7 @@ impl Keeper {
         self.checkpoint()?;
         if let Err(blown) = self.look_at_deletions(dots) {
             self.failures.note(blown);
-            self.say(Done::Failed { reason: self.failures.text() });
+            self.say(Done::NotAllowed { reason: self.failures.text() });
             return Ok(());
         }
         let staged: Vec<(Event, Vec<ChunkList>)> =

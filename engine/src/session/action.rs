@@ -148,7 +148,7 @@ pub enum Done {
         /// Which rule it breaks.
         reason: String,
     },
-    /// Answers `Admit`: an event whose author was not allowed to write it; nothing of it was kept.
+    /// Answers `Admit` or `Commit`: an event whose author was not allowed to write it, or that does more than the user lets in.
     NotAllowed {
         /// Why.
         reason: String,

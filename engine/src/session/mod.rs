@@ -450,7 +450,10 @@ impl Session {
             Done::UnknownList { list } => return self.sending.unknown_list(&list),
             Done::Admitted { events } => self.receiving.admitted(events, &mut self.out),
             Done::Refused { reason } => return Err(SessionError::Protocol { what: reason }),
-            Done::NotAllowed { reason } => return Err(SessionError::NotAllowed { what: reason }),
+            Done::NotAllowed { reason } => {
+                self.receiving.give_up();
+                return Err(SessionError::NotAllowed { what: reason });
+            }
             Done::Lost { lists, next } => return self.receiving.lost_found(lists, next, &mut self.out),
             Done::Committed { frontier, root } => {
                 self.receiving.committed(&frontier, root, &mut self.out);

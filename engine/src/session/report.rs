@@ -152,7 +152,7 @@ pub enum SessionError {
         /// Why.
         what: &'static str,
     },
-    /// The peer sent an event that its author was not allowed to write.
+    /// The peer sent an event that its author was not allowed to write, or that does more than the user here lets in.
     #[error("{what}")]
     NotAllowed {
         /// Which, and why.
