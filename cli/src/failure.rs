@@ -272,7 +272,7 @@ impl From<ReplicateError> for Failure {
                 "if that is meant, the same command with --max-delete {deletions} takes it over; mirror undelete brings keys back"
             )),
             E::Refused(_) => Self::of(Code::Refused, &error)
-                .hint("is this the right vault, and is this replica still a member there? mirror peer list there shows who is"),
+                .hint("that device decides: what it lets in is in its mirror peer list and in the flags of its mirror serve; is this the right vault?"),
             E::NotAllowed(_) => {
                 Self::of(Code::Refused, &error).hint("mirror peer list shows who is in; an owner lets devices in: mirror invite")
             }
