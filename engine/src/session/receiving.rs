@@ -98,6 +98,7 @@ pub(super) struct Receiving {
     admitting: VecDeque<Batch>,
     /// Promised chunks whose events are still being admitted.
     held: Vec<(ListId, Bytes)>,
+    held_bytes: usize,
     /// Lists that came since the last event.
     loose_lists: usize,
     storing: usize,
@@ -119,6 +120,7 @@ impl Receiving {
             asking: Asking::new(windows),
             admitting: VecDeque::new(),
             held: Vec::new(),
+            held_bytes: 0,
             loose_lists: 0,
             storing: 0,
             commit: Commit::Idle,
@@ -215,6 +217,7 @@ impl Receiving {
         for event in events {
             self.keep(event, Origin::Received, batch.promise, out);
         }
+        self.held_bytes = 0;
         for (list, frames) in std::mem::take(&mut self.held) {
             self.promised(list, frames, out);
         }
@@ -230,7 +233,7 @@ impl Receiving {
             (Flow::Open, Cause::Promised) => {
                 self.promised(list, frames, out);
                 // A promise made early may be dropped and made again, and what another session brings makes room for more promises.
-                if self.held.iter().map(|(_, frames)| frames.len()).sum::<usize>() > HELD_BYTES_MAX {
+                if self.held_bytes > HELD_BYTES_MAX {
                     return Err(SessionError::protocol("more chunks are promised than allowed"));
                 }
                 Ok(())
@@ -244,6 +247,7 @@ impl Receiving {
         if self.asking.promise_came(&list, out) {
             self.store(list, frames, out);
         } else if self.admitting.iter().any(|batch| batch.promise == Promise::Chunks) {
+            self.held_bytes += frames.len();
             self.held.push((list, frames));
         }
     }

@@ -172,16 +172,16 @@ fn a_flood_in_a_session_that_stays_meets_the_same_limits() {
 fn events_whose_chunks_never_come_are_kept_up_to_a_limit() {
     let mut session = live_listener();
     let author = ReplicaId::from_bytes([66; 32]);
-    for sequence in 1.. {
-        session.handle_message(Instant::now(), events(Timing::Known, event()).encode());
-        let lists = vec![(
-            ListRef { id: ListId::from_bytes(*blake3::hash(&[sequence as u8, (sequence >> 8) as u8]).as_bytes()), ..list() },
-            Bitmap::full(8),
-        )];
-        let waits = Admitted { dot: Dot { author, sequence }, deps: Frontier::new(), bytes: 5, lists: lists.clone() };
-        session.handle_done(Instant::now(), Done::Admitted { events: vec![waits] });
+    let together = 64;
+    for round in 0_u64.. {
+        session.handle_message(Instant::now(), events(Timing::Known, event().repeat(together)).encode());
+        let lists = vec![(ListRef { id: ListId::from_bytes(*blake3::hash(&round.to_le_bytes()).as_bytes()), ..list() }, Bitmap::full(8))];
+        let waits = |n| Admitted { dot: Dot { author, sequence: n }, deps: Frontier::new(), bytes: 5, lists: lists.clone() };
+        let first = round * together as u64 + 1;
+        session.handle_done(Instant::now(), Done::Admitted { events: (first..first + together as u64).map(waits).collect() });
         if session.is_finished() {
-            assert!(sequence as usize > PENDING_EVENTS_MAX && sequence as usize <= PARKED_EVENTS_MAX + 2, "{sequence}");
+            let kept = round as usize * together;
+            assert!(kept > PENDING_EVENTS_MAX && kept <= PARKED_EVENTS_MAX + together, "{kept}");
             return;
         }
         let served = Message::Served { list: lists[0].0.id, unavailable: Bitmap::full(8) };
