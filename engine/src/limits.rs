@@ -56,11 +56,15 @@ pub const EVENTS_MESSAGE_BYTES_TARGET: usize = MIB;
 pub const INLINE_BYTES_MAX: usize = 256 * KIB;
 /// Events and chunks that a dialer sends before it has heard what the peer holds: what a stale memory of it may waste.
 pub const EARLY_BYTES_MAX: u64 = INLINE_BYTES_MAX as u64;
-/// Events that a receiver holds unapplied from one peer.
-pub const PENDING_EVENTS_MAX: usize = 64;
+/// Events that a receiver holds unapplied from one peer: so many short ones share the syncs of a commit. Long ones are bounded by
+/// [`PENDING_EVENT_BYTES_MAX`].
+pub const PENDING_EVENTS_MAX: usize = 1_024;
 /// Events of one peer that a receiver keeps because their chunks cannot be had, in one session: a sender stops at a window full of
 /// them, may have another one on its way by then, and one before from the session's start.
 pub const PARKED_EVENTS_MAX: usize = 4 * PENDING_EVENTS_MAX;
+/// Bytes of such events, by the same reckoning: a sender stops at [`PENDING_EVENT_BYTES_MAX`] of them, has as much on its way by then, and
+/// an event more each time.
+pub const PARKED_EVENT_BYTES_MAX: usize = 6 * PENDING_EVENT_BYTES_MAX;
 /// Bytes of events that a receiver holds unapplied from one peer.
 pub const PENDING_EVENT_BYTES_MAX: usize = 32 * MIB;
 /// Chunk bytes that a receiver asks for before they have arrived.

@@ -13,11 +13,11 @@ use super::{
     carriers::{Carriers, Setup},
     failure::Failures,
     follow::Growth,
-    keeper::{self, Keeper},
+    keeper::{self, Intake, Keeper},
     loads::Loads,
     outgoing::{self, Outgoing},
     pace::Pace,
-    server::{self, Server},
+    server::{self, Request, Server},
     tally::{Ended, Tally, conclude},
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     home::{Contact, VaultHome},
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
+    limits::MIB,
     members::Admittance,
     meter::{Flow, Meter, Shares},
     session::{
@@ -33,7 +34,7 @@ use crate::{
         Windows,
     },
     store::{Store, StoreError},
-    transport::{CloseReason, Connection, TransportError},
+    transport::{CloseReason, Connection, ControlReceiver, TransportError},
     vault::VaultError,
 };
 use bytes::Bytes;
@@ -47,6 +48,10 @@ use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
 const RUNS_QUEUED: usize = 4;
 /// Spans between the server and the lanes.
 const SPANS_QUEUED: usize = 4;
+/// Control messages that have come are handled together up to about this much.
+const HEARD_BYTES_MAX: usize = MIB;
+/// Answers of the two threads that are handled together.
+const DONE_MAX: usize = 4_096;
 /// How often a user's wish to stop is looked for.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 /// How often the session is told that bytes come, although no chunk is whole.
@@ -174,7 +179,7 @@ struct Crank<'a> {
 }
 
 /// What the session was last told of bytes on lanes.
-struct Heard {
+struct Carried {
     bytes: u64,
     told: Instant,
 }
@@ -187,6 +192,8 @@ struct Outlets {
     carriers: Carriers,
 }
 
+/// What was heard on the control stream; none at its end.
+type Heard = Result<Option<Bytes>, TransportError>;
 type DoneChannel = (mpsc::UnboundedSender<Done>, mpsc::UnboundedReceiver<Done>);
 
 impl Crank<'_> {
@@ -222,9 +229,9 @@ impl Crank<'_> {
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
         let mut sender = JoinSet::new();
         sender.spawn(async move {
-            while let Some(message) = outgoing.next().await {
-                let bytes = message.len();
-                control_out.send(message).await?;
+            while let Some(messages) = outgoing.next().await {
+                let bytes = messages.iter().map(Bytes::len).sum();
+                control_out.send_each(messages).await?;
                 outgoing.sent(bytes);
             }
             Ok::<_, TransportError>(control_out)
@@ -256,13 +263,13 @@ impl Crank<'_> {
     async fn turn(
         &mut self,
         store: &Store,
-        control: &mut crate::transport::ControlReceiver,
+        control: &mut ControlReceiver,
         done: &mut mpsc::UnboundedReceiver<Done>,
         outlets: &mut Outlets,
     ) -> Result<(), ReplicateError> {
         let mut cancel = tokio::time::interval(CANCEL_POLL);
         let mut stopping = false;
-        let mut heard = Heard { bytes: 0, told: self.began };
+        let mut carried = Carried { bytes: 0, told: self.began };
         loop {
             self.drain(outlets).await?;
             if self.session.is_finished() {
@@ -270,18 +277,17 @@ impl Crank<'_> {
             }
             let timeout = self.session.poll_timeout();
             tokio::select! {
-                message = control.recv() => match message {
-                    Ok(Some(message)) => self.session.handle_message(clock::now(), message),
-                    Ok(None) => return self.closed(),
-                    Err(error) => return self.broken(error),
+                message = control.recv() => if let Some(end) = self.hear(message, control).await {
+                    self.drain(outlets).await?;
+                    return self.end(end);
                 },
                 (frontier, root) = self.growth.next() => self.session.handle_local(clock::now(), frontier, root),
-                Some(done) = done.recv() => self.finish(done),
+                Some(first) = done.recv() => self.finish(first, done),
                 Some(lane) = outlets.carriers.ended() => lane?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
                 _ = cancel.tick() => {
                     self.stay_with_member(store)?;
-                    self.tell_liveliness(&mut heard, self.loads.carried(Flow::In));
+                    self.tell_liveliness(&mut carried, self.loads.carried(Flow::In));
                     self.tell_load();
                     if !stopping && self.observer.cancelled() {
                         stopping = true;
@@ -298,14 +304,45 @@ impl Crank<'_> {
         if removed { Err(ReplicateError::NotAllowed("the peer was removed from the vault".into())) } else { Ok(()) }
     }
 
-    /// What may end the session for the peer comes after the last that we have to say of our stages.
-    fn finish(&mut self, done: Done) {
-        if let Done::Committed { .. } | Done::Served { .. } = done
+    /// A message, and those that have come behind it: what they ask for is handed on together. Returns how the control stream ended, if
+    /// it did. Waits for nothing.
+    async fn hear(&mut self, first: Heard, control: &mut ControlReceiver) -> Option<Result<(), TransportError>> {
+        let (mut bytes, mut heard) = (0, first);
+        loop {
+            match heard {
+                Ok(Some(message)) => {
+                    bytes += message.len();
+                    self.session.handle_message(clock::now(), message);
+                }
+                Ok(None) => return Some(Ok(())),
+                Err(error) => return Some(Err(error)),
+            }
+            if bytes >= HEARD_BYTES_MAX {
+                return None;
+            }
+            heard = tokio::select! {
+                biased;
+                next = control.recv() => next,
+                () = std::future::ready(()) => return None,
+            };
+        }
+    }
+
+    /// What is done, `first` and what has been done since: together, so that one commit takes all that became ready.
+    fn finish(&mut self, first: Done, more: &mut mpsc::UnboundedReceiver<Done>) {
+        let mut done = vec![first];
+        while done.len() < DONE_MAX
+            && let Ok(next) = more.try_recv()
+        {
+            done.push(next);
+        }
+        // What may end the session for the peer comes after the last that we have to say of our stages.
+        if done.iter().any(|done| matches!(done, Done::Committed { .. } | Done::Served { .. }))
             && let Some(load) = self.loads.news(self.connection)
         {
             self.session.handle_load(load);
         }
-        self.session.handle_done(clock::now(), done);
+        self.session.handle_all_done(clock::now(), done);
     }
 
     fn tell_load(&mut self) {
@@ -316,11 +353,18 @@ impl Crank<'_> {
     }
 
     /// A large chunk takes long on a slow link: the session must not take that for silence.
-    fn tell_liveliness(&mut self, heard: &mut Heard, bytes: u64) {
+    fn tell_liveliness(&mut self, carried: &mut Carried, bytes: u64) {
         let now = clock::now();
-        if bytes != heard.bytes && now.duration_since(heard.told) >= LIVELINESS {
-            *heard = Heard { bytes, told: now };
+        if bytes != carried.bytes && now.duration_since(carried.told) >= LIVELINESS {
+            *carried = Carried { bytes, told: now };
             self.session.handle_done(now, Done::Progress { list: ListId::from_bytes([0; 32]), chunks: 0, bytes: 0 });
+        }
+    }
+
+    fn end(&self, end: Result<(), TransportError>) -> Result<(), ReplicateError> {
+        match end {
+            Ok(()) => self.closed(),
+            Err(error) => self.broken(error),
         }
     }
 
@@ -348,10 +392,12 @@ impl Crank<'_> {
                 idle = false;
             }
             // Before the messages: what a Want asks for may come at once, and the keeper drops what it does not expect yet.
+            let mut intake = Intake::default();
             while let Some(action) = self.session.poll_action() {
-                self.start(action, outlets).await;
+                self.start(action, &mut intake, outlets).await;
                 idle = false;
             }
+            take(&mut intake, outlets).await;
             while let Some(message) = self.session.poll_message() {
                 outlets.messages.say(message);
                 idle = false;
@@ -362,20 +408,24 @@ impl Crank<'_> {
         }
     }
 
-    /// Hands an action to who does it. A thread that is gone has reported its failure already.
-    async fn start(&mut self, action: Action, outlets: &mut Outlets) {
+    /// Hands an action to who does it; what there is to be taken in is gathered until something else is to be done. A thread that is
+    /// gone has reported its failure already.
+    async fn start(&mut self, action: Action, intake: &mut Intake, outlets: &mut Outlets) {
+        if !matches!(action, Action::Expect { .. } | Action::StoreInline { .. }) {
+            take(intake, outlets).await;
+        }
         match action {
             Action::LoadEvents { beyond, after, bytes_max, events_max } => {
                 let _ = outlets.server.send(server::Job::Load { beyond, after, bytes_max, events_max });
             }
             Action::Serve { list, want, via } => {
-                let _ = outlets.server.send(server::Job::Serve { list, want, via });
+                let _ = outlets.server.send(server::Job::Serve { request: Request { list, want }, via });
             }
             Action::Admit { frames } => keep(outlets, keeper::Job::Admit(frames)).await,
-            Action::Expect { list, want } => keep(outlets, keeper::Job::Expect { list, want }).await,
             Action::Forget { list } => keep(outlets, keeper::Job::Forget(list)).await,
             Action::FindLost { within, after } => keep(outlets, keeper::Job::FindLost { within, after }).await,
-            Action::StoreInline { list, frames } => keep(outlets, keeper::Job::Inline { list, frames }).await,
+            Action::Expect { list, want } => intake.expect.push((list, want)),
+            Action::StoreInline { list, frames } => intake.inline.push((list, frames)),
             Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
             Action::OpenLanes => outlets.carriers.open(),
             Action::AcceptLanes => outlets.carriers.accept(),
@@ -441,7 +491,7 @@ impl Crank<'_> {
 
     /// Closing loses what is still under way, so whoever has said the last word waits until the peer has heard it: it answers with
     /// a goodbye of its own, or closes. A dialer that knows that both are identical has been told so, and need not wait.
-    async fn goodbye(&self, control: &mut crate::transport::ControlReceiver, turned: &Result<(), ReplicateError>) {
+    async fn goodbye(&self, control: &mut ControlReceiver, turned: &Result<(), ReplicateError>) {
         if turned.is_ok() && self.lingers() {
             let heard = async { while control.recv().await.is_ok_and(|message| message.is_some_and(|message| !is_bye(message))) {} };
             let _ = tokio::time::timeout(GOODBYE, heard).await;
@@ -479,6 +529,12 @@ impl Crank<'_> {
 
 fn is_bye(message: Bytes) -> bool {
     matches!(Message::decode(message), Ok(Message::Bye { .. }))
+}
+
+async fn take(intake: &mut Intake, outlets: &Outlets) {
+    if !intake.is_empty() {
+        keep(outlets, keeper::Job::Take(std::mem::take(intake))).await;
+    }
 }
 
 async fn keep(outlets: &Outlets, job: keeper::Job) {

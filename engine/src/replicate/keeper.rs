@@ -10,7 +10,7 @@ use crate::{
     clock,
     event::{ChunkList, Dot, Event, Frontier, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
-    id::{ChunkId, IdMap, ListId},
+    id::{ChunkId, IdMap, ListId, VaultId},
     limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, FUSE_WINDOW_MS, LOST_LISTS_MAX, MIB},
     meter::{Meter, Work},
     session::{Admitted, Arrival, Done, Wants},
@@ -18,6 +18,7 @@ use crate::{
     vault::Fuse,
 };
 use bytes::Bytes;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -28,23 +29,39 @@ use tokio::sync::mpsc;
 /// Runs that have come are taken together up to about this much: enough short chunks to fill every lane of the hash.
 const GATHERED_BYTES: usize = MIB;
 
+/// Frames of a message of events from which on all threads check them: below, to wake them takes as long as they save.
+const SHARED_FRAMES_MIN: usize = 8;
+
 /// What the keeper does, in the order in which it is asked.
 #[derive(Debug)]
 pub(super) enum Job {
     /// Check events and lists.
     Admit(Bytes),
-    /// Take these chunks from now on.
-    Expect { list: ListRef, want: Bitmap },
     /// Take the rest of a list no more.
     Forget(ListId),
     /// Look for what was lost of events that the peer has.
     FindLost { within: Frontier, after: Option<ListId> },
-    /// Chunk frames from the control stream.
-    Inline { list: ListId, frames: Bytes },
+    /// Chunks of short lists, which come many at once.
+    Take(Intake),
     /// Chunk frames from a lane.
     Run(Bytes),
     /// Make events visible.
     Commit(Vec<Dot>),
+}
+
+/// Chunks to be taken from now on, and then chunk frames from the control stream. To expect a chunk earlier than asked does no harm.
+#[derive(Debug, Default)]
+pub(super) struct Intake {
+    /// Take these chunks of a list from now on.
+    pub(super) expect: Vec<(ListRef, Bitmap)>,
+    /// Chunk frames, each with the list that it was sent for.
+    pub(super) inline: Vec<(ListId, Bytes)>,
+}
+
+impl Intake {
+    pub(super) fn is_empty(&self) -> bool {
+        self.expect.is_empty() && self.inline.is_empty()
+    }
 }
 
 /// What the keeper's thread has to say at its end.
@@ -114,12 +131,13 @@ impl Keeper {
             meter,
             store,
         };
-        let mut pending = Vec::new();
+        let mut waiting = Vec::new();
         for (event, lists) in keeper.store.journal_pending()? {
             if keeper.still_fits(&event)? {
-                pending.push(keeper.stage(event, lists)?);
+                waiting.push(keeper.accept(event, lists));
             }
         }
+        let pending = keeper.stage(waiting)?;
         Ok((keeper, pending))
     }
 
@@ -164,17 +182,12 @@ impl Keeper {
     fn work(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
             Job::Admit(frames) => self.index(|keeper| keeper.admit(&frames)),
-            Job::Expect { list, want } => self.index(|keeper| keeper.expect(&list, &want)),
             Job::Forget(list) => {
                 self.forget(&list);
                 self.settle_healed()
             }
             Job::FindLost { within, after } => self.index(|keeper| keeper.find_lost(&within, after)),
-            Job::Inline { list, frames } => {
-                self.take_runs(&[frames])?;
-                self.say(Done::Stored { list });
-                Ok(())
-            }
+            Job::Take(intake) => self.take(intake),
             Job::Run(frames) => self.take_runs(&[frames]),
             Job::Commit(dots) => self.commit(&dots),
         }
@@ -193,59 +206,67 @@ impl Keeper {
         done
     }
 
+    /// Events up to the first bad frame are kept, and staged before the next message is looked at, whatever comes behind them.
     fn admit(&mut self, frames: &[u8]) -> Result<(), StoreError> {
-        let mut events = Vec::new();
-        for frame in frame::split(frames) {
-            let admitted = frame.map_err(Refusal::from).and_then(|(header, bytes)| self.admit_frame(&header, bytes));
-            match admitted {
-                Ok(admitted) => events.extend(admitted),
-                Err(Refusal::Here(error)) => return Err(error),
-                Err(Refusal::Peer(reason)) => {
-                    self.say(Done::Refused { reason });
-                    return Ok(());
-                }
-                Err(Refusal::NotAllowed(reason)) => {
-                    self.say(Done::NotAllowed { reason });
-                    return Ok(());
-                }
-            }
+        let mut fitting = Vec::new();
+        let refused = self.fitting(frames, &mut fitting).err();
+        let waiting = fitting.iter().map(|staged| (&staged.event, staged.lists.as_slice()));
+        let kept = self.store.journal_put_each(waiting)?;
+        if kept < fitting.len() {
+            // Others hold it full. The journal only saves asking for the events again after an interruption.
+            tracing::debug!(events = fitting.len() - kept, "the journal is full: events wait in memory");
         }
-        self.say(Done::Admitted { events });
+        let events = self.stage(fitting)?;
+        match refused {
+            None => self.say(Done::Admitted { events }),
+            Some(Refusal::Peer(reason)) => self.say(Done::Refused { reason }),
+            Some(Refusal::NotAllowed(reason)) => self.say(Done::NotAllowed { reason }),
+            Some(Refusal::Here(error)) => return Err(error),
+        }
         Ok(())
     }
 
-    fn admit_frame(&mut self, header: &Header, bytes: &[u8]) -> Result<Option<Admitted>, Refusal> {
-        let frame = Verified::check(bytes)?;
-        match header.kind {
-            Kind::Chunk => Err(Refusal::Peer("a chunk among events".into())),
-            Kind::List => {
-                let list = ChunkList::from_record(frame.record()).map_err(|error| Refusal::Peer(error.to_string()))?;
-                if self.loose.len() >= EVENT_LISTS_MAX {
-                    return Err(Refusal::Peer("too many chunk lists without their event".into()));
+    /// Adds to `fitting` what may follow, in order. What a frame is checked for by itself, signatures above all, is done on all threads;
+    /// what it is checked for with those before it, one by one.
+    fn fitting(&mut self, frames: &[u8], fitting: &mut Vec<Staged>) -> Result<(), Refusal> {
+        let vault = *self.store.vault();
+        let frames: Vec<_> = frame::split(frames).collect();
+        let check = |frame| Checked::of(frame, &vault);
+        let checked: Vec<Result<Checked, Refusal>> = match frames.len() {
+            0..SHARED_FRAMES_MIN => frames.into_iter().map(check).collect(),
+            SHARED_FRAMES_MIN.. => frames.into_par_iter().map(check).collect(),
+        };
+        for checked in checked {
+            match checked? {
+                Checked::List(id, list) => {
+                    if self.loose.len() >= EVENT_LISTS_MAX {
+                        return Err(Refusal::Peer("too many chunk lists without their event".into()));
+                    }
+                    self.loose.insert(id, list);
                 }
-                self.loose.insert(ListId::from_bytes(header.id), list);
-                Ok(None)
-            }
-            Kind::Event => {
-                let event = Event::check(frame.record().to_vec(), self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?;
-                let loose = std::mem::take(&mut self.loose);
-                self.admit_event(event, &loose)
+                Checked::Event(event) => {
+                    let loose = std::mem::take(&mut self.loose);
+                    fitting.extend(self.admit_event(*event, &loose)?);
+                }
             }
         }
+        Ok(())
     }
 
-    fn admit_event(&mut self, event: Event, loose: &HashMap<ListId, ChunkList>) -> Result<Option<Admitted>, Refusal> {
+    fn admit_event(&mut self, event: Event, loose: &HashMap<ListId, ChunkList>) -> Result<Option<Staged>, Refusal> {
         // An event that is staged already is held; another one in its place is a fork.
         if self.store.check_event(&event, &self.pending)? == Standing::Held {
             return Ok(None);
         }
         let lists = event.header().lists.iter().map(|reference| self.list_of(reference, loose)).collect::<Result<Vec<_>, _>>()?;
-        match self.store.journal_put(&event, &lists) {
-            // Others hold it full. The journal only saves asking for the event again after an interruption.
-            Err(StoreError::JournalFull) => tracing::debug!(event = ?event.dot(), "the journal is full: the event waits in memory"),
-            put => put?,
-        }
-        Ok(Some(self.stage(event, lists)?))
+        Ok(Some(self.accept(event, lists)))
+    }
+
+    /// From now on other events may follow this one, and name its lists.
+    fn accept(&mut self, event: Event, lists: Vec<ChunkList>) -> Staged {
+        self.pending.add(&event);
+        self.lists.extend(event.header().lists.iter().zip(&lists).map(|(reference, list)| (reference.id, list.clone())));
+        Staged { event, lists }
     }
 
     fn list_of(&self, reference: &ListRef, loose: &HashMap<ListId, ChunkList>) -> Result<ChunkList, Refusal> {
@@ -259,34 +280,53 @@ impl Keeper {
         }
     }
 
-    fn stage(&mut self, event: Event, lists: Vec<ChunkList>) -> Result<Admitted, StoreError> {
-        let mut missing = Vec::new();
-        let mut bytes = event.record().len();
-        for list in &lists {
-            bytes += list.entries().len() * 36;
-            let lacking = self.store.missing(list)?;
-            self.kept.present += (list.entries().len() - lacking.len()) as u64;
-            if !lacking.is_empty() {
-                missing.push((list.reference(), lacking));
+    /// Takes in events that fit, and finds out what they lack.
+    fn stage(&mut self, events: Vec<Staged>) -> Result<Vec<Admitted>, StoreError> {
+        let lists: Vec<&ChunkList> = events.iter().flat_map(|staged| &staged.lists).collect();
+        let mut lacking = self.store.missing_each(&lists)?.into_iter();
+        let mut admitted = Vec::with_capacity(events.len());
+        for Staged { event, lists } in events {
+            let mut bytes = event.record().len();
+            let mut missing = Vec::new();
+            for ((reference, list), lacking) in event.header().lists.iter().zip(&lists).zip(lacking.by_ref()) {
+                bytes += list.entries().len() * 36;
+                self.kept.present += (list.entries().len() - lacking.len()) as u64;
+                if !lacking.is_empty() {
+                    missing.push((*reference, lacking));
+                }
             }
-            self.lists.insert(list.id(), list.clone());
+            admitted.push(Admitted { dot: event.dot(), deps: event.header().deps.clone(), bytes, lists: missing });
+            self.staged.insert(event.dot(), Staged { event, lists });
         }
-        let dot = event.dot();
-        let deps = event.header().deps.clone();
-        self.pending.add(&event);
-        self.staged.insert(dot, Staged { event, lists });
-        Ok(Admitted { dot, deps, bytes, lists: missing })
+        Ok(admitted)
     }
 
-    /// Chunks that came in the meantime, for another list or from another peer, are reported as if they had just arrived.
-    fn expect(&mut self, reference: &ListRef, want: &Bitmap) -> Result<(), StoreError> {
-        let Some(list) = self.lists.get(&reference.id) else {
-            return Err(StoreError::Damaged("a list is expected that was never admitted".into()));
-        };
+    fn take(&mut self, Intake { expect, inline }: Intake) -> Result<(), StoreError> {
+        if !expect.is_empty() {
+            self.index(|keeper| keeper.expect(&expect))?;
+        }
+        if !inline.is_empty() {
+            let (lists, frames): (Vec<ListId>, Vec<Bytes>) = inline.into_iter().unzip();
+            self.take_runs(&frames)?;
+            lists.into_iter().for_each(|list| self.say(Done::Stored { list }));
+        }
+        Ok(())
+    }
+
+    fn expect(&mut self, wants: &[(ListRef, Bitmap)]) -> Result<(), StoreError> {
         if self.wants.outstanding_chunks() == 0 {
             self.looked = self.writer.looks();
         }
-        let missing = self.store.missing(list)?;
+        let known = wants.iter().map(|(reference, _)| self.lists.get(&reference.id)).collect::<Option<Vec<&ChunkList>>>();
+        let lists = known.ok_or_else(|| StoreError::Damaged("a list is expected that was never admitted".into()))?;
+        let missing = self.store.missing_each(&lists)?;
+        wants.iter().zip(missing).for_each(|((reference, want), missing)| self.expect_list(reference, want, &missing));
+        Ok(())
+    }
+
+    /// Chunks that came in the meantime, for another list or from another peer, are reported as if they had just arrived.
+    fn expect_list(&mut self, reference: &ListRef, want: &Bitmap, missing: &Bitmap) {
+        let Some(list) = self.lists.get(&reference.id) else { return };
         let mut lacking = Bitmap::empty(want.entries());
         let (mut chunks, mut bytes) = (0, 0);
         for position in want.iter() {
@@ -307,7 +347,6 @@ impl Keeper {
                 self.forget(&reference.id);
             }
         }
-        Ok(())
     }
 
     fn find_lost(&mut self, within: &Frontier, after: Option<ListId>) -> Result<(), StoreError> {
@@ -494,6 +533,30 @@ fn gather(first: Bytes, jobs: &mut mpsc::Receiver<Job>) -> (Vec<Bytes>, Option<J
     (runs, None)
 }
 
+/// A frame of a message of events that is right by itself.
+enum Checked {
+    List(ListId, ChunkList),
+    Event(Box<Event>),
+}
+
+impl Checked {
+    fn of(frame: Result<(Header, &[u8]), FrameError>, vault: &VaultId) -> Result<Self, Refusal> {
+        let (header, bytes) = frame?;
+        let frame = Verified::check(bytes)?;
+        match header.kind {
+            Kind::Chunk => Err(Refusal::Peer("a chunk among events".into())),
+            Kind::List => {
+                let list = ChunkList::from_record(frame.record()).map_err(|error| Refusal::Peer(error.to_string()))?;
+                Ok(Self::List(ListId::from_bytes(header.id), list))
+            }
+            Kind::Event => {
+                let event = Event::check(frame.record().to_vec(), vault).map_err(|error| Refusal::Peer(error.to_string()))?;
+                Ok(Self::Event(Box::new(event)))
+            }
+        }
+    }
+}
+
 fn chunk_of(header: &Header) -> ChunkId {
     ChunkId::from_bytes(header.id)
 }
@@ -525,6 +588,134 @@ impl From<StoreError> for Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        event::{Entry, EventHeader, Frontier, Incarnation, KIND_OPERATIONS},
+        frame::FrameBuf,
+        id::EventId,
+        keys::DeviceKey,
+    };
+    use tempfile::TempDir;
+
+    const VAULT: VaultId = VaultId::from_bytes([42; 32]);
+    const EVENTS: u64 = 3 * SHARED_FRAMES_MIN as u64;
+
+    fn list(n: u64) -> ChunkList {
+        ChunkList::new(vec![Entry { id: ChunkId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes()), length: 100 }]).unwrap()
+    }
+
+    fn event(sequence: u64, previous: Option<EventId>, body: &[u8]) -> Event {
+        let device = DeviceKey::from_seed(&[1; 32]);
+        let header = EventHeader {
+            vault: VAULT,
+            device: device.id(),
+            incarnation: Incarnation([1; 16]),
+            sequence,
+            lamport: sequence,
+            previous,
+            deps: Frontier::new(),
+            epoch: 1,
+            lists: vec![list(sequence).reference()],
+            kind: KIND_OPERATIONS,
+            body_hash: [0; 32],
+            wall_ms: 0,
+        };
+        Event::sign(header, body, &device).unwrap()
+    }
+
+    /// One author's events, each with a list of its own.
+    fn log() -> Vec<Event> {
+        let mut events: Vec<Event> = Vec::new();
+        for sequence in 1..=EVENTS {
+            events.push(event(sequence, events.last().map(Event::id), b"body"));
+        }
+        events
+    }
+
+    fn frames(events: &[Event]) -> Vec<u8> {
+        let frames = |event: &Event| [list(event.header().sequence).to_frame(), event.to_frame()].map(FrameBuf::into_bytes).concat();
+        events.iter().flat_map(frames).collect()
+    }
+
+    struct World {
+        keeper: Keeper,
+        done: mpsc::UnboundedReceiver<Done>,
+        _dir: TempDir,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Store::create(dir.path(), &VAULT).unwrap();
+            let store = Arc::new(Store::open(dir.path(), &VAULT).unwrap().0);
+            let (said, done) = mpsc::unbounded_channel();
+            let keeper = Keeper::new(store, said, Failures::default(), None, Arc::new(Meter::default())).unwrap().0;
+            Self { keeper, done, _dir: dir }
+        }
+
+        /// The numbers of the events that are admitted, or why they are refused.
+        fn admit(&mut self, frames: &[u8]) -> Result<Vec<u64>, String> {
+            self.keeper.admit(frames).unwrap();
+            match self.done.try_recv().unwrap() {
+                Done::Admitted { events } => Ok(events.iter().map(|event| event.dot.sequence).collect()),
+                Done::Refused { reason } => Err(reason),
+                other => panic!("{other:?}"),
+            }
+        }
+
+        fn in_journal(&self) -> Vec<u64> {
+            self.keeper.store.journal_pending().unwrap().iter().map(|(event, _)| event.header().sequence).collect()
+        }
+    }
+
+    #[test]
+    fn events_admitted_together_lack_each_its_own_chunks_and_wait_in_their_order() {
+        let mut world = World::new();
+        world.keeper.admit(&frames(&log())).unwrap();
+        let Done::Admitted { events } = world.done.try_recv().unwrap() else { panic!("refused") };
+        let lacking: Vec<_> = events.into_iter().flat_map(|event| event.lists).collect();
+        assert_eq!(lacking, (1..=EVENTS).map(|n| (list(n).reference(), Bitmap::full(1))).collect::<Vec<_>>());
+        assert_eq!(world.in_journal(), (1..=EVENTS).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_precedes_a_bad_event_is_kept_and_what_follows_is_not() {
+        let (mut world, mut events) = (World::new(), log());
+        let bad = EVENTS as usize / 2;
+        let mut record = events[bad].record().to_vec();
+        let signature_at = record.len() - b"body".len() - 1;
+        record[signature_at] ^= 1;
+        let tail = events.split_off(bad + 1);
+        events.truncate(bad);
+        let forged = FrameBuf::new(Kind::Event, &record).into_bytes();
+        let run = [frames(&events), list(bad as u64 + 1).to_frame().into_bytes(), forged, frames(&tail)].concat();
+        assert_eq!(world.admit(&run), Err("the event's signature is wrong".to_owned()));
+        assert_eq!(world.in_journal(), (1..=bad as u64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_first_broken_rule_is_told_although_a_later_frame_is_bad_by_itself() {
+        let (mut world, events) = (World::new(), log());
+        let mut run = frames(&[&events[..4], &events[5..]].concat());
+        *run.last_mut().unwrap() ^= 1;
+        assert_eq!(world.admit(&run), Err(StoreError::MissingDependency(events[4].dot()).to_string()));
+        assert_eq!(world.in_journal(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_fork_among_events_ends_with_what_precedes_it_kept() {
+        let (mut world, events) = (World::new(), log());
+        let other = event(3, Some(events[1].id()), b"another");
+        let run = [frames(&events[..6]), frames(&[other]), frames(&events[6..])].concat();
+        assert!(matches!(world.keeper.admit(&run), Err(StoreError::Fork { .. })));
+        assert_eq!(world.in_journal(), [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
+    fn events_that_are_held_already_are_passed_over() {
+        let (mut world, events) = (World::new(), log());
+        assert_eq!(world.admit(&frames(&events[..10])), Ok((1..=10).collect()));
+        assert_eq!(world.admit(&frames(&events)), Ok((11..=EVENTS).collect()));
+    }
 
     #[test]
     fn deletions_count_together_for_an_hour() {

@@ -12,6 +12,9 @@ use tokio::sync::mpsc;
 /// Bytes that may wait before answers are held back: enough to keep a fast link busy.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
+/// Messages are handed to the transport together up to about this much.
+const TOGETHER_BYTES: usize = 64 << 10;
+
 #[derive(Debug, Default)]
 struct Level {
     bytes: usize,
@@ -69,12 +72,21 @@ impl Outgoing {
 }
 
 impl Outbound {
-    /// The next message; none when nothing more will be said. It waits no longer once [`Outbound::sent`] is called.
-    pub(super) async fn next(&mut self) -> Option<Bytes> {
-        self.messages.recv().await
+    /// The next message and what waits behind it, as far as it goes well together; none when nothing more will be said. They wait no
+    /// longer once [`Outbound::sent`] is called.
+    pub(super) async fn next(&mut self) -> Option<Vec<Bytes>> {
+        let mut messages = vec![self.messages.recv().await?];
+        let mut bytes = messages[0].len();
+        while bytes < TOGETHER_BYTES
+            && let Ok(message) = self.messages.try_recv()
+        {
+            bytes += message.len();
+            messages.push(message);
+        }
+        Some(messages)
     }
 
-    /// A message of `bytes` has been handed to the transport.
+    /// Messages of `bytes` have been handed to the transport.
     pub(super) fn sent(&self, bytes: usize) {
         self.gauge.level().bytes -= bytes;
         self.gauge.0.1.notify_all();

@@ -8,8 +8,9 @@ use crate::{
     bitmap::Bitmap,
     clock,
     event::{ChunkList, Event, Frontier, ListRef},
+    id::ListId,
     io::piece::Piece,
-    limits::{MIB, SLOWEST_BYTES_PER_S, STALL_MS},
+    limits::{INLINE_BYTES_MAX, MIB, SLOWEST_BYTES_PER_S, STALL_MS},
     meter::{Meter, Work},
     session::{Cursor, Done, LoadedEvent, Via},
     store::{LogPosition, Span, Spans, Store, StoreError},
@@ -34,7 +35,14 @@ pub(super) enum Job {
     /// Read events.
     Load { beyond: Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize },
     /// Send chunks.
-    Serve { list: ListRef, want: Bitmap, via: Via },
+    Serve { request: Request, via: Via },
+}
+
+/// Chunks of a list.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) list: ListRef,
+    pub(super) want: Bitmap,
 }
 
 /// What the server's thread has to say at its end.
@@ -80,83 +88,112 @@ impl Server {
     /// Works until nobody can ask any more.
     pub(super) fn run(self, jobs: Receiver<Job>) -> Served {
         let mut served = Served::default();
-        for job in jobs {
+        let mut next = None;
+        while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
             let result = match job {
-                Job::Load { beyond, after, bytes_max, events_max } => {
-                    self.load(&beyond, after, bytes_max, events_max).inspect(|done| served.offered += offered(done))
+                Job::Load { beyond, after, bytes_max, events_max } => self.load(&beyond, after, bytes_max, events_max).map(|done| {
+                    served.offered += offered(&done);
+                    self.say(done);
+                }),
+                Job::Serve { request, via: Via::Lanes } => self.serve(&request, &mut served).map(|done| self.say(done)),
+                Job::Serve { request, via: Via::Inline } => {
+                    let (requests, other) = gather(request, &jobs);
+                    next = other;
+                    self.inline(&requests, &mut served)
                 }
-                Job::Serve { list, want, via } => self.serve(&list, &want, via, &mut served),
             };
-            let done = result.unwrap_or_else(|error| {
-                match error {
-                    ServeError::Store(error) => self.failures.here(error),
-                    ServeError::Stalled => self.failures.note(ReplicateError::Transport(TransportError::Timeout)),
-                }
-                Done::Failed { reason: self.failures.text() }
-            });
-            if self.done.send(done).is_err() {
+            if let Err(error) = result {
+                self.fail(error);
+            }
+            if self.done.is_closed() {
                 break;
             }
         }
         served
     }
 
-    fn load(&self, beyond: &Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize) -> Result<Done, ServeError> {
-        let start = after.map_or(LogPosition::START, |Cursor(segment, offset)| LogPosition { segment: segment as u32, offset });
-        let (mut events, mut bytes, mut position) = (Vec::new(), 0, start);
-        loop {
-            // One event at a time, so that both bounds hold and the position after the last is known.
-            let batch = self.store.events_beyond(beyond, position, 1)?;
-            position = batch.next;
-            let page: Vec<LoadedEvent> = batch.events.into_iter().map(loaded).collect();
-            bytes += page.iter().map(LoadedEvent::bytes).sum::<usize>();
-            events.extend(page);
-            if batch.done {
-                return Ok(Done::Events { events, next: None });
-            }
-            if bytes >= bytes_max || events.len() >= events_max {
-                return Ok(Done::Events { events, next: Some(Cursor(u64::from(position.segment), position.offset)) });
-            }
-        }
+    /// Nobody listens any more once the session has ended; then there is nobody to tell.
+    fn say(&self, done: Done) {
+        let _ = self.done.send(done);
     }
 
-    fn serve(&self, reference: &ListRef, want: &Bitmap, via: Via, served: &mut Served) -> Result<Done, ServeError> {
+    fn fail(&self, error: ServeError) {
+        match error {
+            ServeError::Store(error) => self.failures.here(error),
+            ServeError::Stalled => self.failures.note(ReplicateError::Transport(TransportError::Timeout)),
+        }
+        self.say(Done::Failed { reason: self.failures.text() });
+    }
+
+    fn load(&self, beyond: &Frontier, after: Option<Cursor>, bytes_max: usize, events_max: usize) -> Result<Done, ServeError> {
+        let start = after.map_or(LogPosition::START, |Cursor(segment, offset)| LogPosition { segment: segment as u32, offset });
+        let batch = self.store.events_page(beyond, start, bytes_max, events_max)?;
+        let next = (!batch.done).then_some(Cursor(u64::from(batch.next.segment), batch.next.offset));
+        Ok(Done::Events { events: batch.events.into_iter().map(loaded).collect(), next })
+    }
+
+    fn serve(&self, request: &Request, served: &mut Served) -> Result<Done, ServeError> {
+        let Request { list: reference, want } = request;
         let Some(list) = self.store.list(&reference.id)?.filter(|list| list.reference() == *reference) else {
             return Ok(Done::UnknownList { list: reference.id });
         };
-        if via == Via::Inline {
-            self.waiting.wait_for_room();
-        }
-        let mut inline = BytesMut::new();
         let mut total = 0;
         let mut spans = self.store.spans(&list, want, SPAN_BYTES_MAX)?;
         while let Some(span) = self.metered(&mut spans)? {
             let (chunks, bytes) = (span.entries.len() as u64, span.piece.bytes.len() as u64);
             total += bytes;
-            match via {
-                Via::Inline => inline.extend_from_slice(&span.piece.bytes),
-                Via::Lanes => {
-                    match self.runtime.block_on(self.spans.send_timeout(span.piece, self.patience(bytes))) {
-                        Ok(()) => {}
-                        // Lanes that are gone mean that the connection is: the session learns it there.
-                        Err(SendTimeoutError::Closed(_)) => break,
-                        Err(SendTimeoutError::Timeout(_)) => return Err(ServeError::Stalled),
-                    }
-                }
+            match self.runtime.block_on(self.spans.send_timeout(span.piece, self.patience(bytes))) {
+                Ok(()) => self.count(served, chunks, bytes),
+                // Lanes that are gone mean that the connection is: the session learns it there.
+                Err(SendTimeoutError::Closed(_)) => break,
+                Err(SendTimeoutError::Timeout(_)) => return Err(ServeError::Stalled),
             }
-            served.chunks += chunks;
-            served.bytes += bytes;
-            (self.on_sent)(chunks, bytes);
         }
-        // Not sent, and not found again: the next session asks whoever holds it. What fails here is found again by the next who reads.
+        self.put_aside(&spans);
+        Ok(Done::Served { list: reference.id, unavailable: spans.unavailable().clone(), bytes: total })
+    }
+
+    /// Lists whose chunks go back to the session, looked up together: they are short and many.
+    fn inline(&self, requests: &[Request], served: &mut Served) -> Result<(), ServeError> {
+        self.waiting.wait_for_room();
+        let lists = self.store.lists(requests.iter().map(|request| &request.list.id))?;
+        let fits = |list: Option<ChunkList>, request: &Request| list.filter(|list| list.reference() == request.list);
+        let lists: Vec<Option<ChunkList>> = lists.into_iter().zip(requests).map(|(list, request)| fits(list, request)).collect();
+        let known: Vec<_> = lists.iter().zip(requests).filter_map(|(list, request)| Some((list.as_ref()?, &request.want))).collect();
+        let mut spans = self.store.spans_each(&known, SPAN_BYTES_MAX)?.into_iter();
+        for (request, list) in requests.iter().zip(&lists) {
+            let list_id = request.list.id;
+            let done = match list.as_ref().and_then(|_| spans.next()) {
+                Some(spans) => self.inline_one(list_id, spans, served)?,
+                None => Done::UnknownList { list: list_id },
+            };
+            self.say(done);
+        }
+        Ok(())
+    }
+
+    fn inline_one(&self, list: ListId, mut spans: Spans, served: &mut Served) -> Result<Done, StoreError> {
+        let mut frames = BytesMut::new();
+        while let Some(span) = self.metered(&mut spans)? {
+            frames.extend_from_slice(&span.piece.bytes);
+            self.count(served, span.entries.len() as u64, span.piece.bytes.len() as u64);
+        }
+        self.put_aside(&spans);
+        Ok(Done::Inline { list, frames: frames.freeze(), unavailable: spans.unavailable().clone() })
+    }
+
+    /// Damaged chunks are not sent, and not found again: the next session asks whoever holds them. What fails here is found again by the
+    /// next who reads.
+    fn put_aside(&self, spans: &Spans) {
         if let Err(error) = self.store.quarantine(spans.damaged()) {
             tracing::warn!(%error, "damaged chunks were not put aside");
         }
-        let unavailable = spans.unavailable().clone();
-        Ok(match via {
-            Via::Lanes => Done::Served { list: reference.id, unavailable, bytes: total },
-            Via::Inline => Done::Inline { list: reference.id, frames: inline.freeze(), unavailable },
-        })
+    }
+
+    fn count(&self, served: &mut Served, chunks: u64, bytes: u64) {
+        served.chunks += chunks;
+        served.bytes += bytes;
+        (self.on_sent)(chunks, bytes);
     }
 }
 
@@ -176,6 +213,24 @@ impl Server {
         let rate = self.rate.unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);
         Duration::from_millis(STALL_MS) + Duration::from_secs(2 * bytes / rate)
     }
+}
+
+/// Requests that wait behind `first` and go the same way, as long as what they ask for is no more than one of them may; and the job that
+/// ended the look for them. Waits for nothing.
+fn gather(first: Request, jobs: &Receiver<Job>) -> (Vec<Request>, Option<Job>) {
+    let mut bytes = first.list.bytes;
+    let mut requests = vec![first];
+    while bytes < INLINE_BYTES_MAX as u64 {
+        match jobs.try_recv() {
+            Ok(Job::Serve { request, via: Via::Inline }) => {
+                bytes = bytes.saturating_add(request.list.bytes);
+                requests.push(request);
+            }
+            Ok(other) => return (requests, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (requests, None)
 }
 
 /// Chunks that the loaded events name.

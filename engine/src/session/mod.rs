@@ -137,12 +137,20 @@ impl Session {
 
     /// An action is done, or chunks came on the lanes.
     pub fn handle_done(&mut self, now: Instant, done: Done) {
+        self.handle_all_done(now, [done]);
+    }
+
+    /// As [`Session::handle_done`] of each, in their order, but looked at once what follows from them: of many short lists that are
+    /// complete, one commit then takes all.
+    pub fn handle_all_done(&mut self, now: Instant, all: impl IntoIterator<Item = Done>) {
         if self.phase == Phase::Ended {
             return;
         }
         self.stir(now);
-        if let Err(error) = self.take(now, done) {
-            self.fail(error);
+        for done in all {
+            if let Err(error) = self.take(now, done) {
+                self.fail(error);
+            }
         }
         self.go_on(now);
     }

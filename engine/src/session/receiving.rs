@@ -21,7 +21,10 @@ use crate::{
     event::{Dot, Frontier, ListRef},
     frame::{self, Kind},
     id::{ChunkId, ListId, Root},
-    limits::{DAMAGED_CHUNKS_MAX, EVENT_LISTS_MAX, INLINE_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
+    limits::{
+        DAMAGED_CHUNKS_MAX, EVENT_LISTS_MAX, INLINE_BYTES_MAX, PARKED_EVENT_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENT_BYTES_MAX,
+        PENDING_EVENTS_MAX,
+    },
 };
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashSet, VecDeque};
@@ -101,6 +104,7 @@ pub(super) struct Receiving {
     admitting: VecDeque<Batch>,
     /// Promised chunks whose events are still being admitted.
     held: Vec<(ListId, Bytes)>,
+    held_bytes: usize,
     /// Lists that came since the last event.
     loose_lists: usize,
     storing: usize,
@@ -125,6 +129,7 @@ impl Receiving {
             healing: Healing::new(),
             admitting: VecDeque::new(),
             held: Vec::new(),
+            held_bytes: 0,
             loose_lists: 0,
             storing: 0,
             commit: Commit::Idle,
@@ -207,7 +212,9 @@ impl Receiving {
         if unapplied + events > PENDING_EVENTS_MAX || (unapplied > 0 && events > 0 && unapplied_bytes > PENDING_EVENT_BYTES_MAX) {
             return Err(SessionError::protocol("more events are under way than allowed"));
         }
-        if self.pending.iter().filter(|pending| pending.origin == Origin::Received).count() > PARKED_EVENTS_MAX {
+        let received = self.pending.iter().filter(|pending| pending.origin == Origin::Received);
+        let (kept, kept_bytes) = received.fold((0, 0), |(events, bytes), pending| (events + 1, bytes + pending.event.bytes));
+        if kept > PARKED_EVENTS_MAX || kept_bytes > PARKED_EVENT_BYTES_MAX {
             return Err(SessionError::protocol("more events wait for chunks than allowed"));
         }
         // Lists come before their event, so a run of them longer than an event may name belongs to none.
@@ -239,6 +246,7 @@ impl Receiving {
         for event in events {
             self.keep(event, Origin::Received, batch.promise, out);
         }
+        self.held_bytes = 0;
         for (list, frames) in std::mem::take(&mut self.held) {
             self.promised(list, frames, out);
         }
@@ -254,7 +262,7 @@ impl Receiving {
             (Flow::Open, Cause::Promised) => {
                 self.promised(list, frames, out);
                 // A promise made early may be dropped and made again, and what another session brings makes room for more promises.
-                if self.held.iter().map(|(_, frames)| frames.len()).sum::<usize>() > HELD_BYTES_MAX {
+                if self.held_bytes > HELD_BYTES_MAX {
                     return Err(SessionError::protocol("more chunks are promised than allowed"));
                 }
                 Ok(())
@@ -268,6 +276,7 @@ impl Receiving {
         if self.asking.promise_came(&list, out) {
             self.store(list, frames, out);
         } else if self.admitting.iter().any(|batch| batch.promise == Promise::Chunks) {
+            self.held_bytes += frames.len();
             self.held.push((list, frames));
         }
     }

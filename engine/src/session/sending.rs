@@ -26,6 +26,11 @@ use std::collections::VecDeque;
 
 /// Wants that the driver serves at once: enough to keep every lane busy.
 const SERVES_MAX: usize = LANES_MAX;
+/// Short lists that the driver serves at once, as long as all together are no more than a single one may be: it looks them up together.
+const SHORT_SERVES_MAX: usize = WANTS_MAX;
+
+/// What a message has around the chunks of a list, at most.
+const MESSAGE_HEADER_BYTES_MAX: u64 = 64;
 
 /// Whether events flow in a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +68,50 @@ struct InFlight {
     promised: u64,
 }
 
+/// Events in flight, and what they come to.
+#[derive(Debug, Default)]
+struct Flight {
+    events: VecDeque<InFlight>,
+    bytes: usize,
+    promised: u64,
+}
+
+impl Flight {
+    fn push(&mut self, event: InFlight) {
+        self.bytes += event.bytes;
+        self.promised += event.promised;
+        self.events.push_back(event);
+    }
+
+    /// Forgets those that are in `frontier`.
+    fn land(&mut self, frontier: &Frontier) {
+        let Self { events, bytes, promised } = self;
+        events.retain(|event| {
+            let flies = !frontier.contains(&event.dot);
+            if !flies {
+                *bytes -= event.bytes;
+                *promised -= event.promised;
+            }
+            flies
+        });
+    }
+}
+
 #[derive(Debug)]
 struct Service {
     list: ListRef,
     want: Bitmap,
     via: Via,
     cause: Cause,
+}
+
+impl Service {
+    fn inline_bytes(&self) -> u64 {
+        match self.via {
+            Via::Inline => self.list.bytes,
+            Via::Lanes => 0,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -84,15 +127,19 @@ pub(super) struct Sending {
     cursor: Option<Cursor>,
     loading: Loading,
     loaded: VecDeque<LoadedEvent>,
-    in_flight: VecDeque<InFlight>,
+    in_flight: Flight,
     /// Events in the peer's journal whose chunks it can get from us.
     owed: Frontier,
     peer_applied: Frontier,
     parked: Frontier,
+    /// Bytes of events that have been parked since last nothing was.
+    parked_bytes: usize,
     /// Everything that the peer applied or parked.
     acknowledged: Frontier,
     queue: VecDeque<Service>,
-    running: Vec<Service>,
+    running: VecDeque<Service>,
+    /// Of the lists that are being served inline.
+    running_inline_bytes: u64,
     peer_healing: PeerHealing,
 }
 
@@ -107,13 +154,15 @@ impl Sending {
             cursor: None,
             loading: Loading::Idle,
             loaded: VecDeque::new(),
-            in_flight: VecDeque::new(),
+            in_flight: Flight::default(),
             owed: Frontier::new(),
             peer_applied: Frontier::new(),
             parked: Frontier::new(),
+            parked_bytes: 0,
             acknowledged: Frontier::new(),
             queue: VecDeque::new(),
-            running: Vec::new(),
+            running: VecDeque::new(),
+            running_inline_bytes: 0,
             peer_healing: PeerHealing::No,
         }
     }
@@ -141,7 +190,7 @@ impl Sending {
         }
         self.owed = self.beyond_frontier(&hello.pending, &hello.frontier);
         self.beyond = has;
-        self.in_flight.iter().for_each(|event| self.beyond.raise(event.dot));
+        self.in_flight.events.iter().for_each(|event| self.beyond.raise(event.dot));
         self.peer_applied = hello.frontier.clone();
         self.acknowledge(&hello.frontier);
         if self.loading == Loading::Idle && self.own.events_beyond(&self.beyond) == 0 {
@@ -158,7 +207,7 @@ impl Sending {
 
     /// The peer drops what it got early, so all of it goes again.
     fn forget_early(&mut self) {
-        self.in_flight.clear();
+        self.in_flight = Flight::default();
         self.loaded.clear();
         self.cursor = None;
         self.loading = if self.loading == Loading::Running { Loading::Stale } else { Loading::Idle };
@@ -189,7 +238,8 @@ impl Sending {
         if self.flow != Flow::Open {
             return;
         }
-        if self.parked.events_beyond(&self.peer_applied) >= self.windows.pending_events_max as u64 {
+        let parked = self.parked.events_beyond(&self.peer_applied);
+        if parked >= self.windows.pending_events_max as u64 || self.parked_bytes >= self.windows.pending_event_bytes_max {
             // The peer can't apply what it has: more would only fill its journal.
             self.loading = if self.loading == Loading::Running { Loading::Stale } else { Loading::Exhausted };
             self.loaded.clear();
@@ -203,14 +253,14 @@ impl Sending {
 
     /// Everything that was to be sent is acknowledged, every want is served.
     pub(super) fn is_done(&self) -> bool {
-        let sent = self.loading == Loading::Exhausted && self.loaded.is_empty() && self.in_flight.is_empty();
+        let sent = self.loading == Loading::Exhausted && self.loaded.is_empty() && self.in_flight.events.is_empty();
         let served = self.queue.is_empty() && self.running.is_empty();
         self.flow == Flow::Shut || (sent && served && self.acknowledged.covers(&self.owed) && self.peer_healing != PeerHealing::UnderWay)
     }
 
     /// The peer owes an answer: something that it was sent, or had pending, is neither applied nor parked, or it has not healed.
     pub(super) fn awaits_answer(&self) -> bool {
-        !self.in_flight.is_empty() || !self.acknowledged.covers(&self.owed) || self.peer_healing == PeerHealing::UnderWay
+        !self.in_flight.events.is_empty() || !self.acknowledged.covers(&self.owed) || self.peer_healing == PeerHealing::UnderWay
     }
 
     /// The peer will ask for no more of what it has lost.
@@ -282,7 +332,12 @@ impl Sending {
             return Err(SessionError::protocol("an applied frontier went backwards"));
         }
         self.acknowledge(&frontier);
+        let under_way = self.in_flight.bytes;
         self.acknowledge(&parked);
+        self.parked_bytes += under_way - self.in_flight.bytes;
+        if parked.events_beyond(&frontier) == 0 {
+            self.parked_bytes = 0;
+        }
         self.peer_applied = frontier;
         self.parked = parked;
         Ok(())
@@ -290,8 +345,7 @@ impl Sending {
 
     fn acknowledge(&mut self, frontier: &Frontier) {
         self.acknowledged.join(frontier);
-        let acknowledged = &self.acknowledged;
-        self.in_flight.retain(|event| !acknowledged.contains(&event.dot));
+        self.in_flight.land(&self.acknowledged);
     }
 
     pub(super) fn served(&mut self, list: ListId, unavailable: Bitmap, bytes: u64, out: &mut Outbox) {
@@ -326,38 +380,35 @@ impl Sending {
 
     fn take_running(&mut self, list: &ListId, via: Via) -> Option<Service> {
         let position = self.running.iter().position(|service| service.list.id == *list && service.via == via)?;
-        Some(self.running.remove(position))
+        let service = self.running.remove(position)?;
+        self.running_inline_bytes -= service.inline_bytes();
+        Some(service)
     }
 
     fn load(&mut self, bytes_max: usize, out: &mut Outbox) {
         self.loading = Loading::Running;
-        let in_flight = self.in_flight_bytes();
         out.ask(Action::LoadEvents {
             beyond: self.beyond.clone(),
             after: self.cursor,
-            bytes_max: bytes_max.min(self.windows.pending_event_bytes_max.saturating_sub(in_flight)).max(1),
+            bytes_max: bytes_max.min(self.windows.pending_event_bytes_max.saturating_sub(self.in_flight.bytes)).max(1),
             events_max: self.windows.pending_events_max.saturating_sub(self.unapplied()).max(1),
         });
     }
 
-    fn in_flight_bytes(&self) -> usize {
-        self.in_flight.iter().map(|event| event.bytes).sum()
-    }
-
     fn unapplied(&self) -> usize {
-        self.in_flight.len().saturating_add(usize::try_from(self.owed.events_beyond(&self.acknowledged)).unwrap_or(usize::MAX))
+        self.in_flight.events.len().saturating_add(usize::try_from(self.owed.events_beyond(&self.acknowledged)).unwrap_or(usize::MAX))
     }
 
     fn fits(&self, bytes: usize) -> bool {
-        self.in_flight.is_empty()
-            || (self.unapplied() < self.windows.pending_events_max
-                && self.in_flight_bytes() + bytes <= self.windows.pending_event_bytes_max)
+        self.in_flight.events.is_empty()
+            || (self.unapplied() < self.windows.pending_events_max && self.in_flight.bytes + bytes <= self.windows.pending_event_bytes_max)
     }
 
     /// What a wrong belief may waste is little, and so is what helps: more than this takes further round trips anyway.
     fn fits_early(&self, bytes: u64) -> bool {
-        let under_way: u64 = self.in_flight.iter().map(|event| event.bytes as u64 + event.promised).sum();
-        self.in_flight.len() < self.windows.pending_events_max && under_way + bytes <= EARLY_BYTES_MAX
+        let headers = MESSAGE_HEADER_BYTES_MAX * (self.in_flight.events.len() as u64 + 1);
+        let under_way = self.in_flight.bytes as u64 + self.in_flight.promised + headers;
+        self.in_flight.events.len() < self.windows.pending_events_max && under_way + bytes <= EARLY_BYTES_MAX
     }
 
     fn send_loaded(&mut self, timing: Timing, out: &mut Outbox) {
@@ -376,7 +427,7 @@ impl Sending {
                 break;
             }
             self.beyond.raise(event.dot);
-            self.in_flight.push_back(InFlight { dot: event.dot, bytes: event.bytes(), promised: promised.unwrap_or(0) });
+            self.in_flight.push(InFlight { dot: event.dot, bytes: event.bytes(), promised: promised.unwrap_or(0) });
             self.queue.extend(run.push(event, promised, out));
         }
         self.queue.extend(run.flush(out));
@@ -387,20 +438,28 @@ impl Sending {
         if event.lists.is_empty() {
             return None;
         }
-        let under_way: u64 = self.in_flight.iter().map(|event| event.promised).sum();
         let bytes = event.lists.iter().fold(0, |sum: u64, list| sum.saturating_add(list.bytes));
-        Some(if under_way.saturating_add(bytes) <= self.windows.inline_bytes_max { bytes } else { 0 })
+        Some(if self.in_flight.promised.saturating_add(bytes) <= self.windows.inline_bytes_max { bytes } else { 0 })
     }
 
     fn serve(&mut self, out: &mut Outbox) {
-        while self.running.len() < SERVES_MAX {
-            let Some(service) = self.queue.pop_front() else { return };
+        while let Some(service) = self.queue.pop_front() {
+            if !self.is_served_with_others(&service) {
+                self.queue.push_front(service);
+                return;
+            }
             if service.via == Via::Lanes {
                 out.need_outgoing_lanes();
             }
             out.ask(Action::Serve { list: service.list, want: service.want.clone(), via: service.via });
-            self.running.push(service);
+            self.running_inline_bytes += service.inline_bytes();
+            self.running.push_back(service);
         }
+    }
+
+    fn is_served_with_others(&self, service: &Service) -> bool {
+        let short = service.via == Via::Inline && self.running_inline_bytes + service.inline_bytes() <= INLINE_BYTES_MAX as u64;
+        self.running.len() < if short { SHORT_SERVES_MAX } else { SERVES_MAX }
     }
 }
 

@@ -7,14 +7,26 @@ use super::{Store, StoreError, index::PendingRow};
 use crate::event::{ChunkList, Dot, Event};
 
 impl Store {
+    /// Keeps events that are not complete yet, with their lists: one transaction for all of them. Those that there is no room for are left
+    /// out. Returns how many are kept.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn journal_put_each<'e>(&self, events: impl IntoIterator<Item = (&'e Event, &'e [ChunkList])>) -> Result<usize, StoreError> {
+        let rows: Vec<PendingRow> = events.into_iter().map(|(event, lists)| row_of(event, lists)).collect();
+        if rows.is_empty() { Ok(0) } else { self.inner.index.journal_put(&rows) }
+    }
+
     /// Keeps an event that is not complete yet, with its lists.
     ///
     /// # Errors
     /// [`StoreError::JournalFull`] beyond [`PENDING_EVENTS_MAX`](crate::limits::PENDING_EVENTS_MAX) events or
     /// [`PENDING_EVENT_BYTES_MAX`](crate::limits::PENDING_EVENT_BYTES_MAX); one event always fits.
     pub fn journal_put(&self, event: &Event, lists: &[ChunkList]) -> Result<(), StoreError> {
-        let lists = lists.iter().map(ChunkList::record).collect();
-        self.inner.index.journal_put(&PendingRow { dot: event.dot(), record: event.record().to_vec(), lists })
+        match self.journal_put_each([(event, lists)])? {
+            0 => Err(StoreError::JournalFull),
+            _ => Ok(()),
+        }
     }
 
     /// What waits, in the order in which it was put. What cannot be read, is not valid, or is in the log by now, is dropped.
@@ -51,4 +63,8 @@ impl Store {
         let named = event.header().lists.iter().copied().eq(lists.iter().map(ChunkList::reference));
         (named && event.dot() == row.dot).then_some((event, lists))
     }
+}
+
+fn row_of(event: &Event, lists: &[ChunkList]) -> PendingRow {
+    PendingRow { dot: event.dot(), record: event.record().to_vec(), lists: lists.iter().map(ChunkList::record).collect() }
 }

@@ -271,24 +271,45 @@ impl Inner {
         Ok(group.events.iter().map(|row| row.dot).collect())
     }
 
+    /// What is asked of the index is asked for all events together: by itself each question costs more than what it is about.
     fn compose(&self, state: &LogState, events: &[(&Event, &[ChunkList])]) -> Result<Group, StoreError> {
-        let mut pending = Pending::new();
+        let (fitting, refused) = self.fitting(state, events);
+        // An event whose chunks are missing comes before one that does not fit at all: the first reason is the one that is told.
+        self.require_chunks(&fitting)?;
+        refused.map_or(Ok(()), Err)?;
+        let named = || fitting.iter().flat_map(|(event, _)| &event.header().lists);
+        let known = self.index.lists(named().map(|list| &list.id))?;
+        let mut known = known.iter();
         let mut group = Group::default();
-        for (event, lists) in events {
-            if self.admit(state, &pending, event, lists)? == Standing::New {
-                for list in *lists {
-                    if self.index.list(&list.id())?.is_none() {
-                        group.add_list(list);
-                    }
-                }
-                group.add_event(event);
-                pending.add(event);
-            }
+        for (event, lists) in &fitting {
+            lists.iter().zip(known.by_ref()).filter(|(_, known)| known.is_none()).for_each(|(list, _)| group.add_list(list));
+            group.add_event(event);
         }
         Ok(group)
     }
 
-    /// Whether `event` may be appended now: it fits the log, its lists are those that it names, and their chunks are published.
+    /// The new ones of `events` up to the first that may not be appended, and why not.
+    fn fitting<'e>(
+        &self,
+        state: &LogState,
+        events: &[(&'e Event, &'e [ChunkList])],
+    ) -> (Vec<(&'e Event, &'e [ChunkList])>, Option<StoreError>) {
+        let mut pending = Pending::new();
+        let mut fitting = Vec::with_capacity(events.len());
+        for (event, lists) in events {
+            match self.admit(state, &pending, event, lists) {
+                Ok(Standing::New) => {
+                    pending.add(event);
+                    fitting.push((*event, *lists));
+                }
+                Ok(Standing::Held) => {}
+                Err(error) => return (fitting, Some(error)),
+            }
+        }
+        (fitting, None)
+    }
+
+    /// Whether `event` fits the log, and its lists are those that it names.
     fn admit(&self, state: &LogState, pending: &Pending, event: &Event, lists: &[ChunkList]) -> Result<Standing, StoreError> {
         let dot = event.dot();
         if event.header().vault != self.vault {
@@ -302,17 +323,23 @@ impl Inner {
         if !event.header().lists.iter().copied().eq(lists.iter().map(ChunkList::reference)) {
             return Err(StoreError::InvalidEvent { dot, reason: "its chunk lists are not those that it names" });
         }
-        let mut missing = 0;
-        let mut first = None;
-        for list in lists {
-            let ids: Vec<ChunkId> = list.entries().iter().map(|entry| entry.id).collect();
-            let absent = self.index.locate(&ids)?.into_iter().zip(&ids).filter(|(place, _)| place.is_none()).map(|(_, id)| *id);
-            absent.for_each(|id| {
-                first.get_or_insert(id);
-                missing += 1;
-            });
+        Ok(Standing::New)
+    }
+
+    /// Every chunk of every list has to be published.
+    fn require_chunks(&self, events: &[(&Event, &[ChunkList])]) -> Result<(), StoreError> {
+        let lists: Vec<&ChunkList> = events.iter().flat_map(|(_, lists)| *lists).collect();
+        let lacking = super::lacking(&lists, |ids| self.index.locate(ids))?;
+        let mut lacking = lacking.iter();
+        for (event, lists) in events {
+            let absent =
+                lists.iter().zip(lacking.by_ref()).flat_map(|(list, lacking)| lacking.iter().map(|at| list.entries()[at as usize].id));
+            let absent: Vec<ChunkId> = absent.collect();
+            if let Some(first) = absent.first() {
+                return Err(StoreError::MissingChunks { event: event.dot(), missing: absent.len() as u64, first: *first });
+            }
         }
-        first.map_or(Ok(Standing::New), |first| Err(StoreError::MissingChunks { event: dot, missing, first }))
+        Ok(())
     }
 
     /// Writes and syncs; returns where the log ends then. After a failure nothing was appended.

@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Damaged`] when an event cannot be read.
     pub fn events_from(&self, after: LogPosition, max_bytes: usize) -> Result<Vec<(LogPosition, Event)>, StoreError> {
-        let (places, _) = self.inner.page(after, max_bytes, |_| true)?;
+        let (places, _) = self.inner.page(after, max_bytes, usize::MAX, |_| true)?;
         let mut reader = Reader::new(&self.inner);
         places.into_iter().map(|place| Ok((place.next(), reader.event(&place)?))).collect()
     }
@@ -51,26 +51,37 @@ impl Store {
     /// # Errors
     /// As [`Store::events_from`].
     pub fn events_beyond(&self, frontier: &Frontier, after: LogPosition, max_bytes: usize) -> Result<Batch, StoreError> {
+        self.events_page(frontier, after, max_bytes, usize::MAX)
+    }
+
+    /// [`Store::events_beyond`] of at most `max_events`, of which there is one at least.
+    ///
+    /// # Errors
+    /// As [`Store::events_from`].
+    pub fn events_page(&self, frontier: &Frontier, after: LogPosition, max_bytes: usize, max_events: usize) -> Result<Batch, StoreError> {
         let held = self.frontier();
         let Some(first) = self.inner.index.first_beyond(frontier, &held)? else {
             return Ok(Batch { events: Vec::new(), next: self.inner.log_snapshot().end.max(after), done: true });
         };
         let from = after.max(first);
-        let (places, mut done) = self.inner.page(from, max_bytes, |dot| !frontier.contains(&dot))?;
+        let (places, mut done) = self.inner.page(from, max_bytes, max_events, |dot| !frontier.contains(&dot))?;
         let mut reader = Reader::new(&self.inner);
-        let (mut events, mut next, mut bytes) = (Vec::new(), from, 0);
-        for (count, place) in places.iter().enumerate() {
-            let event = reader.event(place)?;
-            let lists = event.header().lists.iter().map(|list| reader.list(&list.id)).collect::<Result<Vec<_>, _>>()?;
-            bytes += event.record().len() + lists.iter().map(|list| list.entries().len() * 36).sum::<usize>();
-            events.push((event, lists));
+        let events = places.iter().map(|place| reader.event(place)).collect::<Result<Vec<_>, _>>()?;
+        let lists = self.inner.index.lists(events.iter().flat_map(|event| &event.header().lists).map(|list| &list.id))?;
+        let mut lists = lists.into_iter();
+        let (mut page, mut next, mut bytes) = (Vec::with_capacity(events.len()), from, 0);
+        for (event, place) in events.into_iter().zip(&places) {
+            let named = event.header().lists.iter().zip(lists.by_ref());
+            let named = named.map(|(list, place)| reader.list(&list.id, place)).collect::<Result<Vec<_>, _>>()?;
+            bytes += event.record().len() + named.iter().map(|list| list.entries().len() * 36).sum::<usize>();
+            page.push((event, named));
             next = place.next();
-            if bytes >= max_bytes && count + 1 < places.len() {
+            if bytes >= max_bytes && page.len() < places.len() {
                 done = false;
                 break;
             }
         }
-        Ok(Batch { events, next, done })
+        Ok(Batch { events: page, next, done })
     }
 
     /// Where the log ends, as of the last refresh or append.
@@ -109,17 +120,28 @@ impl Store {
     /// # Errors
     /// As [`Store::events_from`].
     pub fn list(&self, id: &ListId) -> Result<Option<ChunkList>, StoreError> {
-        let place = self.inner.index.list(id)?;
-        place.map(|place| Reader::new(&self.inner).list_at(&place)).transpose()
+        Ok(self.lists([id])?.pop().flatten())
+    }
+
+    /// [`Store::list`] of each of `ids`, in their order, looked up together.
+    ///
+    /// # Errors
+    /// As [`Store::events_from`].
+    pub fn lists<'i>(&self, ids: impl IntoIterator<Item = &'i ListId>) -> Result<Vec<Option<ChunkList>>, StoreError> {
+        let mut reader = Reader::new(&self.inner);
+        let places = self.inner.index.lists(ids)?;
+        places.iter().map(|place| place.as_ref().map(|place| reader.list_at(place)).transpose()).collect()
     }
 }
 
 impl Inner {
-    /// Places of the events from `from` on that are `wanted`, up to `max_bytes`, one at least; and whether there are no more.
+    /// Places of the events from `from` on that are `wanted`, up to `max_bytes` and `max_events`, one at least; and whether there are no
+    /// more.
     pub(super) fn page(
         &self,
         from: LogPosition,
         max_bytes: usize,
+        max_events: usize,
         wanted: impl Fn(Dot) -> bool,
     ) -> Result<(Vec<EventPlace>, bool), StoreError> {
         let (mut places, mut bytes, mut done) = (Vec::new(), 0, true);
@@ -127,7 +149,7 @@ impl Inner {
             if !wanted(dot) {
                 return ControlFlow::Continue(());
             }
-            if !places.is_empty() && bytes + place.length as usize > max_bytes {
+            if !places.is_empty() && (places.len() >= max_events || bytes + place.length as usize > max_bytes) {
                 done = false;
                 return ControlFlow::Break(());
             }
@@ -155,8 +177,7 @@ impl<'a> Reader<'a> {
         Event::from_stored(record).map_err(|error| damaged(place, &error.to_string()))
     }
 
-    pub(super) fn list(&mut self, id: &ListId) -> Result<ChunkList, StoreError> {
-        let place = self.inner.index.list(id)?;
+    pub(super) fn list(&mut self, id: &ListId, place: Option<EventPlace>) -> Result<ChunkList, StoreError> {
         let place = place.ok_or_else(|| StoreError::Damaged(format!("the log does not hold chunk list {id}")))?;
         self.list_at(&place)
     }

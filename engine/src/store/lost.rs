@@ -75,7 +75,8 @@ impl Store {
                 continue;
             }
             // A list that cannot be read is the log's damage, and reported as such.
-            let Ok(list) = Reader::new(inner).list(&id) else { continue };
+            let place = inner.index.list(&id)?;
+            let Ok(list) = Reader::new(inner).list(&id, place) else { continue };
             match inner.lacking(&list)? {
                 missing if missing.is_empty() => whole.push(id),
                 missing => page.lists.push(LostList { list, missing }),
@@ -136,7 +137,7 @@ impl Inner {
     fn events_naming(&self, lists: &HashSet<ListId>) -> Result<Vec<LostRow>, StoreError> {
         let (mut rows, mut reader, mut at) = (Vec::new(), Reader::new(self), LogPosition::START);
         loop {
-            let (places, done) = self.page(at, EVENTS_MESSAGE_BYTES_TARGET, |_| true)?;
+            let (places, done) = self.page(at, EVENTS_MESSAGE_BYTES_TARGET, usize::MAX, |_| true)?;
             for place in &places {
                 at = place.next();
                 let Ok(event) = reader.event(place) else { continue };

@@ -64,6 +64,7 @@ use crate::{
     event::{ChunkList, Dot, Frontier, Head, Heads},
     id::{ChunkId, IdMap, Root, VaultId},
     io::{buffers::Buffers, durable::Disk},
+    limits::LIST_ENTRIES_MAX,
 };
 use index::{Index, KnownHead, lock};
 use log::LogState;
@@ -234,9 +235,16 @@ impl Store {
     /// # Errors
     /// When the index fails.
     pub fn missing(&self, list: &ChunkList) -> Result<Bitmap, StoreError> {
-        let ids: Vec<ChunkId> = list.entries().iter().map(|entry| entry.id).collect();
-        let held = self.contains(&ids)?;
-        Ok(Bitmap::from_positions(ids.len(), (0..ids.len() as u32).filter(|position| !held[*position as usize])))
+        Ok(self.missing_each(&[list])?.remove(0))
+    }
+
+    /// [`Store::missing`] of each of `lists`, in their order. Short ones are looked up together: what a look-up costs by itself is more
+    /// than what it costs for one more chunk.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn missing_each(&self, lists: &[&ChunkList]) -> Result<Vec<Bitmap>, StoreError> {
+        lacking(lists, |ids| self.locate(ids))
     }
 
     /// Where the frames of `ids` lie, in their order.
@@ -275,6 +283,31 @@ impl Inner {
         let published = self.index.locate(ids)?;
         Ok(published.into_iter().zip(written).map(|(published, written)| published.or(written)).collect())
     }
+}
+
+/// Which entries of each of `lists` a look-up does not find. It is asked for as many chunks at once as a single list may have.
+fn lacking(
+    lists: &[&ChunkList],
+    look_up: impl Fn(&[ChunkId]) -> Result<Vec<Option<Location>>, StoreError>,
+) -> Result<Vec<Bitmap>, StoreError> {
+    let mut lacking = Vec::with_capacity(lists.len());
+    let mut rest = lists;
+    while !rest.is_empty() {
+        let mut entries = 0;
+        let fits = |list: &&&ChunkList| {
+            entries += list.entries().len();
+            entries <= LIST_ENTRIES_MAX
+        };
+        let (together, later) = rest.split_at(rest.iter().take_while(fits).count());
+        let ids: Vec<ChunkId> = together.iter().flat_map(|list| list.entries()).map(|entry| entry.id).collect();
+        let mut places = look_up(&ids)?.into_iter();
+        for list in together {
+            let absent = (0_u32..).zip(places.by_ref().take(list.entries().len())).filter(|(_, place)| place.is_none());
+            lacking.push(Bitmap::from_positions(list.entries().len(), absent.map(|(position, _)| position)));
+        }
+        rest = later;
+    }
+    Ok(lacking)
 }
 
 fn require_directory(dir: &Path, name: &str) -> Result<(), StoreError> {

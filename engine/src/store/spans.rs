@@ -56,24 +56,41 @@ impl Store {
     /// # Errors
     /// When the index fails.
     pub fn spans(&self, list: &ChunkList, want: &Bitmap, max_bytes: usize) -> Result<Spans, StoreError> {
-        let entries = list.entries();
-        let positions: Vec<u32> = want.iter().filter(|position| (*position as usize) < entries.len()).collect();
-        let ids: Vec<ChunkId> = positions.iter().map(|position| entries[*position as usize].id).collect();
-        let mut unavailable = Bitmap::empty(entries.len());
-        let mut wanted = Vec::with_capacity(ids.len());
-        for ((entry, id), place) in positions.into_iter().zip(ids.iter().copied()).zip(self.inner.locate(&ids)?) {
+        Ok(self.spans_each(&[(list, want)], max_bytes)?.remove(0))
+    }
+
+    /// [`Store::spans`] of each of `wants`, in their order, looked up together: for many short lists.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn spans_each(&self, wants: &[(&ChunkList, &Bitmap)], max_bytes: usize) -> Result<Vec<Spans>, StoreError> {
+        let ids: Vec<ChunkId> = wants.iter().flat_map(|(list, want)| wanted_of(list, want)).map(|(_, id)| id).collect();
+        let mut places = self.inner.locate(&ids)?.into_iter();
+        let spans = wants.iter().map(|(list, want)| Spans::new(&self.inner, list, want, places.by_ref(), max_bytes));
+        Ok(spans.collect())
+    }
+}
+
+/// The entries of `list` that are in `want`, with their positions.
+fn wanted_of<'l>(list: &'l ChunkList, want: &'l Bitmap) -> impl Iterator<Item = (u32, ChunkId)> + 'l {
+    want.iter().filter_map(|position| list.entries().get(position as usize).map(|entry| (position, entry.id)))
+}
+
+impl Spans {
+    fn new(inner: &Arc<Inner>, list: &ChunkList, want: &Bitmap, places: impl Iterator<Item = Option<Location>>, max_bytes: usize) -> Self {
+        let mut unavailable = Bitmap::empty(list.entries().len());
+        let mut wanted = Vec::new();
+        for ((entry, id), place) in wanted_of(list, want).zip(places) {
             match place {
                 Some(place) => wanted.push(Wanted { entry, id, place }),
                 None => _ = unavailable.insert(entry),
             }
         }
         wanted.sort_unstable_by_key(|wanted| (wanted.place.pack, wanted.place.offset));
-        let (inner, max_bytes) = (Arc::clone(&self.inner), max_bytes as u64);
-        Ok(Spans { inner, wanted, done: 0, max_bytes, unavailable, damaged: Vec::new(), reading: Duration::ZERO })
+        let (inner, max_bytes) = (Arc::clone(inner), max_bytes as u64);
+        Self { inner, wanted, done: 0, max_bytes, unavailable, damaged: Vec::new(), reading: Duration::ZERO }
     }
-}
 
-impl Spans {
     /// Wanted entries that could not be handed out so far.
     pub fn unavailable(&self) -> &Bitmap {
         &self.unavailable

@@ -295,11 +295,19 @@ impl ControlSender {
     /// # Errors
     /// [`TransportError::MessageTooLong`], or why the connection ended.
     pub async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
-        if message.len() > MESSAGE_BYTES_MAX {
+        self.send_each(vec![message]).await
+    }
+
+    /// [`ControlSender::send`] of each of `messages`, in their order; short ones go together.
+    ///
+    /// # Errors
+    /// As [`ControlSender::send`]. If one is too long none is sent.
+    pub async fn send_each(&mut self, messages: Vec<Bytes>) -> Result<(), TransportError> {
+        if let Some(message) = messages.iter().find(|message| message.len() > MESSAGE_BYTES_MAX) {
             return Err(TransportError::MessageTooLong(message.len()));
         }
         self.last.begin()?;
-        let sent = dispatch!(&mut self.inner, inner => inner.send(message).await);
+        let sent = dispatch!(&mut self.inner, inner => inner.send_each(messages).await);
         self.last = LastSend::Whole;
         sent
     }

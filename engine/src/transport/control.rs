@@ -21,6 +21,9 @@ pub(super) const HEADER_BYTES: usize = 5;
 /// Room to make for the next read: many small messages in one, a long one in few.
 const READ_BYTES: usize = 64 * KIB;
 
+/// Longest message that is joined with others.
+const JOINED_BYTES_MAX: usize = 16 * KIB;
+
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
@@ -38,6 +41,26 @@ pub(super) fn message_header(message: &Bytes) -> Result<[u8; HEADER_BYTES], Tran
         return Err(TransportError::MessageTooLong(message.len()));
     }
     Ok(header(MESSAGE, message.len() as u32))
+}
+
+/// The frames of `messages` in as few pieces as it takes: each piece is a write, and a write costs more than a short message. A long one
+/// is a piece of its own, without a copy.
+///
+/// # Errors
+/// [`TransportError::MessageTooLong`].
+pub(super) fn pieces(messages: Vec<Bytes>) -> Result<Vec<Bytes>, TransportError> {
+    let mut pieces = Vec::new();
+    let mut joined = BytesMut::new();
+    for message in messages {
+        joined.extend_from_slice(&message_header(&message)?);
+        if message.len() <= JOINED_BYTES_MAX {
+            joined.extend_from_slice(&message);
+        } else {
+            pieces.extend([joined.split().freeze(), message]);
+        }
+    }
+    pieces.extend((!joined.is_empty()).then(|| joined.freeze()));
+    Ok(pieces)
 }
 
 /// A whole keep-alive frame.
@@ -150,6 +173,17 @@ mod tests {
         assert!(frames.is_empty());
         let longer = Bytes::from(vec![1; MESSAGE_BYTES_MAX + 1]);
         assert!(matches!(message_header(&longer), Err(TransportError::MessageTooLong(_))));
+    }
+
+    #[test]
+    fn short_messages_share_a_piece_and_long_ones_are_not_copied() {
+        let messages = [3, 0, JOINED_BYTES_MAX + 1, 7].map(|bytes| Bytes::from(vec![bytes as u8; bytes]));
+        let pieces = pieces(messages.to_vec()).unwrap();
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(pieces[1].as_ptr(), messages[2].as_ptr());
+        let mut frames = Frames::default();
+        pieces.iter().for_each(|piece| frames.buffer().extend_from_slice(piece));
+        assert_eq!(read_all(&mut frames).unwrap(), messages.map(Frame::Message));
     }
 
     #[test]

@@ -235,7 +235,14 @@ pub(super) struct MemoryControlSender {
 }
 
 impl MemoryControlSender {
-    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
+    pub(super) async fn send_each(&mut self, messages: Vec<Bytes>) -> Result<(), TransportError> {
+        for message in messages {
+            self.send(message).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
         match self.connection.send(&self.sender, message.len(), message).await {
             Err(TransportError::LaneReset) => Err(TransportError::Closed(CloseReason::Abandoned)),
             result => result,

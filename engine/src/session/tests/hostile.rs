@@ -6,7 +6,10 @@ use crate::{
     event::{Dot, Frontier, ListRef},
     frame::{FrameBuf, Kind},
     id::{ListId, ReplicaId, Root, VaultId},
-    limits::{EVENT_LISTS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PARKED_EVENTS_MAX, PENDING_EVENTS_MAX, WANTS_MAX},
+    limits::{
+        EVENT_LISTS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, MESSAGE_BYTES_MAX, PARKED_EVENT_BYTES_MAX, PARKED_EVENTS_MAX,
+        PENDING_EVENTS_MAX, WANTS_MAX,
+    },
     session::{
         Action, Admitted, Config, Direction, Done, Hello, HelloKeys, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay,
         Windows, hello,
@@ -168,25 +171,33 @@ fn a_flood_in_a_session_that_stays_meets_the_same_limits() {
     assert!(session.is_finished());
 }
 
-#[test]
-fn events_whose_chunks_never_come_are_kept_up_to_a_limit() {
+/// How many events of `bytes` a live listener keeps whose chunks never come.
+fn kept_in_vain(bytes: usize) -> usize {
     let mut session = live_listener();
     let author = ReplicaId::from_bytes([66; 32]);
-    for sequence in 1.. {
-        session.handle_message(Instant::now(), events(Timing::Known, event()).encode());
-        let lists = vec![(
-            ListRef { id: ListId::from_bytes(*blake3::hash(&[sequence as u8, (sequence >> 8) as u8]).as_bytes()), ..list() },
-            Bitmap::full(8),
-        )];
-        let waits = Admitted { dot: Dot { author, sequence }, deps: Frontier::new(), bytes: 5, lists: lists.clone() };
-        session.handle_done(Instant::now(), Done::Admitted { events: vec![waits] });
+    let together = 64;
+    for round in 0_u64..10_000 {
+        session.handle_message(Instant::now(), events(Timing::Known, event().repeat(together)).encode());
+        let lists = vec![(ListRef { id: ListId::from_bytes(*blake3::hash(&round.to_le_bytes()).as_bytes()), ..list() }, Bitmap::full(8))];
+        let waits = |n| Admitted { dot: Dot { author, sequence: n }, deps: Frontier::new(), bytes, lists: lists.clone() };
+        let first = round * together as u64 + 1;
+        session.handle_done(Instant::now(), Done::Admitted { events: (first..first + together as u64).map(waits).collect() });
         if session.is_finished() {
-            assert!(sequence as usize > PENDING_EVENTS_MAX && sequence as usize <= PARKED_EVENTS_MAX + 2, "{sequence}");
-            return;
+            return round as usize * together;
         }
         let served = Message::Served { list: lists[0].0.id, unavailable: Bitmap::full(8) };
         session.handle_message(Instant::now(), served.encode());
     }
+    panic!("it keeps all of them");
+}
+
+#[test]
+fn events_whose_chunks_never_come_are_kept_up_to_a_limit() {
+    let kept = kept_in_vain(5);
+    assert!(kept > PENDING_EVENTS_MAX && kept <= PARKED_EVENTS_MAX + 64, "{kept}");
+    let long = PARKED_EVENT_BYTES_MAX / 200;
+    let kept = kept_in_vain(long);
+    assert!(kept <= 200 + 64, "{kept}");
 }
 
 #[test]

@@ -136,9 +136,14 @@ impl Index {
 
     /// Place of a list.
     pub(in crate::store) fn list(&self, id: &ListId) -> Result<Option<EventPlace>, StoreError> {
+        Ok(self.lists([id])?.pop().flatten())
+    }
+
+    /// Places of lists, in their order.
+    pub(in crate::store) fn lists<'i>(&self, ids: impl IntoIterator<Item = &'i ListId>) -> Result<Vec<Option<EventPlace>>, StoreError> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached("SELECT segment, offset, length, id FROM list WHERE id = ?")?;
-            Ok(statement.query_row([id.as_bytes()], place).optional()?)
+            ids.into_iter().map(|id| Ok(statement.query_row([id.as_bytes()], place).optional()?)).collect()
         })
     }
 

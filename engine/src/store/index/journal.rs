@@ -7,7 +7,7 @@ use crate::{
     limits::{PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX},
     store::StoreError,
 };
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 /// An event's record and those of its lists, as they were put.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,19 +17,60 @@ pub(in crate::store) struct PendingRow {
     pub(in crate::store) lists: Vec<Vec<u8>>,
 }
 
+impl PendingRow {
+    fn bytes(&self) -> usize {
+        self.record.len() + self.lists.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// How full the journal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Level {
+    events: usize,
+    bytes: usize,
+}
+
+impl Level {
+    fn of(transaction: &Transaction<'_>) -> Result<Self, StoreError> {
+        let mut statement = transaction.prepare_cached("SELECT count(*), ifnull(sum(bytes), 0) FROM pending")?;
+        let row = |row: &rusqlite::Row<'_>| Ok(Self { events: unsigned(row.get(0)?) as usize, bytes: unsigned(row.get(1)?) as usize });
+        Ok(statement.query_row([], row)?)
+    }
+
+    /// The same, not counting the event at `dot`, if there is one.
+    fn without(self, transaction: &Transaction<'_>, dot: &Dot) -> Result<Self, StoreError> {
+        let mut statement = transaction.prepare_cached("SELECT bytes FROM pending WHERE author = ? AND sequence = ?")?;
+        let held: Option<i64> = statement.query_row(params![dot.author.as_bytes(), signed(dot.sequence)], |row| row.get(0)).optional()?;
+        Ok(held.map_or(self, |bytes| Self {
+            events: self.events.saturating_sub(1),
+            bytes: self.bytes.saturating_sub(unsigned(bytes) as usize),
+        }))
+    }
+
+    /// With one more event, if there is room for it.
+    fn with(self, bytes: usize) -> Option<Self> {
+        let more = Self { events: self.events + 1, bytes: self.bytes + bytes };
+        (self.events == 0 || (more.events <= PENDING_EVENTS_MAX && more.bytes <= PENDING_EVENT_BYTES_MAX)).then_some(more)
+    }
+}
+
 impl Index {
-    /// Keeps an event; one of the same author and number is replaced. An event of any size fits an empty journal.
-    pub(in crate::store) fn journal_put(&self, row: &PendingRow) -> Result<(), StoreError> {
+    /// Keeps events in one transaction, each if there is room for it; one of the same author and number is replaced. An event of any size
+    /// fits an empty journal. Returns how many are kept.
+    pub(in crate::store) fn journal_put(&self, rows: &[PendingRow]) -> Result<usize, StoreError> {
         self.write(|transaction| {
-            remove(transaction, &row.dot)?;
-            let bytes = row.record.len() + row.lists.iter().map(Vec::len).sum::<usize>();
-            let query = "SELECT count(*), ifnull(sum(bytes), 0) FROM pending";
-            let (count, held): (i64, i64) = transaction.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            let fits = unsigned(held) as usize + bytes <= PENDING_EVENT_BYTES_MAX && (count as usize) < PENDING_EVENTS_MAX;
-            if count > 0 && !fits {
-                return Err(StoreError::JournalFull);
+            let mut level = Level::of(transaction)?;
+            let mut kept = 0;
+            for row in rows {
+                let others = level.without(transaction, &row.dot)?;
+                let Some(with) = others.with(row.bytes()) else { continue };
+                if others != level {
+                    remove(transaction, &row.dot)?;
+                }
+                insert(transaction, row)?;
+                (level, kept) = (with, kept + 1);
             }
-            insert(transaction, row, bytes)
+            Ok(kept)
         })
     }
 
@@ -53,13 +94,13 @@ impl Index {
     }
 }
 
-fn insert(transaction: &Transaction<'_>, row: &PendingRow, bytes: usize) -> Result<(), StoreError> {
+fn insert(transaction: &Transaction<'_>, row: &PendingRow) -> Result<(), StoreError> {
     let (author, sequence) = (row.dot.author.as_bytes(), signed(row.dot.sequence));
     transaction.prepare_cached("INSERT INTO pending VALUES (?, ?, ?, ?)")?.execute(params![
         author,
         sequence,
         row.record,
-        signed(bytes as u64)
+        signed(row.bytes() as u64)
     ])?;
     let mut insert = transaction.prepare_cached("INSERT INTO pending_list VALUES (?, ?, ?, ?)")?;
     for (position, list) in row.lists.iter().enumerate() {

@@ -8,6 +8,12 @@ fn waiting(author: u8, body: u8) -> (Event, Vec<ChunkList>) {
     (Author::new(author).sign(&first_slot(), &lists, &[body]), lists)
 }
 
+/// So many events of as many authors.
+fn many(count: usize) -> Vec<Event> {
+    let author = |n: usize| Author { incarnation: Incarnation((n as u128).to_le_bytes()), ..Author::new(1) };
+    (0..count).map(|n| author(n).sign(&first_slot(), &[], b"")).collect()
+}
+
 #[test]
 fn what_waits_survives_reopening_and_its_lists_with_it() {
     let dir = Dir::new();
@@ -29,12 +35,24 @@ fn an_event_that_is_in_the_log_by_now_does_not_wait() {
 fn a_full_journal_refuses_and_stays_as_it_is() {
     let dir = Dir::new();
     let store = dir.open();
-    for author in 0..PENDING_EVENTS_MAX as u8 {
-        store.journal_put(&Author::new(author).sign(&first_slot(), &[], b""), &[]).unwrap();
-    }
+    let full = many(PENDING_EVENTS_MAX);
+    assert_eq!(store.journal_put_each(full.iter().map(|event| (event, [].as_slice()))).unwrap(), PENDING_EVENTS_MAX);
     let (event, lists) = waiting(200, 1);
     assert!(matches!(store.journal_put(&event, &lists), Err(StoreError::JournalFull)));
     assert_eq!(store.journal_pending().unwrap().len(), PENDING_EVENTS_MAX);
+}
+
+#[test]
+fn of_events_put_together_those_that_fit_are_kept() {
+    let dir = Dir::new();
+    let store = dir.open();
+    let events = many(PENDING_EVENTS_MAX + 2);
+    let each = |events: &[Event]| store.journal_put_each(events.iter().map(|event| (event, [].as_slice()))).unwrap();
+    assert_eq!(each(&events[..PENDING_EVENTS_MAX - 1]), PENDING_EVENTS_MAX - 1);
+    assert_eq!(each(&events[PENDING_EVENTS_MAX - 2..]), 2, "one is replaced, one fits, two do not");
+    let kept: Vec<Event> = store.journal_pending().unwrap().into_iter().map(|(event, _)| event).collect();
+    assert_eq!(kept.len(), PENDING_EVENTS_MAX);
+    assert!(events[..PENDING_EVENTS_MAX].iter().all(|event| kept.contains(event)));
 }
 
 proptest! {

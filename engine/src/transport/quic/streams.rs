@@ -24,13 +24,9 @@ impl QuicControlSender {
         Self { connection, stream }
     }
 
-    pub(in super::super) async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
-        let header = control::message_header(&message)?;
-        let written = match self.stream.write_all(&header).await {
-            Ok(()) if !message.is_empty() => self.stream.write_chunk(message).await,
-            result => result,
-        };
-        written.map_err(|_| control_error(&self.connection))
+    pub(in super::super) async fn send_each(&mut self, messages: Vec<Bytes>) -> Result<(), TransportError> {
+        let mut pieces = control::pieces(messages)?;
+        self.stream.write_all_chunks(&mut pieces).await.map_err(|_| control_error(&self.connection))
     }
 }
 

@@ -49,6 +49,7 @@ use crate::{id::DeviceId, limits::TCP_IDLE_MS};
 use bytes::Bytes;
 use rustls::{ServerConfig, pki_types::ServerName};
 use std::{
+    collections::VecDeque,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -61,8 +62,8 @@ use tokio::{
 
 /// ALPN of a lane.
 const LANE_ALPN: &[u8] = b"mirror-lane/1";
-/// Messages that wait for a receiver: one, and one more is being read.
-const MESSAGES_WAITING: usize = 1;
+/// Reads whose messages wait for a receiver: one, and one more is under way.
+const READS_WAITING: usize = 1;
 /// How long a goodbye may take, the wait for the other side to hang up included.
 const GOODBYE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -156,7 +157,7 @@ struct Shared {
     lane_meter: Arc<Meter>,
     /// Held while a frame is being written, so that frames do not mix.
     writing: AsyncMutex<LastFrame>,
-    messages: Mutex<Option<mpsc::Receiver<Bytes>>>,
+    messages: Mutex<Option<mpsc::Receiver<VecDeque<Bytes>>>>,
     end: watch::Sender<Option<TransportError>>,
     /// Whether nobody need wait for the goodbye any more.
     gone: watch::Sender<bool>,
@@ -193,7 +194,7 @@ impl Shared {
     }
 
     /// Reads frames for as long as the connection lives.
-    async fn read(self: Arc<Self>, messages: mpsc::Sender<Bytes>) {
+    async fn read(self: Arc<Self>, messages: mpsc::Sender<VecDeque<Bytes>>) {
         let error = tokio::select! {
             error = self.read_frames(messages) => error,
             error = self.ended() => error,
@@ -201,14 +202,23 @@ impl Shared {
         self.end(error);
     }
 
-    async fn read_frames(&self, messages: mpsc::Sender<Bytes>) -> TransportError {
+    async fn read_frames(&self, messages: mpsc::Sender<VecDeque<Bytes>>) -> TransportError {
         let mut frames = Frames::default();
         loop {
-            match frames.next() {
-                Ok(Some(Frame::KeepAlive)) => {}
+            let mut read = VecDeque::new();
+            let other = loop {
+                match frames.next() {
+                    Ok(Some(Frame::Message(message))) => read.push_back(message),
+                    other => break other,
+                }
+            };
+            // Nobody may be interested in messages; the end of the connection still matters.
+            if !read.is_empty() {
+                let _ = messages.send(read).await;
+            }
+            match other {
+                Ok(Some(Frame::KeepAlive | Frame::Message(_))) => {}
                 Ok(Some(Frame::Close(reason))) => return TransportError::closed(reason),
-                // Nobody may be interested in messages; the end of the connection still matters.
-                Ok(Some(Frame::Message(message))) => drop(messages.send(message).await),
                 Ok(None) => match self.read_on(&mut frames).await {
                     Ok(0) => return TransportError::Protocol("the control connection ended without a reason".to_owned()),
                     Ok(_) => {}
@@ -249,20 +259,21 @@ impl Shared {
             sleep(Duration::from_millis(TCP_IDLE_MS / 4)).await;
             // Whoever holds the lock is sending, which says as much.
             let Ok(mut last) = self.writing.try_lock() else { continue };
-            if let Err(error) = self.write_frame(&mut last, &control::keep_alive(), &Bytes::new()).await {
+            if let Err(error) = self.write_frames(&mut last, &[control::keep_alive()]).await {
                 return error;
             }
         }
     }
 
-    /// Writes a frame after a whole one; `last` tells what became of it even if this is dropped on the way.
-    async fn write_frame(&self, last: &mut LastFrame, header: &[u8], body: &Bytes) -> Result<(), TransportError> {
+    /// Writes frames after a whole one; `last` tells what became of them even if this is dropped on the way.
+    async fn write_frames(&self, last: &mut LastFrame, pieces: &[impl AsRef<[u8]>]) -> Result<(), TransportError> {
         if *last == LastFrame::Torn {
             return Err(TransportError::Cancelled);
         }
         *last = LastFrame::Torn;
-        self.stream.write(header).await?;
-        self.stream.write(body).await?;
+        for piece in pieces {
+            self.stream.write(piece.as_ref()).await?;
+        }
         *last = LastFrame::Whole;
         Ok(())
     }
@@ -270,7 +281,7 @@ impl Shared {
     async fn say_goodbye(&self) {
         let mut last = self.writing.lock().await;
         if let Some(reason) = self.end_so_far().and_then(|end| goodbye(&end))
-            && let Err(error) = self.write_frame(&mut last, &control::close(reason), &Bytes::new()).await
+            && let Err(error) = self.write_frames(&mut last, &[control::close(reason)]).await
         {
             tracing::debug!(%error, "the peer does not hear the goodbye");
         }
@@ -295,7 +306,7 @@ fn goodbye(end: &TransportError) -> Option<CloseReason> {
 
 impl TcpConnection {
     fn start(stream: TlsStream, peer: DeviceId, protocol: Protocol, remote: SocketAddr) -> Self {
-        let (sender, messages) = mpsc::channel(MESSAGES_WAITING);
+        let (sender, messages) = mpsc::channel(READS_WAITING);
         let shared = Arc::new(Shared {
             peer,
             protocol,
@@ -334,7 +345,8 @@ impl TcpConnection {
 
     pub(super) fn take_control(&self) -> Option<(TcpControlSender, TcpControlReceiver)> {
         let messages = self.shared().messages.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        Some((TcpControlSender { connection: self.clone() }, TcpControlReceiver { connection: self.clone(), messages }))
+        let receiver = TcpControlReceiver { connection: self.clone(), messages, read: VecDeque::new() };
+        Some((TcpControlSender { connection: self.clone() }, receiver))
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -370,14 +382,14 @@ pub(super) struct TcpControlSender {
 }
 
 impl TcpControlSender {
-    pub(super) async fn send(&mut self, message: Bytes) -> Result<(), TransportError> {
-        let header = control::message_header(&message)?;
+    pub(super) async fn send_each(&mut self, messages: Vec<Bytes>) -> Result<(), TransportError> {
+        let pieces = control::pieces(messages)?;
         let shared = self.connection.shared();
         let mut last = shared.writing.lock().await;
         let sent = tokio::select! {
             biased;
             error = shared.ended() => Err(error),
-            sent = shared.write_frame(&mut last, &header, &message) => sent,
+            sent = shared.write_frames(&mut last, &pieces) => sent,
         };
         drop(last);
         // The reader knows better why the connection broke: a refusal comes as an alert, then the socket is closed.
@@ -390,12 +402,19 @@ impl TcpControlSender {
 
 pub(super) struct TcpControlReceiver {
     connection: TcpConnection,
-    messages: mpsc::Receiver<Bytes>,
+    /// Messages, as many as came with one read.
+    messages: mpsc::Receiver<VecDeque<Bytes>>,
+    read: VecDeque<Bytes>,
 }
 
 impl TcpControlReceiver {
     pub(super) async fn recv(&mut self) -> Result<Option<Bytes>, TransportError> {
-        if let Some(message) = self.messages.recv().await {
+        while self.read.is_empty()
+            && let Some(read) = self.messages.recv().await
+        {
+            self.read = read;
+        }
+        if let Some(message) = self.read.pop_front() {
             return Ok(Some(message));
         }
         match self.connection.closed().await {
