@@ -192,6 +192,23 @@ fn kept_in_vain(bytes: usize) -> usize {
 }
 
 #[test]
+fn what_another_session_has_brought_no_longer_counts_as_under_way() {
+    let window = || events(Timing::Known, event().repeat(PENDING_EVENTS_MAX)).encode();
+    let mut session = live_listener();
+    session.handle_message(Instant::now(), window());
+    // The peer is told that these are applied, and sends more, while the driver still looks at its copies.
+    let mut vault = Vault::new(1);
+    vault.write(&[2]);
+    let mut applied = vault.frontier();
+    applied.raise(Dot { author: ReplicaId::from_bytes([66; 32]), sequence: PENDING_EVENTS_MAX as u64 });
+    session.handle_local(Instant::now(), applied, Root::from_bytes([7; 32]));
+    session.handle_message(Instant::now(), window());
+    assert!(!session.is_finished());
+    session.handle_message(Instant::now(), window());
+    assert!(session.is_finished(), "beyond a window that nobody has applied");
+}
+
+#[test]
 fn events_whose_chunks_never_come_are_kept_up_to_a_limit() {
     let kept = kept_in_vain(5);
     assert!(kept > PENDING_EVENTS_MAX && kept <= PARKED_EVENTS_MAX + 64, "{kept}");

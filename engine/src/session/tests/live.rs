@@ -6,7 +6,7 @@ use super::{
     world::{Dice, Options, World},
 };
 use crate::{
-    limits::{IDLE_MS, PENDING_EVENTS_MAX},
+    limits::IDLE_MS,
     session::{Outcome, SessionEvent, Stay, message::ByeCode, phase::Phase},
 };
 use proptest::prelude::*;
@@ -103,23 +103,6 @@ fn what_another_session_brings_while_chunks_are_on_their_way_ends_in_order() {
         world.run(STEPS_MAX);
         assert_eq!(world.outcomes(), [Some(&Outcome::Complete), Some(&Outcome::Complete)], "seed {seed}");
         assert!(roots_are_equal(&world), "seed {seed}");
-    }
-}
-
-#[test]
-fn many_events_go_on_flowing_when_the_log_is_faster_than_its_answers() {
-    for seed in 0..4 {
-        let mut a = Vault::new(1);
-        (0..PENDING_EVENTS_MAX + PENDING_EVENTS_MAX / 8).for_each(|_| a.write(&[1]));
-        let other = a.clone();
-        let mut world = World::new(a, Vault::new(2), &Options::default(), seed);
-        let steps = Dice(seed).roll(1_000);
-        let _ = (0..steps).all(|_| world.step());
-        if seed % 2 == 1 {
-            world.bring(1, &other);
-        }
-        world.run(50_000);
-        assert_eq!(world.outcomes(), [Some(&Outcome::Complete), Some(&Outcome::Complete)], "seed {seed}");
     }
 }
 
