@@ -100,7 +100,8 @@ fn a_keyless_replica_verifies_scrubs_and_heals() {
     a.run_with(&["put", "k"], &incompressible(5 << 20, 1)).ok();
     let serving = a.serve();
     let b = replica(&sandbox, &a, &serving, "b", "keyless");
-    flip(&sandbox, "b", &[300, 600]);
+    // In the first chunk and in the last: five mebibytes are more than one.
+    flip(&sandbox, "b", &[10, 990]);
     let found = b.run(&["--json", "verify", "--read-data"]).ended_with(13).last("summary");
     assert_eq!((found["damaged"].as_array().unwrap().len(), keys(&found)), (2, 0), "{found}");
     let summary = scrub_from(&b, &serving, "quic").ok().last("summary");
