@@ -8,6 +8,8 @@ mod damage;
 mod demo;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/follow.rs"]
+mod follow;
 #[path = "cli/fuse.rs"]
 mod fuse;
 #[path = "cli/healing.rs"]

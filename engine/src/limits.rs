@@ -92,6 +92,10 @@ pub const CHECKPOINT_BYTES: u64 = 64 * MIB as u64;
 
 /// Keys that others may always delete at once when a share of all is the limit: of few keys, a share is next to none.
 pub const FUSE_KEYS_MIN: u64 = 100;
+/// Share of the keys that a peer may delete at once where a replica follows by itself, of a hundred, and at most how many.
+pub const FUSE_PERCENT: u8 = 10;
+/// See [`FUSE_PERCENT`].
+pub const FUSE_KEYS_MAX: u64 = 10_000;
 /// Deletions further apart than this are not at once.
 pub const FUSE_WINDOW_MS: u64 = 3_600_000;
 

@@ -138,6 +138,11 @@ impl Device {
         self.serve_with(&[])
     }
 
+    /// The same at an address that was free a moment ago.
+    pub(crate) fn serve_at(&self, address: &str) -> Serving {
+        Serving::start(self.command(&["--json", "serve", "--listen", address]))
+    }
+
     /// The same with more flags.
     pub(crate) fn serve_with(&self, flags: &[&str]) -> Serving {
         Serving::start(self.command(&[&["--json", "serve", "--listen", "127.0.0.1:0"], flags].concat()))

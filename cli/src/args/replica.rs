@@ -158,6 +158,7 @@ pub(crate) struct PullArgs {
 Examples:
   mirror sync nas            both ways
   mirror sync nas --pull     only fetch
+  mirror sync nas --follow   stay, and send each change the moment it is durable, both ways
 Interrupted? The same command continues where it stopped.")]
 pub(crate) struct SyncArgs {
     #[command(flatten)]
@@ -168,6 +169,9 @@ pub(crate) struct SyncArgs {
     /// Only fetch
     #[arg(long)]
     pub(crate) pull: bool,
+    /// Stay connected and keep both the same until Ctrl-C; goes on by itself when the link or the peer comes back
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) follow: bool,
 }
 
 /// With whom, and how.
@@ -196,9 +200,10 @@ pub(crate) struct PeerOptions {
     /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
     #[arg(long, value_name = "RATE[:RATE]")]
     pub(crate) bwlimit: Option<BandwidthLimit>,
-    /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none
-    #[arg(long, value_name = "N|N%", default_value = "none")]
-    pub(crate) max_delete: MaxDelete,
+    /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none (the default;
+    /// with --follow 10%, at most 10000)
+    #[arg(long, value_name = "N|N%")]
+    pub(crate) max_delete: Option<MaxDelete>,
 }
 
 /// `--transport`

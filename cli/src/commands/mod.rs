@@ -3,6 +3,7 @@
 mod acknowledge;
 mod demo;
 mod doctor;
+mod follow;
 mod generate;
 mod health;
 mod history;

@@ -1,6 +1,6 @@
 //! `push`, `pull`, `sync`: one conversation with one peer.
 
-use super::{Session, acknowledge, pairing::PORT};
+use super::{Session, acknowledge, follow, pairing::PORT};
 use crate::{
     args::{CongestionChoice, MaxDelete, PeerOptions, PushArgs, SyncArgs, TransportChoice, nearest},
     config::environment,
@@ -37,13 +37,14 @@ pub(super) fn sync(session: &Session, args: &SyncArgs) -> Result<Code, Failure> 
         (_, true) => Direction::Pull,
         (false, false) => Direction::Both,
     };
-    run(session, "sync", direction, &args.options)
+    if args.follow { follow::run(session, direction, &args.options) } else { run(session, "sync", direction, &args.options) }
 }
 
 fn run(session: &Session, operation: &'static str, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
     let vault = session.open()?;
     let target = target(&vault, &options.peer, options.device)?;
-    let options_of_sync = Options { fuse: fuse(&vault, options.max_delete)?, ..sync_options(direction, options) };
+    let options_of_sync =
+        Options { fuse: fuse(&vault, options.max_delete.unwrap_or(MaxDelete(None)))?, ..sync_options(direction, options) };
     let result = transfer(session, operation, &vault, &target, &options_of_sync)?;
     report(session, operation, &options.peer, Extent::of(options.dry_run), result)
 }

@@ -249,6 +249,13 @@ pub enum Progress {
     },
     /// What each stage took of the last half second or so.
     Stages(Shares),
+    /// No session is up: the next one is begun after a pause.
+    Waiting {
+        /// Why.
+        reason: String,
+        /// For how long.
+        pause: Duration,
+    },
 }
 
 /// Who watches a session, and can stop it. Called from many threads; must return at once.

@@ -1,0 +1,153 @@
+//! Following for good: a session that ends before the user says so is begun again.
+//!
+//! What may pass is waited for: a network that is gone, a peer that restarts or has trouble of its own, a full disk, a vault that somebody
+//! else has locked. What would be the same the next time ends it: a refusal, a fork, a fuse that has blown.
+//!
+//! Pauses grow to [`PAUSE_MAX`] and are spread by chance, so that many followers of one peer do not come back at once. A session that lived
+//! for a while begins the count anew.
+
+use super::{Observer, Options, Progress, ReplicateError, Summary, Target, failover::jittered, follow::follow};
+use crate::{
+    clock,
+    transport::{CloseReason, TransportError},
+    vault::{Vault, VaultError},
+};
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::time::sleep;
+
+/// Before the first try again, and doubled each time.
+const PAUSE: Duration = Duration::from_millis(200);
+/// A try is a few packets: it costs less than what is not sent meanwhile.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// A session that lasted so long was none of a row of failures.
+const LIVED: Duration = Duration::from_secs(10);
+/// How often a user's wish to stop is looked for.
+const CANCEL_POLL: Duration = Duration::from_millis(50);
+
+/// Keeps this replica and a peer equal until `observer` says stop, whatever happens to the link or the peer. `find` says where the peer
+/// is, each time anew: names may lead to another address by then.
+///
+/// Returns what the last session did.
+///
+/// # Errors
+/// What would be the same the next time: see the module. [`ReplicateError::Cancelled`] when stopped while no session was up.
+pub async fn keep_following(
+    vault: &Vault,
+    find: &(dyn Fn() -> Result<Target, ReplicateError> + Sync),
+    options: &Options,
+    observer: Arc<dyn Observer>,
+) -> Result<Summary, ReplicateError> {
+    let mut pause = PAUSE;
+    loop {
+        let began = clock::now();
+        let ended = match find() {
+            Ok(target) => follow(vault, &target, options, observer.clone()).await,
+            Err(error) => Err(error),
+        };
+        let error = match ended {
+            Err(_) if observer.cancelled() => return Err(ReplicateError::Cancelled),
+            Err(error) if may_pass(&error) => error,
+            ended => return ended,
+        };
+        if began.elapsed() >= LIVED {
+            pause = PAUSE;
+        }
+        let wait = jittered(pause);
+        observer.progress(Progress::Waiting { reason: error.to_string(), pause: wait });
+        wait_for(wait, &*observer).await?;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+async fn wait_for(pause: Duration, observer: &dyn Observer) -> Result<(), ReplicateError> {
+    let mut over = pin!(sleep(pause));
+    loop {
+        tokio::select! {
+            () = &mut over => return Ok(()),
+            () = sleep(CANCEL_POLL) => {
+                if observer.cancelled() {
+                    return Err(ReplicateError::Cancelled);
+                }
+            }
+        }
+    }
+}
+
+fn may_pass(error: &ReplicateError) -> bool {
+    use TransportError as T;
+    match error {
+        ReplicateError::Transport(T::Closed(reason)) => !matches!(reason, CloseReason::Refused | CloseReason::ProtocolError),
+        ReplicateError::Transport(T::Unreachable { .. } | T::Timeout | T::LaneReset | T::Io { .. }) => true,
+        ReplicateError::PeerStopped(_) | ReplicateError::NoAddress(_) | ReplicateError::Partial(_) => true,
+        ReplicateError::Vault(error) => matches!(error, VaultError::NoSpace(_) | VaultError::Busy(_)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    #[test]
+    fn what_may_pass_is_told_from_what_would_be_the_same_again() {
+        use {ReplicateError as R, TransportError as T};
+        let io = T::Io { what: "the connection was cut", source: Arc::new(std::io::ErrorKind::UnexpectedEof.into()) };
+        let passing = [
+            R::Transport(io),
+            R::Transport(T::Unreachable { causes: Vec::new() }),
+            R::Transport(T::Closed(CloseReason::Shutdown)),
+            R::PeerStopped("it restarts".into()),
+            R::NoAddress("laptop".into()),
+            R::Vault(VaultError::NoSpace("packs".into())),
+        ];
+        let lasting = [
+            R::Transport(T::Refused),
+            R::Transport(T::Closed(CloseReason::Refused)),
+            R::Transport(T::Version),
+            R::Fork("two events".into()),
+            R::Fuse { deletions: 2, allowed: 1 },
+            R::NotAllowed("removed".into()),
+            R::Vault(VaultError::Keyless),
+        ];
+        assert!(passing.iter().all(may_pass));
+        assert!(!lasting.iter().any(may_pass));
+    }
+
+    /// Stops after some pauses.
+    #[derive(Default)]
+    struct Counting(Mutex<Vec<Duration>>);
+
+    impl Observer for Counting {
+        fn progress(&self, progress: Progress) {
+            if let Progress::Waiting { pause, .. } = progress {
+                self.0.lock().unwrap().push(pause);
+            }
+        }
+
+        fn cancelled(&self) -> bool {
+            self.0.lock().unwrap().len() >= 8
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_a_bound_and_end_when_the_user_stops() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
+        let options = crate::vault::InitOptions {
+            name: "v".into(),
+            passphrase: None,
+            recovery: false,
+            device_slot: true,
+            device_name: "first".into(),
+        };
+        let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
+        let observer = Arc::new(Counting::default());
+        let nowhere = || Err(ReplicateError::NoAddress("laptop".into()));
+        let ended = keep_following(&vault, &nowhere, &Options::default(), observer.clone()).await;
+        assert!(matches!(ended, Err(ReplicateError::Cancelled)));
+        let pauses = observer.0.lock().unwrap().clone();
+        assert!(pauses[0] <= PAUSE && pauses.iter().all(|pause| *pause <= PAUSE_MAX), "{pauses:?}");
+        assert!(pauses[7] >= PAUSE_MAX / 2, "{pauses:?}");
+    }
+}
