@@ -1,5 +1,7 @@
 //! The real program, as users and scripts run it: what is printed where, and with which exit code it ends.
 
+#[path = "cli/certificates.rs"]
+mod certificates;
 #[path = "cli/damage.rs"]
 mod damage;
 #[path = "cli/demo.rs"]

@@ -71,6 +71,10 @@ pub const WANTED_CHUNKS_MAX: usize = 16 * LIST_ENTRIES_MAX;
 pub const WANTS_MAX: usize = 256;
 /// Longest Hello: three frontiers and a little more. All that is read of a peer that has not proved its membership.
 pub const HELLO_BYTES_MAX: usize = MIB;
+/// Longest statement that a device signs about its root, and longest extension of a Hello: 32 + 64 bytes, a time, and room to grow.
+pub const ATTESTATION_BYTES_MAX: usize = 256;
+/// Longest stored certificate: two such statements and a time.
+pub const CERTIFICATE_BYTES_MAX: usize = 2 * ATTESTATION_BYTES_MAX;
 /// Chunk ids in one report of damage.
 pub const DAMAGED_CHUNKS_MAX: usize = 1_024;
 /// Most lanes of one connection.

@@ -3,6 +3,7 @@
 //! stdout is data and stderr is talk. Names come from other machines, so nothing that could steer a terminal is ever
 //! printed as it is: [`escape`] is on every path from a key to a text.
 
+mod certificate;
 mod demo;
 mod doctor;
 mod entry;

@@ -1,10 +1,14 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
-use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_text, rfc3339};
+use super::{
+    KeyField, Record, bytes_text,
+    certificate::{CertificateState, certificate_states, identical_lines},
+    count_text, escape, key_text, path_text, rfc3339,
+};
 use mirror_engine::{
     event::Key,
     home::Peer,
-    vault::{AddReport, Initialised, KeysReport, PeerStatus, Repair, RestoreReport, Status, VerifyReport},
+    vault::{AddReport, Identical, Initialised, KeysReport, PeerStatus, Repair, RestoreReport, Status, VerifyReport},
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -187,6 +191,9 @@ pub(crate) struct StatusRecord {
     bytes: u64,
     conflicts: u64,
     peers: Vec<PeerState>,
+    identical_replicas: usize,
+    identical_since_ms: Option<u64>,
+    certificates: Vec<CertificateState>,
 }
 
 impl Record for StatusRecord {
@@ -194,6 +201,7 @@ impl Record for StatusRecord {
 }
 
 pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusRecord {
+    let identical = Identical::at(&status.root, peers);
     StatusRecord {
         vault: status.info.id.to_string(),
         name: status.info.name.clone(),
@@ -207,6 +215,9 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         bytes: status.bytes,
         conflicts: status.conflicts,
         peers: peers.iter().map(peer_state).collect(),
+        identical_replicas: identical.replicas,
+        identical_since_ms: identical.since_ms,
+        certificates: certificate_states(&status.root, peers),
     }
 }
 
@@ -249,6 +260,7 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
         format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
         format!("conflicts  {}", status.conflicts),
     ];
+    lines.extend(identical_lines(&status.root, peers));
     lines.extend(peers.iter().map(|status| format!("peer       {}, {}", peer_text(&status.peer), lag_text(status))));
     lines.join("\n")
 }
