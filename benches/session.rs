@@ -98,6 +98,8 @@ impl<'a> End<'a> {
             // Chunks go by lanes, whatever their list's size: there are none to send inline.
             windows: Windows { inline_bytes_max: 0, ..Windows::default() },
             stay: Stay::UntilEqual,
+            witness: None,
+            wall_ms: 0,
         };
         let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new(), holding: Holding::Whole };
         Self { history, session: Session::new(config, local, Instant::now()), wants: Wants::new(), outcome: None }

@@ -2,6 +2,8 @@
 
 #[path = "cli/acknowledge.rs"]
 mod acknowledge;
+#[path = "cli/certificates.rs"]
+mod certificates;
 #[path = "cli/damage.rs"]
 mod damage;
 #[path = "cli/demo.rs"]

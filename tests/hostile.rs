@@ -4,6 +4,8 @@
 //! Everything runs in this process on the loopback interface and on ports that the system chooses. Silence is bounded by the
 //! protocol's own limits, so no test sleeps.
 
+#[path = "hostile/certificates.rs"]
+mod certificates;
 #[path = "hostile/chunks.rs"]
 mod chunks;
 #[path = "hostile/events.rs"]

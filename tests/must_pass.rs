@@ -78,8 +78,107 @@ fn must_pass_1_first_sync_of_an_empty_replica_from_a_populated_vault() {
     assert!(back == tree, "what was restored is not what was added");
 }
 
+/// Two members that only ever meet through a keyless replica, which is served.
+struct Relayed {
+    a: Device,
+    b: Device,
+    keyless: Device,
+    serving: Serving,
+    _sandbox: Sandbox,
+}
+
+impl Relayed {
+    /// Both members hold `keys`, the keyless replica knows both, and neither can reach the other any more.
+    fn holding(keys: &[&str]) -> Self {
+        let sandbox = Sandbox::new();
+        let a = sandbox.device_with_vault();
+        for key in keys {
+            a.run_with(&["put", key], b"before").ok();
+        }
+        let serving = a.serve();
+        let b = sandbox.device("b").clone_of(&a, &serving, "b");
+        let ticket = a.invite(&serving, "keyless");
+        let keyless = sandbox.device("keyless");
+        keyless.run(&["--json", "clone", &ticket, "keyless"]).ok();
+        drop(serving);
+        let keyless = keyless.within(&sandbox.path("keyless"));
+        let device = b.status()["device"].as_str().unwrap().to_owned();
+        keyless.run(&["peer", "add", "b", "127.0.0.1:1", "--device", &device]).ok();
+        Self { a, b, serving: keyless.serve(), keyless, _sandbox: sandbox }
+    }
+
+    /// Each member meets the keyless replica, and the first once more: what the second brought is new to it.
+    fn relay(&self) {
+        for (device, transport) in [(&self.a, "tcp"), (&self.b, "quic"), (&self.a, "quic")] {
+            transfer(device, "sync", &self.serving, transport);
+        }
+    }
+
+    /// All three hold the same, and both members say the same of every key, byte for byte.
+    #[track_caller]
+    fn are_the_same(&self, keys: &[&str]) {
+        are_identical(&self.a, &self.b);
+        assert_eq!(self.keyless.status()["root"], self.a.status()["root"]);
+        let explained = |device: &Device, how: &[&str]| {
+            let explain = |key: &&str| device.run(&[how, &["merge", "--explain", *key]].concat()).ok().stdout;
+            keys.iter().map(explain).collect::<Vec<_>>()
+        };
+        for how in [&[][..], &["--json"]] {
+            assert!(explained(&self.a, how) == explained(&self.b, how), "they explain it differently");
+        }
+        let conflicts = |device: &Device| device.run(&["--json", "conflicts"]).ok().json();
+        assert_eq!(conflicts(&self.a), conflicts(&self.b));
+    }
+
+    /// What both members read under `key`.
+    #[track_caller]
+    fn value(&self, key: &str) -> String {
+        let [a, b] = [&self.a, &self.b].map(|device| device.run(&["get", key]).ok().text());
+        assert_eq!(a, b, "{key}");
+        a
+    }
+}
+
 #[test]
 fn must_pass_2_two_way_sync_with_conflicting_updates_ends_the_same_on_every_replica() {
+    let keys = ["both 1", "both 2", "changed and deleted", "untouched"];
+    let replicas = Relayed::holding(&keys);
+    let Relayed { a, b, keyless, .. } = &replicas;
+    for (device, name) in [(a, "a"), (b, "b")] {
+        for key in &keys[..2] {
+            device.run_with(&["put", key], format!("{key} by {name}").as_bytes()).ok();
+        }
+        device.run_with(&["put", &format!("only {name}")], name.as_bytes()).ok();
+    }
+    a.run_with(&["put", keys[2]], b"changed").ok();
+    b.run(&["rm", keys[2]]).ok();
+    replicas.relay();
+    replicas.are_the_same(&keys);
+    assert_eq!(number(&a.status(), "conflicts"), 3);
+    assert_eq!((replicas.value("only a"), replicas.value("only b")), ("a".into(), "b".into()));
+
+    // Decided on one member for what had lost; the other hears of it through the keyless replica, and no conflict is left of that key.
+    let conflicts = b.run(&["--json", "conflicts", keys[0]]).ok().json();
+    b.run(&["merge", "--resolve", keys[0], "--select", conflicts[0]["losers"][0]["event"].as_str().unwrap()]).ok();
+    let chosen = b.run(&["get", keys[0]]).ok().text();
+    assert_ne!(chosen, a.run(&["get", keys[0]]).ok().text(), "a has not heard of it");
+    for (device, transport) in [(b, "tcp"), (a, "quic")] {
+        transfer(device, "sync", &replicas.serving, transport);
+    }
+    replicas.are_the_same(&keys);
+    assert_eq!((replicas.value(keys[0]), number(&a.status(), "conflicts")), (chosen, 2));
+
+    // It dominates what it chose between, and not what comes after.
+    a.run_with(&["put", keys[0]], b"after the decision").ok();
+    replicas.relay();
+    replicas.are_the_same(&keys);
+    assert_eq!((replicas.value(keys[0]).as_str(), number(&b.status(), "conflicts")), ("after the decision", 2));
+    keyless.run(&["get", keys[0]]).ended_with(6);
+    [a, b, keyless].into_iter().for_each(Device::verify);
+}
+
+#[test]
+fn three_members_that_change_the_same_keys_end_the_same() {
     let sandbox = Sandbox::new();
     let a = sandbox.device_with_vault();
     let keys = ["both 1", "both 2", "both 3", "changed and deleted", "untouched"];

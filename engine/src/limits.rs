@@ -79,6 +79,10 @@ pub const HELLO_BYTES_MAX: usize = MIB;
 pub const LOST_LISTS_MAX: usize = 1_024;
 /// Bytes of damaged records that are kept aside, in all; of more only the place is noted, and the bytes stay in their pack.
 pub const QUARANTINE_BYTES_MAX: u64 = 256 * MIB as u64;
+/// Longest statement that a device signs about its root, and longest extension of a Hello: 32 + 64 bytes, a time, and room to grow.
+pub const ATTESTATION_BYTES_MAX: usize = 256;
+/// Longest stored certificate: two such statements and a time.
+pub const CERTIFICATE_BYTES_MAX: usize = 2 * ATTESTATION_BYTES_MAX;
 /// Chunk ids in one report of damage.
 pub const DAMAGED_CHUNKS_MAX: usize = 1_024;
 /// Most lanes of one connection.

@@ -4,6 +4,7 @@
 //! printed as it is: [`escape`] is on every path from a key to a text.
 
 mod acknowledged;
+mod certificate;
 mod demo;
 mod doctor;
 mod entry;

@@ -1,11 +1,18 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
-use super::{KeyField, LastScrub, Record, bytes_text, count_text, escape, key_text, last_scrub_text, path_text, rfc3339};
+use super::{
+    KeyField, LastScrub, Record, bytes_text,
+    certificate::{CertificateState, certificate_states, identical_lines},
+    count_text, escape, key_text, last_scrub_text, path_text, rfc3339,
+};
 use mirror_engine::{
     event::Key,
     home::Peer,
     members::Admittance,
-    vault::{Acquaintance, AddReport, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair, RestoreReport, Status, VerifyReport},
+    vault::{
+        Acquaintance, AddReport, Identical, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair, RestoreReport, Status,
+        VerifyReport,
+    },
 };
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -195,6 +202,9 @@ pub(crate) struct StatusRecord {
     peers: Vec<PeerState>,
     chunks_lost: u64,
     scrub: Option<LastScrub>,
+    identical_replicas: usize,
+    identical_since_ms: Option<u64>,
+    certificates: Vec<CertificateState>,
 }
 
 impl Record for StatusRecord {
@@ -202,6 +212,7 @@ impl Record for StatusRecord {
 }
 
 pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusRecord {
+    let identical = Identical::at(&status.root, peers);
     StatusRecord {
         vault: status.info.id.to_string(),
         name: status.info.name.clone(),
@@ -221,6 +232,9 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         peers: peers.iter().map(peer_state).collect(),
         chunks_lost: status.lost,
         scrub: status.scrub.as_ref().map(LastScrub::from),
+        identical_replicas: identical.replicas,
+        identical_since_ms: identical.since_ms,
+        certificates: certificate_states(&status.root, peers),
     }
 }
 
@@ -268,6 +282,7 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
     if status.lost > 0 {
         lines.push(format!("missing    {}; mirror scrub fetches them from peers", count_text(status.lost, "chunk")));
     }
+    lines.extend(identical_lines(&status.root, peers));
     lines.extend(peers.iter().map(|status| format!("peer       {}, {}", place_text(&status.peer), lag_text(status))));
     lines.join("\n")
 }

@@ -9,6 +9,7 @@
 //!     founder                which device made the vault
 //!     tickets/<id>.ticket    invitations that wait to be used
 //!     contacts/<device>.contact  what a peer held when it was last talked with
+//!     contacts/<device>.certificate  what both signed when they last held the same
 //!     replicas/<dir>.id      which author writes the log of this vault directory
 //!     replicas/<dir>.head    how far that log has been acknowledged
 //!     scrubs/<dir>.scrub     the last scrub of that directory
@@ -18,6 +19,7 @@
 //! changes one holds the lock, so two processes at once end with what one after the other would have left.
 
 mod base32;
+mod certificates;
 mod contacts;
 mod founder;
 mod invitations;

@@ -10,12 +10,14 @@
 //!
 //! Keys are erased on drop and never shown: no `Debug` or `Display` here prints one.
 
+mod certificate;
 mod device;
 mod kdf;
 pub(crate) mod private_file;
 mod slot;
 pub mod slots;
 
+pub use certificate::{Attestation, Certificate, Witness};
 pub use device::DeviceKey;
 pub use kdf::KdfCost;
 

@@ -11,6 +11,7 @@
 use super::{
     Observer, Options, Progress, ReplicateError,
     carriers::{Carriers, Setup},
+    certificates::Certificates,
     failure::Failures,
     follow::Growth,
     keeper::{self, Intake, Keeper},
@@ -25,7 +26,7 @@ use crate::{
     event::Frontier,
     home::{Contact, VaultHome},
     id::{ListId, ReplicaId},
-    keys::ReplicationKey,
+    keys::{DeviceKey, ReplicationKey, Witness},
     limits::MIB,
     members::Admittance,
     meter::{Flow, Meter, Shares},
@@ -65,6 +66,7 @@ pub(super) struct Party<'a> {
     pub(super) store: &'a Arc<Store>,
     pub(super) home: &'a VaultHome,
     pub(super) replication: &'a ReplicationKey,
+    pub(super) device: &'a DeviceKey,
     pub(super) replica: ReplicaId,
     pub(super) options: &'a Options,
 }
@@ -93,6 +95,8 @@ pub(super) async fn drive(
         cached_peer_frontier: recall(party.home, connection, party.options),
         stay: stay(side, party.options),
         windows: Windows::default(),
+        witness: Some(Witness::new(*party.store.vault(), party.device, connection.peer())),
+        wall_ms: clock::wall_ms(),
     };
     let heads = party.store.heads();
     let local = Local { frontier: heads.frontier(), root: heads.root(), pending, holding };
@@ -109,6 +113,7 @@ pub(super) async fn drive(
         observer,
         options: party.options,
         loads,
+        certificates: Certificates::new(party.home, party.device, connection.peer()),
         dry_run,
     };
     let (turned, tally, parts) = crank.run(party.store, keeper, (done_in, done)).await;
@@ -174,6 +179,7 @@ struct Crank<'a> {
     observer: Arc<dyn Observer>,
     options: &'a Options,
     loads: Loads,
+    certificates: Certificates,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
 }
@@ -256,6 +262,7 @@ impl Crank<'_> {
         drop((said, sender, carriers));
         let kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
+        self.certificates.finish().await;
         let shares = self.loads.overall(self.connection);
         (turned, self.tally, (kept, served, shares))
     }
@@ -289,6 +296,7 @@ impl Crank<'_> {
                     self.stay_with_member(store)?;
                     self.tell_liveliness(&mut carried, self.loads.carried(Flow::In));
                     self.tell_load();
+                    self.certificates.write_if_due();
                     if !stopping && self.observer.cancelled() {
                         stopping = true;
                         self.session.handle_stop(clock::now());
@@ -460,6 +468,8 @@ impl Crank<'_> {
                 tally.peer_root = Some(root);
                 self.observer.progress(Progress::Identical { root });
             }
+            SessionEvent::Certified(certificate) => self.certificates.note(certificate),
+            SessionEvent::Misattested => tracing::warn!("the peer's word that both are the same is not signed by it; ignored"),
             SessionEvent::Missing { chunks, bytes } => {
                 tally.chunks_total += chunks;
                 tally.bytes_total += bytes;

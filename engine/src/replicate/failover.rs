@@ -57,6 +57,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
             store: vault.store(),
             home: vault.home(),
             replication: vault.replication_key(),
+            device: vault.device(),
             replica: vault.info().replica,
             options,
         };

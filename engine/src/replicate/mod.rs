@@ -4,6 +4,7 @@
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
 mod carriers;
+mod certificates;
 mod choice;
 pub mod doctor;
 mod drive;

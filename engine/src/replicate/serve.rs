@@ -147,6 +147,7 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
                 store: vault.store(),
                 home: vault.home(),
                 replication: vault.replication_key(),
+                device: vault.device(),
                 replica: vault.info().replica,
                 options: &options,
             };

@@ -4,6 +4,7 @@ use super::{action::Admitted, healing::Holding, hello::HelloKeys};
 use crate::{
     event::Frontier,
     id::{ReplicaId, Root, VaultId},
+    keys::Witness,
     limits::{INLINE_BYTES_MAX, PENDING_EVENT_BYTES_MAX, PENDING_EVENTS_MAX, WANTED_BYTES_MAX, WANTED_CHUNKS_MAX, WANTS_MAX},
 };
 use minicbor::{Decode, Encode};
@@ -127,6 +128,10 @@ pub struct Config {
     pub stay: Stay,
     /// Limits of what is under way.
     pub windows: Windows,
+    /// Who signs that both are the same; none leaves it unsigned.
+    pub witness: Option<Witness>,
+    /// The wall clock when the session begins, milliseconds since 1970: what is signed names a time, for display.
+    pub wall_ms: u64,
 }
 
 /// The state of this replica when the session starts.

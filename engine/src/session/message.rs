@@ -8,7 +8,10 @@ use crate::{
     codec::{self, CodecError},
     event::{Frontier, ListRef},
     id::{ChunkId, ID_BYTES, ListId, Root},
-    limits::{DAMAGED_CHUNKS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, REASON_BYTES_MAX},
+    keys::Attestation,
+    limits::{
+        ATTESTATION_BYTES_MAX, DAMAGED_CHUNKS_MAX, HELLO_BYTES_MAX, INLINE_BYTES_MAX, LIST_ENTRIES_MAX, MESSAGE_BYTES_MAX, REASON_BYTES_MAX,
+    },
     meter::Load,
 };
 use bytes::{BufMut, Bytes, BytesMut};
@@ -26,6 +29,7 @@ const BYE: u8 = 9;
 const HEALED: u8 = 10;
 /// The first extension.
 const LOAD: u8 = 0x80;
+const ATTESTED: u8 = 0x81;
 /// Types from here on may be skipped by who does not know them.
 const EXTENSIONS: u8 = 0x80;
 
@@ -146,6 +150,8 @@ pub enum Message {
     },
     /// What the sender's stages have cost so far: for showing where the time goes.
     Load(Load),
+    /// The sender's word, signed by its device, that it holds what a root stands for.
+    Attested(Attestation),
     /// An extension that this version does not know, or a known one of another form.
     Extension(u8),
 }
@@ -213,6 +219,7 @@ impl Message {
             Self::Healed { lost } => body(HEALED, &HealedBody { lost: *lost }),
             Self::Bye { code, reason } => body(BYE, &ByeBody { code: *code, reason: shorten(reason) }),
             Self::Load(load) => body(LOAD, load),
+            Self::Attested(attestation) => body(ATTESTED, attestation),
             Self::Extension(kind) => raw(*kind | EXTENSIONS, &[]),
         }
     }
@@ -248,6 +255,9 @@ impl Message {
             HEALED => codec::decode("healed", &rest).map(|HealedBody { lost }| Self::Healed { lost }),
             // A newer peer may say more of itself than we understand.
             EXTENSIONS.. if kind == LOAD => Ok(codec::decode("load", &rest).map_or(Self::Extension(kind), Self::Load)),
+            EXTENSIONS.. if kind == ATTESTED && rest.len() <= ATTESTATION_BYTES_MAX => {
+                Ok(codec::decode("attestation", &rest).map_or(Self::Extension(kind), Self::Attested))
+            }
             EXTENSIONS.. => Ok(Self::Extension(kind)),
             0 | 11..EXTENSIONS => Err(error("its type is unknown")),
         }

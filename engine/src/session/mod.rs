@@ -17,7 +17,8 @@
 //!
 //! # Parts
 //! [`phase`] says what may be said when; `sending` and `receiving` are the two halves, which know nothing of each other; `asking` picks
-//! what to want, `healing` what to want of what was lost; [`message`] and [`hello`] are the bytes. The layouts and the table are in `docs/specs/mirror-protocol.md`.
+//! what to want, `healing` what to want of what was lost; `certifying` when to sign that both are the same; [`message`] and [`hello`] are
+//! the bytes. The layouts and the table are in `docs/specs/mirror-protocol.md`.
 
 pub mod hello;
 pub mod message;
@@ -25,6 +26,7 @@ pub mod phase;
 
 mod action;
 mod asking;
+mod certifying;
 mod config;
 mod healing;
 mod outbox;
@@ -51,6 +53,7 @@ use crate::{
     meter::Load,
 };
 use bytes::Bytes;
+use certifying::Certifying;
 use outbox::Outbox;
 use phase::{Input, Phase, Step};
 use receiving::Receiving;
@@ -69,6 +72,7 @@ pub struct Session {
     out: Outbox,
     sending: Sending,
     receiving: Receiving,
+    certifying: Certifying,
     peer_root: Option<Root>,
     /// What became durable here before the peer's Hello came.
     news: Option<(Frontier, Root)>,
@@ -98,6 +102,8 @@ struct Clocks {
     spoke: Instant,
     /// Messages said by then.
     said: u64,
+    /// The last time that the session was told.
+    now: Instant,
 }
 
 impl Session {
@@ -109,11 +115,12 @@ impl Session {
             out: Outbox::new(),
             sending: Sending::new(local.frontier.clone(), windows),
             receiving: Receiving::new(local, windows),
+            certifying: Certifying::new(config.witness.clone(), config.wall_ms, now),
             peer_root: None,
             news: None,
             equal_at: None,
             ending: None,
-            clocks: Clocks { began: now, stirred: now, fed: now, spoke: now, said: 0 },
+            clocks: Clocks { began: now, stirred: now, fed: now, spoke: now, said: 0, now },
             config: Config { windows, ..config },
         };
         if session.config.side == Side::Dialer {
@@ -161,6 +168,7 @@ impl Session {
         match self.phase {
             Phase::Greeting => self.news = Some((frontier, root)),
             Phase::Exchanging | Phase::Live | Phase::SentAll | Phase::HeardAll => {
+                self.clocks.now = now;
                 self.rest(now);
                 self.grow(frontier, root);
                 self.go_on(now);
@@ -227,6 +235,7 @@ impl Session {
     }
 
     fn stir(&mut self, now: Instant) {
+        self.clocks.now = now;
         self.clocks.stirred = now;
         self.rest(now);
     }
@@ -251,6 +260,7 @@ impl Session {
 
     /// Takes over what is held here now.
     fn grow(&mut self, frontier: Frontier, root: Root) {
+        self.foresee(&frontier, root);
         if !self.receiving.grow(&frontier, root, &mut self.out) {
             return;
         }
@@ -260,9 +270,26 @@ impl Session {
         }
     }
 
-    /// In a session that stays: whether both have become equal.
+    /// This replica is about to say that it holds `frontier`. The word that goes with it goes ahead: the peer may have nothing more to wait
+    /// for after that.
+    fn foresee(&mut self, frontier: &Frontier, root: Root) {
+        if frontier.covers(self.receiving.frontier()) {
+            self.certify(root);
+        }
+    }
+
+    /// Signs `root`, which this replica holds whole, if the peer does, too.
+    fn certify(&mut self, root: Root) {
+        if !self.is_whole() {
+            return;
+        }
+        self.certifying.compare(root, self.peer_root, self.clocks.now, &mut self.out);
+    }
+
+    /// Whether both have become equal: in any session to sign it, in one that stays to tell.
     fn compare(&mut self) {
         let root = self.receiving.root();
+        self.certify(root);
         if self.phase == Phase::Live && self.peer_root == Some(root) && self.equal_at != Some(root) && self.is_whole() {
             self.equal_at = Some(root);
             self.out.tell(SessionEvent::Identical { root });
@@ -300,7 +327,7 @@ impl Session {
             root: self.receiving.root(),
             inline_bytes_max: self.config.windows.inline_bytes_max,
             early,
-            extensions: Vec::new(),
+            extensions: self.certifying.introduce(self.receiving.root()),
         };
         self.out.say(&Message::Hello(hello::seal(&self.config.hello_keys, self.config.side, &hello).into()));
     }
@@ -353,7 +380,12 @@ impl Session {
                 self.out.tell(SessionEvent::PeerLoad(load));
                 Ok(())
             }
-            Message::Load(_) | Message::Extension(_) => Ok(()),
+            Message::Attested(theirs) if self.phase != Phase::Greeting => {
+                self.certifying.heard(theirs);
+                self.certify(self.receiving.root());
+                Ok(())
+            }
+            Message::Load(_) | Message::Attested(_) | Message::Extension(_) => Ok(()),
         }
     }
 
@@ -379,6 +411,7 @@ impl Session {
         }
         self.peer_root = Some(hello.root);
         self.check_hello(&hello)?;
+        self.certifying.introduced(&hello.extensions);
         let (replica, frontier, root) = (hello.replica, hello.frontier.clone(), hello.root);
         self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
         let live = self.config.stay == Stay::Live && hello.features & hello::LIVE != 0;
@@ -388,6 +421,7 @@ impl Session {
         if hello.root == self.receiving.root() && !live && !heals {
             if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
                 self.out.tell(SessionEvent::Identical { root });
+                self.certify(root);
                 self.end(next, Outcome::Complete, None);
             }
             return Ok(());
@@ -464,6 +498,7 @@ impl Session {
             }
             Done::Lost { lists, next } => return self.receiving.lost_found(lists, next, &mut self.out),
             Done::Committed { frontier, root } => {
+                self.foresee(&frontier, root);
                 self.receiving.committed(&frontier, root, &mut self.out);
                 self.compare();
             }

@@ -4,6 +4,7 @@ use super::message::ByeCode;
 use crate::{
     event::{Dot, Frontier},
     id::{ChunkId, ReplicaId, Root},
+    keys::Certificate,
     meter::Load,
 };
 
@@ -42,6 +43,10 @@ pub enum SessionEvent {
         /// Their common digest.
         root: Root,
     },
+    /// Both sides have signed that they hold the same.
+    Certified(Certificate),
+    /// The peer said that it holds what we hold, under a signature that is not its own. It was ignored.
+    Misattested,
     /// So much more is needed than was known before.
     Missing {
         /// Chunks.

@@ -41,15 +41,16 @@ pub(super) fn peers(vault: &Vault) -> Result<Vec<PeerStatus>, VaultError> {
 }
 
 fn peer_status(vault: &Vault, peer: Peer) -> Result<PeerStatus, VaultError> {
+    let certificate = vault.home().certificate(&vault.device().id(), &peer.device);
     let Some(contact) = vault.home().contact(&peer.device) else {
-        return Ok(PeerStatus { peer, contact: None, lag_events: None, lag_bytes: None, identical: None });
+        return Ok(PeerStatus { peer, contact: None, lag_events: None, lag_bytes: None, identical: None, certificate });
     };
     let lag_events = vault.store().frontier().events_beyond(&contact.frontier);
     let batch = vault.store().events_beyond(&contact.frontier, LogPosition::START, LAG_BYTES_READ_MAX)?;
     let lists = batch.events.iter().flat_map(|(event, _)| &event.header().lists);
     let lag_bytes = batch.done.then(|| lists.map(|list| list.bytes).sum());
     let identical = Some(contact.root == vault.store().root());
-    Ok(PeerStatus { peer, lag_events: Some(lag_events), lag_bytes, identical, contact: Some(contact) })
+    Ok(PeerStatus { peer, lag_events: Some(lag_events), lag_bytes, identical, contact: Some(contact), certificate })
 }
 
 pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {

@@ -6,6 +6,7 @@ use crate::{
     event::{Key, Value, ValueKind},
     home::{Contact, Peer, ScrubRecord},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
+    keys::Certificate,
     members::{Admittance, Role},
     merge::{Place, Rule},
 };
@@ -290,6 +291,26 @@ pub struct PeerStatus {
     pub lag_bytes: Option<u64>,
     /// Whether it held then what is held here now.
     pub identical: Option<bool>,
+    /// What both have signed the last time that they held the same; none if they never did.
+    pub certificate: Option<Certificate>,
+}
+
+/// Replicas that have signed that they hold what is held here now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identical {
+    /// How many, this one included.
+    pub replicas: usize,
+    /// Since when all of them have been known to, by this device's clock: milliseconds since 1970. None if there is none but this one.
+    pub since_ms: Option<u64>,
+}
+
+impl Identical {
+    /// Those of `peers` whose newest certificate is for `root`, and this one.
+    pub fn at(root: &Root, peers: &[PeerStatus]) -> Self {
+        let current = peers.iter().filter_map(|peer| peer.certificate.as_ref()).filter(|certificate| certificate.root() == *root);
+        let since: Vec<u64> = current.map(|certificate| certificate.since_ms).collect();
+        Self { replicas: 1 + since.len(), since_ms: since.into_iter().max() }
+    }
 }
 
 /// What `verify` found.

@@ -3,7 +3,7 @@
 use super::{
     convergence::{belief, windows, write_some},
     model::Vault,
-    world::{Dice, Options, World},
+    world::{Dice, End, Options, Signing, World},
 };
 use crate::{
     limits::IDLE_MS,
@@ -46,7 +46,7 @@ fn lives(sessions: usize, seed: u64) {
     let (mut a, mut b, mut third) = (Vault::new(1), Vault::new(2), Vault::new(3));
     for session in 0..=sessions {
         let cached = belief(&a, &b, &mut dice);
-        let options = Options { windows: windows(&mut dice), cached, stay: Stay::Live, ..Options::default() };
+        let options = Options { windows: windows(&mut dice), cached, stay: Stay::Live, signing: [Signing::Known; 2], ..Options::default() };
         let before = [a.frontier(), b.frontier()];
         let mut world = World::new(a, b, &options, dice.roll(usize::MAX) as u64);
         (0..dice.roll(20)).for_each(|_| live_a_little(&mut world, &mut third, &mut dice));
@@ -54,6 +54,8 @@ fn lives(sessions: usize, seed: u64) {
             world.run(STEPS_MAX);
             assert_eq!(phases(&world), [Phase::Live, Phase::Live], "{:?}", world.outcomes());
             assert!(roots_are_equal(&world), "the replicas differ although nothing is under way");
+            let certified = |end: &End| end.certified() == Some(end.driver.vault.root());
+            assert!(world.ends.iter().all(certified), "both are equal and one of them cannot show it");
             assert!(world.ends.iter().all(|end| end.driver.vault.pending() == 0), "events wait in a journal");
         }
         let stopped = dice.roll(2);

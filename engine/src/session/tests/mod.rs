@@ -1,5 +1,6 @@
 //! Sessions against each other over a simulated link, between vaults in memory.
 
+mod certificates;
 mod convergence;
 mod healing;
 mod hostile;

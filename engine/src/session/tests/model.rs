@@ -6,6 +6,7 @@ use crate::{
     event::{ChunkList, Dot, Entry, Frontier, Head, Heads, ListRef},
     frame::{self, FrameBuf, Kind, Verified},
     id::{ChunkId, EventId, ListId, ReplicaId, Root, VaultId},
+    keys::DeviceKey,
     session::{
         Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, Holding, LoadedEvent, Local, Side, Stay, Via, Wants, Windows,
     },
@@ -58,6 +59,10 @@ impl Vault {
 
     pub(super) fn replica(&self) -> ReplicaId {
         ReplicaId::from_bytes([self.name; 32])
+    }
+
+    pub(super) fn device(&self) -> DeviceKey {
+        DeviceKey::from_seed(&[self.name; 32])
     }
 
     pub(super) fn frontier(&self) -> Frontier {
@@ -219,16 +224,20 @@ impl Vault {
     }
 }
 
+pub(super) const VAULT: VaultId = VaultId::from_bytes([7; 32]);
+
 pub(super) fn config(vault: &Vault, side: Side, direction: Direction, windows: Windows) -> Config {
     Config {
         side,
         direction,
-        vault: VaultId::from_bytes([7; 32]),
+        vault: VAULT,
         replica: vault.replica(),
         hello_keys: HelloKeys::derive(&[1; 32], &[2; 32]),
         cached_peer_frontier: None,
         stay: Stay::UntilEqual,
         windows,
+        witness: None,
+        wall_ms: 1_000,
     }
 }
 

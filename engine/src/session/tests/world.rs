@@ -1,9 +1,11 @@
 //! Two drivers, their sessions, and a link that delivers in any order that a real one could: the control stream in order, each lane
 //! in order, nothing else. Which of all possible steps comes next is drawn from a seed.
 
-use super::model::{Driver, Effects, Vault, config};
+use super::model::{Driver, Effects, VAULT, Vault, config};
 use crate::{
     event::Frontier,
+    id::{DeviceId, Root},
+    keys::{Certificate, Witness},
     limits::INLINE_BYTES_MAX,
     session::{Action, Direction, Done, Outcome, Session, SessionEvent, Side, Stay, Windows},
 };
@@ -43,19 +45,40 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new(vault: Vault, side: Side, options: &Options, now: Instant) -> Self {
+    fn new(vault: Vault, peer: DeviceId, side: Side, options: &Options, now: Instant) -> Self {
         let direction = if side == Side::Dialer { options.direction } else { Direction::Both };
         let mut config = config(&vault, side, direction, options.windows);
         config.cached_peer_frontier = options.cached.clone();
         config.stay = options.stay;
+        config.witness = (options.signing[side as usize] == Signing::Known).then(|| Witness::new(VAULT, &vault.device(), peer));
         let session = Session::new(config, vault.local(), now);
         let (actions, control, lanes) = (VecDeque::new(), VecDeque::new(), Default::default());
         Self { driver: Driver::new(vault), session, actions, control, lanes, late: VecDeque::new(), heard: Vec::new(), events: Vec::new() }
     }
 
+    /// What it has been told that both have signed, newest last.
+    pub(super) fn certificates(&self) -> Vec<&Certificate> {
+        self.events
+            .iter()
+            .filter_map(|event| if let SessionEvent::Certified(certificate) = event { Some(certificate) } else { None })
+            .collect()
+    }
+
+    /// What it has signed and had signed last.
+    pub(super) fn certified(&self) -> Option<Root> {
+        self.certificates().last().map(|certificate| certificate.root())
+    }
+
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.events.iter().find_map(|event| if let SessionEvent::Ended(outcome) = event { Some(outcome) } else { None })
     }
+}
+
+/// Whether an end knows of certificates. Most tests are about other things, and signing takes time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signing {
+    Unknown,
+    Known,
 }
 
 #[derive(Debug, Clone)]
@@ -65,11 +88,19 @@ pub(super) struct Options {
     /// What the dialer believes that the listener has.
     pub(super) cached: Option<Frontier>,
     pub(super) stay: Stay,
+    /// Of the dialer and the listener.
+    pub(super) signing: [Signing; 2],
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { direction: Direction::Both, windows: Windows::default(), cached: None, stay: Stay::UntilEqual }
+        Self {
+            direction: Direction::Both,
+            windows: Windows::default(),
+            cached: None,
+            stay: Stay::UntilEqual,
+            signing: [Signing::Unknown; 2],
+        }
     }
 }
 
@@ -94,7 +125,8 @@ enum Step {
 impl World {
     pub(super) fn new(dialer: Vault, listener: Vault, options: &Options, seed: u64) -> Self {
         let now = Instant::now();
-        let ends = [End::new(dialer, Side::Dialer, options, now), End::new(listener, Side::Listener, options, now)];
+        let devices = [&dialer, &listener].map(|vault| vault.device().id());
+        let ends = [End::new(dialer, devices[1], Side::Dialer, options, now), End::new(listener, devices[0], Side::Listener, options, now)];
         let mut world = Self { ends, dice: Dice(seed), windows: options.windows, helped: false, now };
         world.collect(0);
         world.collect(1);
