@@ -1,5 +1,6 @@
 //! The rule by example, its algebra, and every implementation of it against the specification.
 
+mod algebra;
 pub(crate) mod history;
 mod spec_table;
 
@@ -9,13 +10,13 @@ use proptest::prelude::*;
 
 /// A replica that takes events one by one.
 #[derive(Default)]
-struct Stepwise {
+pub(crate) struct Stepwise {
     all: BTreeMap<Key, Vec<Version>>,
     maximal: BTreeMap<Key, Vec<Version>>,
 }
 
 impl Stepwise {
-    fn take(&mut self, event: &OpenedEvent) {
+    pub(crate) fn take(&mut self, event: &OpenedEvent) {
         let past = event.past();
         for (index, operation) in event.operations.iter().enumerate() {
             let all = self.all.entry(operation.key().clone()).or_default();
@@ -34,7 +35,7 @@ impl Stepwise {
         }
     }
 
-    fn resolved(self) -> BTreeMap<Key, Resolved> {
+    pub(crate) fn resolved(self) -> BTreeMap<Key, Resolved> {
         let resolved = |mut versions: Vec<Version>| Resolved { winner: versions.remove(0), losers: versions };
         self.maximal.into_iter().map(|(key, versions)| (key, resolved(versions))).collect()
     }

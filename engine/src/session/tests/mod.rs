@@ -7,6 +7,7 @@ mod hostile;
 mod live;
 mod model;
 mod rules;
+mod simulation;
 mod specification;
 mod trips;
 mod world;

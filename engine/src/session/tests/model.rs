@@ -3,10 +3,11 @@
 use crate::{
     bitmap::Bitmap,
     codec,
-    event::{ChunkList, Dot, Entry, Frontier, Head, Heads, ListRef},
+    event::{ChunkList, Dot, Entry, Frontier, Head, Heads, ListRef, Operation},
     frame::{self, FrameBuf, Kind, Verified},
     id::{ChunkId, EventId, ListId, ReplicaId, Root, VaultId},
     keys::DeviceKey,
+    merge::OpenedEvent,
     session::{
         Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, Holding, LoadedEvent, Local, Side, Stay, Via, Wants, Windows,
     },
@@ -27,6 +28,10 @@ pub(super) struct ModelEvent {
     deps: Frontier,
     #[n(3)]
     lists: Vec<ListRef>,
+    #[n(4)]
+    lamport: u64,
+    #[n(5)]
+    operations: Vec<Operation>,
 }
 
 impl ModelEvent {
@@ -36,6 +41,17 @@ impl ModelEvent {
 
     fn frame(&self) -> FrameBuf {
         FrameBuf::new(Kind::Event, &codec::encode(self))
+    }
+
+    fn opened(&self) -> OpenedEvent {
+        OpenedEvent {
+            dot: self.dot(),
+            id: EventId::from_bytes(self.frame().id()),
+            lamport: self.lamport,
+            wall_ms: 0,
+            deps: self.deps.clone(),
+            operations: self.operations.clone(),
+        }
     }
 }
 
@@ -86,12 +102,32 @@ impl Vault {
         self.log.len()
     }
 
+    /// What merging needs of its log, from the `nth` event on.
+    pub(super) fn opened(&self, nth: usize) -> Vec<OpenedEvent> {
+        self.log[nth..].iter().map(ModelEvent::opened).collect()
+    }
+
+    /// The log of each author, as its bytes lie here.
+    pub(super) fn author_logs(&self) -> BTreeMap<ReplicaId, Vec<Vec<u8>>> {
+        let mut logs: BTreeMap<ReplicaId, Vec<Vec<u8>>> = BTreeMap::new();
+        for event in &self.log {
+            logs.entry(event.author).or_default().push(event.frame().into_bytes());
+        }
+        logs
+    }
+
     /// Writes an event with a list of chunks for each number in `lists`.
     pub(super) fn write(&mut self, lists: &[u32]) {
+        self.write_saying(lists, Vec::new());
+    }
+
+    /// The same, which says something of keys.
+    pub(super) fn write_saying(&mut self, lists: &[u32], operations: Vec<Operation>) {
+        let lamport = 1 + self.log.iter().map(|event| event.lamport).max().unwrap_or(0);
         let deps = self.frontier().without(&self.replica());
         let sequence = self.frontier().sequence_of(&self.replica()) + 1;
         let lists = lists.iter().enumerate().map(|(nth, chunks)| self.write_list(sequence, nth, *chunks)).collect();
-        self.log.push(ModelEvent { author: self.replica(), sequence, deps, lists });
+        self.log.push(ModelEvent { author: self.replica(), sequence, deps, lists, lamport, operations });
     }
 
     fn write_list(&mut self, sequence: u64, nth: usize, chunks: u32) -> ListRef {

@@ -4,7 +4,7 @@
 use super::model::{Driver, Effects, VAULT, Vault, config};
 use crate::{
     event::Frontier,
-    id::{DeviceId, Root},
+    id::Root,
     keys::{Certificate, Witness},
     limits::INLINE_BYTES_MAX,
     session::{Action, Direction, Done, Outcome, Session, SessionEvent, Side, Stay, Windows},
@@ -45,12 +45,13 @@ pub(super) struct End {
 }
 
 impl End {
-    fn new(vault: Vault, peer: DeviceId, side: Side, options: &Options, now: Instant) -> Self {
+    fn new(vault: Vault, peer: u8, side: Side, options: &Options, now: Instant) -> Self {
         let direction = if side == Side::Dialer { options.direction } else { Direction::Both };
         let mut config = config(&vault, side, direction, options.windows);
         config.cached_peer_frontier = options.cached.clone();
         config.stay = options.stay;
-        config.witness = (options.signing[side as usize] == Signing::Known).then(|| Witness::new(VAULT, &vault.device(), peer));
+        config.witness = (options.signing[side as usize] == Signing::Known)
+            .then(|| Witness::new(VAULT, &vault.device(), Vault::new(peer).device().id()));
         let session = Session::new(config, vault.local(), now);
         let (actions, control, lanes) = (VecDeque::new(), VecDeque::new(), Default::default());
         Self { driver: Driver::new(vault), session, actions, control, lanes, late: VecDeque::new(), heard: Vec::new(), events: Vec::new() }
@@ -90,6 +91,8 @@ pub(super) struct Options {
     pub(super) stay: Stay,
     /// Of the dialer and the listener.
     pub(super) signing: [Signing; 2],
+    /// One chunk in so many comes twice; none if 0.
+    pub(super) twice_one_in: usize,
 }
 
 impl Default for Options {
@@ -100,6 +103,7 @@ impl Default for Options {
             cached: None,
             stay: Stay::UntilEqual,
             signing: [Signing::Unknown; 2],
+            twice_one_in: 0,
         }
     }
 }
@@ -109,6 +113,7 @@ pub(super) struct World {
     pub(super) ends: [End; 2],
     dice: Dice,
     windows: Windows,
+    twice_one_in: usize,
     /// Another session has brought what this one was about to: what this one has under way is then more than it waits for.
     helped: bool,
     pub(super) now: Instant,
@@ -125,9 +130,10 @@ enum Step {
 impl World {
     pub(super) fn new(dialer: Vault, listener: Vault, options: &Options, seed: u64) -> Self {
         let now = Instant::now();
-        let devices = [&dialer, &listener].map(|vault| vault.device().id());
-        let ends = [End::new(dialer, devices[1], Side::Dialer, options, now), End::new(listener, devices[0], Side::Listener, options, now)];
-        let mut world = Self { ends, dice: Dice(seed), windows: options.windows, helped: false, now };
+        let peers = [dialer.name, listener.name];
+        let ends = [End::new(dialer, peers[1], Side::Dialer, options, now), End::new(listener, peers[0], Side::Listener, options, now)];
+        let (dice, windows, twice_one_in) = (Dice(seed), options.windows, options.twice_one_in);
+        let mut world = Self { ends, dice, windows, twice_one_in, helped: false, now };
         world.collect(0);
         world.collect(1);
         world
@@ -271,6 +277,7 @@ impl World {
                         self.ends[end].session.handle_done(self.now, done);
                         self.collect(end);
                     }
+                    self.repeat(end, frame);
                 }
             }
             Step::Act(end, nth) => {
@@ -283,12 +290,24 @@ impl World {
         true
     }
 
+    /// A chunk that has come to `end` comes once more, on whichever lane, if its turn has come.
+    fn repeat(&mut self, end: usize, frame: Vec<u8>) {
+        if self.twice_one_in > 0 && self.dice.roll(self.twice_one_in) == 0 {
+            let lane = self.dice.roll(LANES);
+            self.ends[end].lanes[lane].push_back(frame);
+            self.ends[1 - end].driver.sent_chunks += 1;
+        }
+    }
+
     /// What is under way, and so may have to be sent again, stays within the windows.
     fn check(&self) {
         let promised = 2 * (self.windows.inline_bytes_max as usize).min(INLINE_BYTES_MAX) / 49;
         for (sender, receiver) in [(0, 1), (1, 0)] {
             let under_way = self.ends[sender].driver.sent_chunks - self.ends[receiver].driver.landed_chunks;
-            assert!(self.helped || under_way <= self.windows.wanted_chunks_max + promised + 1, "{under_way} chunks are under way");
+            assert!(
+                self.helped || self.twice_one_in > 0 || under_way <= self.windows.wanted_chunks_max + promised + 1,
+                "{under_way} chunks are under way"
+            );
         }
     }
 

@@ -27,7 +27,7 @@ mod read;
 mod row;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use apply::Outcome;
 pub use files::{FileState, StandingFile};

@@ -28,12 +28,12 @@ fn open(place: &Place) -> View {
     View::open(Some(&place.path), &VAULT, &REPLICA).unwrap()
 }
 
-fn in_memory() -> View {
+pub(crate) fn in_memory() -> View {
     View::open(None, &VAULT, &REPLICA).unwrap()
 }
 
 /// The log of these tests: one event a byte, one segment.
-fn take(view: &mut View, batch: &[OpenedEvent]) {
+pub(crate) fn take(view: &mut View, batch: &[OpenedEvent]) {
     let (segment, offset) = view.position().unwrap();
     let outcome = view.apply(batch, (segment, offset)..(segment, offset + batch.len() as u64)).unwrap();
     assert_eq!(outcome, Outcome::Applied);
@@ -68,7 +68,7 @@ fn paged(view: &View, prefix: &[u8], deleted: Deleted, limit: usize) -> Vec<Vers
 }
 
 /// The view says exactly what the specification says of `events`.
-fn assert_is_merge_of(view: &View, events: &[&OpenedEvent]) {
+pub(crate) fn assert_is_merge_of(view: &View, events: &[&OpenedEvent]) {
     let expected = merge(events.iter().copied());
     let rows = paged(view, b"", Deleted::Shown, 3);
     let winners: BTreeMap<Key, Version> = rows.into_iter().map(|row| (row.key, row.version)).collect();
