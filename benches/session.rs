@@ -99,7 +99,7 @@ impl<'a> End<'a> {
             windows: Windows { inline_bytes_max: 0, ..Windows::default() },
             stay: Stay::UntilEqual,
         };
-        let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new() };
+        let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new(), forks: Default::default() };
         Self { history, session: Session::new(config, local, Instant::now()), wants: Wants::new(), outcome: None }
     }
 
@@ -119,7 +119,7 @@ impl<'a> End<'a> {
                 }
                 Action::StoreInline { list, .. } => Some(Done::Stored { list }),
                 Action::Commit { events } => events.last().map(|newest| self.committed(*newest)),
-                Action::OpenLanes | Action::AcceptLanes => None,
+                Action::OpenLanes | Action::AcceptLanes | Action::TakeProof { .. } => None,
             };
             if let Some(done) = done {
                 self.session.handle_done(now, done);

@@ -6,6 +6,7 @@
 mod demo;
 mod doctor;
 mod entry;
+mod findings;
 mod merge;
 mod output;
 mod report;
@@ -20,6 +21,7 @@ mod units;
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
 pub(crate) use doctor::{diagnosis_record, diagnosis_text, finding_record, finding_text};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
+pub(crate) use findings::*;
 pub(crate) use merge::*;
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;

@@ -1,6 +1,9 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
-use super::{KeyField, Record, bytes_text, count_text, escape, key_text, path_text, rfc3339};
+use super::{
+    GoneRecord, HoleRecord, KeyField, Record, bytes_text, count_text, escape, fork_text, gone_text, hole_text, key_text, lost_text,
+    path_text, records, rfc3339,
+};
 use mirror_engine::{
     event::Key,
     home::Peer,
@@ -171,6 +174,7 @@ struct PeerState {
     lag_bytes: Option<u64>,
     identical: Option<bool>,
     last_contact_ms: Option<u64>,
+    rolled_back: Vec<GoneRecord>,
 }
 
 #[derive(Serialize)]
@@ -186,6 +190,9 @@ pub(crate) struct StatusRecord {
     chunks: u64,
     bytes: u64,
     conflicts: u64,
+    rolled_back: Vec<GoneRecord>,
+    forks: usize,
+    holes: Vec<HoleRecord>,
     peers: Vec<PeerState>,
 }
 
@@ -206,6 +213,9 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         chunks: status.chunks,
         bytes: status.bytes,
         conflicts: status.conflicts,
+        rolled_back: records(&status.lost),
+        forks: status.forks.len(),
+        holes: records(&status.holes),
         peers: peers.iter().map(peer_state).collect(),
     }
 }
@@ -222,6 +232,7 @@ fn peer_state(status: &PeerStatus) -> PeerState {
         lag_bytes: status.lag_bytes,
         identical: status.identical,
         last_contact_ms: status.contact.as_ref().map(|contact| contact.at_ms),
+        rolled_back: records(&status.rolled_back),
     }
 }
 
@@ -249,7 +260,13 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
         format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
         format!("conflicts  {}", status.conflicts),
     ];
-    lines.extend(peers.iter().map(|status| format!("peer       {}, {}", peer_text(&status.peer), lag_text(status))));
+    lines.extend(status.lost.iter().map(|lost| format!("behind     {}", lost_text(lost))));
+    lines.extend(status.forks.iter().map(|fork| format!("fork       {}", fork_text(&fork.dot))));
+    lines.extend(status.holes.iter().map(|hole| format!("waiting    {}", hole_text(hole))));
+    for status in peers {
+        lines.push(format!("peer       {}, {}", peer_text(&status.peer), lag_text(status)));
+        lines.extend(status.rolled_back.iter().map(|gone| format!("           it was rolled back: {}", gone_text(gone))));
+    }
     lines.join("\n")
 }
 
@@ -289,6 +306,7 @@ pub(crate) struct VerifyRecord {
     missing: Vec<String>,
     files: Vec<NotDone>,
     keys_affected: Vec<KeyField>,
+    rolled_back: Vec<GoneRecord>,
     ok: bool,
 }
 
@@ -305,6 +323,7 @@ pub(crate) fn verify_record(report: &VerifyReport) -> VerifyRecord {
         missing: report.missing.iter().map(ToString::to_string).collect(),
         files: report.files.iter().map(NotDone::path).collect(),
         keys_affected: report.keys_affected.iter().map(KeyField::from).collect(),
+        rolled_back: records(&report.lost),
         ok: report.is_clean(),
     }
 }
@@ -315,7 +334,8 @@ pub(crate) fn verify_text(report: &VerifyReport) -> String {
     lines.extend(report.damaged.iter().map(|(chunk, place)| format!("damaged chunk {chunk} in {}", escape(place.as_bytes()))));
     lines.extend(report.missing.iter().map(|chunk| format!("missing chunk {chunk}")));
     lines.extend(report.keys_affected.iter().map(|key| format!("affected key {}", key_text(key))));
-    let result = if report.is_clean() { "no damage" } else { "damage found" };
+    lines.extend(report.lost.iter().map(lost_text));
+    let result = if report.is_undamaged() { "no damage" } else { "damage found" };
     lines.push(format!("{} checked ({}): {result}", count_text(report.chunks, "chunk"), bytes_text(report.bytes)));
     lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! What a transfer between two replicas did, and what `serve` and `invite` say.
 
-use super::{Extent, Record, StageShares, bytes_text, count_text, rate_text, span_text, stage_text};
+use super::{Extent, FindingsRecord, Record, StageShares, bytes_text, count_text, rate_text, span_text, stage_text};
 use mirror_engine::{
     id::DeviceId,
     replicate::{ReplicateError, Summary},
@@ -37,6 +37,8 @@ pub(crate) struct TransferRecord<'a> {
     reconnects: u32,
     plain_lanes: bool,
     stages: StageShares,
+    #[serde(flatten)]
+    findings: FindingsRecord,
 }
 
 /// Bytes on the wire, both ways. `transport` is the one with more.
@@ -79,6 +81,7 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         reconnects: summary.reconnects,
         plain_lanes: summary.plain_lanes,
         stages: StageShares(summary.stages),
+        findings: (&summary.findings).into(),
     }
 }
 

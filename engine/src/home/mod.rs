@@ -8,24 +8,29 @@
 //!     peers.toml             who we know
 //!     tickets/<id>.ticket    invitations that wait to be used
 //!     contacts/<device>.contact  what a peer held when it was last talked with
+//!     contacts/<device>.claims   what its replicas said that they hold
 //!     replicas/<dir>.id      which author writes the log of this vault directory
 //!     replicas/<dir>.head    how far that log has been acknowledged
+//!     replicas/<dir>.seen    the newest event of every author that was ever accepted there
 //!     views/<dir>.db         plaintext cache of that directory (names!), made and owned by the vault
 //! ```
 //! `<dir>` is a hash of the directory's canonical path. Files are replaced whole and durably, but `.head` (see [`OwnReplica`]); whoever
 //! changes one holds the lock, so two processes at once end with what one after the other would have left.
 
 mod base32;
+mod claims;
 mod contacts;
 mod invitations;
 mod peers;
 mod replica;
+mod seen;
 mod ticket;
 
+pub use claims::{Claims, Gone};
 pub use contacts::Contact;
 pub use invitations::{Invitation, TicketKey};
 pub use peers::{Peer, Role};
-pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
+pub use replica::{Continuity, OwnLog, OwnReplica, Predecessor, RenewalReason};
 pub use ticket::{Ticket, TicketError, TicketSecret};
 
 use crate::{

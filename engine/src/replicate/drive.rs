@@ -9,7 +9,7 @@
 //! bulk data flows. When the session is over, or the connection, everything else ends because its queue does.
 
 use super::{
-    Observer, Options, Progress, ReplicateError,
+    Findings, Observer, Options, Progress, ReplicateError,
     carriers::{Carriers, Setup},
     failure::Failures,
     follow::Growth,
@@ -19,23 +19,27 @@ use super::{
     pace::Pace,
     server::{self, Server},
     tally::{Ended, Tally, conclude},
+    witness::Witness,
 };
 use crate::{
     clock,
-    event::Frontier,
-    home::{Contact, VaultHome},
+    event::{Frontier, Heads},
+    home::{Contact, OwnReplica, VaultHome},
     id::{ListId, ReplicaId},
     keys::ReplicationKey,
+    limits::{FORK_BYTES_MAX, MESSAGE_BYTES_MAX},
     meter::{Flow, Meter, Shares},
     session::{
-        Action, Admitted, Config, Done, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay, Windows,
+        Action, Admitted, Config, Done, ForkKnowledge, HelloKeys, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay,
+        Windows,
     },
     store::Store,
     transport::{CloseReason, Connection, TransportError},
-    vault::VaultError,
+    vault::{Vault, VaultError},
 };
 use bytes::Bytes;
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,7 +63,24 @@ pub(super) struct Party<'a> {
     pub(super) home: &'a VaultHome,
     pub(super) replication: &'a ReplicationKey,
     pub(super) replica: ReplicaId,
+    pub(super) own: &'a OwnReplica,
+    pub(super) dir: &'a Path,
     pub(super) options: &'a Options,
+}
+
+impl<'a> Party<'a> {
+    /// This side, with its vault.
+    pub(super) fn of(vault: &'a Vault, options: &'a Options) -> Self {
+        Self {
+            store: vault.store(),
+            home: vault.home(),
+            replication: vault.replication_key(),
+            replica: vault.info().replica,
+            own: vault.own(),
+            dir: vault.dir(),
+            options,
+        }
+    }
 }
 
 /// Runs one session to its end.
@@ -88,7 +109,8 @@ pub(super) async fn drive(
         windows: Windows::default(),
     };
     let heads = party.store.heads();
-    let local = Local { frontier: heads.frontier(), root: heads.root(), pending };
+    let forks = fork_knowledge(party.store, &heads)?;
+    let local = Local { frontier: heads.frontier(), root: heads.root(), pending, forks };
     let root = local.root;
     let dry_run = party.options.dry_run.then(|| local.frontier.clone());
     let crank = Crank {
@@ -103,13 +125,28 @@ pub(super) async fn drive(
         options: party.options,
         loads,
         dry_run,
+        witness: Witness::new(&party, connection.peer()),
     };
-    let (turned, tally, parts) = crank.run(party.store, keeper, (done_in, done)).await;
+    let (turned, tally, parts, findings) = crank.run(party.store, keeper, (done_in, done)).await;
     let result = failures.take().map_or(turned, Err);
     if result.is_ok() {
         remember(party.home, connection, &tally);
     }
-    Ok(conclude(connection, result, tally, parts, began.elapsed(), party.options.dry_run))
+    Ok(conclude(connection, result, tally, (parts, findings), began.elapsed(), party.options.dry_run))
+}
+
+/// Nothing in nearly every vault; a few small files where a log was forked.
+fn fork_knowledge(store: &Store, heads: &Heads) -> Result<ForkKnowledge, ReplicateError> {
+    let (mut proofs, mut bytes) = (Vec::new(), 0);
+    for author in store.forks().into_iter().map(|fork| fork.dot.author) {
+        let proof = store.proof_of(&author).map_err(VaultError::from)?.filter(|proof| proof.len() < MESSAGE_BYTES_MAX);
+        bytes += proof.as_ref().map_or(0, Vec::len) as u64;
+        if bytes > FORK_BYTES_MAX {
+            break;
+        }
+        proofs.extend(proof.map(|proof| (author, Bytes::from(proof))));
+    }
+    Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier() })
 }
 
 /// A dry run sends nothing, and a listener does not speak first.
@@ -167,6 +204,7 @@ struct Crank<'a> {
     loads: Loads,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
+    witness: Witness<'a>,
 }
 
 /// What the session was last told of bytes on lanes.
@@ -191,11 +229,11 @@ impl Crank<'_> {
         store: &Arc<Store>,
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
-    ) -> (Result<(), ReplicateError>, Tally, (keeper::Kept, server::Served, Shares)) {
+    ) -> (Result<(), ReplicateError>, Tally, (keeper::Kept, server::Served, Shares), Findings) {
         let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
             let taken = ReplicateError::Peer("the control stream is taken".into());
             let shares = self.loads.overall(self.connection);
-            return (Err(taken), self.tally, (Default::default(), Default::default(), shares));
+            return (Err(taken), self.tally, (Default::default(), Default::default(), shares), Findings::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
@@ -243,10 +281,11 @@ impl Crank<'_> {
         let said = tokio::time::timeout(GOODBYE, sender.join_next()).await;
         self.goodbye(&mut control_in, &turned).await;
         drop((said, sender, carriers));
-        let kept = keeper.await.unwrap_or_default();
+        let mut kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
         let shares = self.loads.overall(self.connection);
-        (turned, self.tally, (kept, served, shares))
+        let findings = self.witness.conclude(&self.tally, (std::mem::take(&mut kept.forks), std::mem::take(&mut kept.holes)));
+        (turned, self.tally, (kept, served, shares), findings)
     }
 
     async fn turn(
@@ -363,6 +402,7 @@ impl Crank<'_> {
             Action::Expect { list, want } => keep(outlets, keeper::Job::Expect { list, want }).await,
             Action::StoreInline { list, frames } => keep(outlets, keeper::Job::Inline { list, frames }).await,
             Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
+            Action::TakeProof { frames } => keep(outlets, keeper::Job::TakeProof(frames)).await,
             Action::OpenLanes => outlets.carriers.open(),
             Action::AcceptLanes => outlets.carriers.accept(),
         }
@@ -371,8 +411,12 @@ impl Crank<'_> {
     fn note(&mut self, event: SessionEvent) {
         let tally = &mut self.tally;
         match event {
-            SessionEvent::PeerKnown { frontier, root, .. } => {
+            SessionEvent::PeerKnown { replica, frontier, root } => {
                 tally.peer_root = Some(root);
+                if let Err(error) = self.witness.heard(replica, &frontier) {
+                    self.failures.note(error);
+                    self.session.handle_stop(clock::now());
+                }
                 if let Some(ours) = &self.dry_run {
                     tally.events_sent = ours.events_beyond(&frontier);
                     tally.events_received = frontier.events_beyond(ours);
@@ -389,7 +433,10 @@ impl Crank<'_> {
                 self.observer.progress(Progress::PeerApplied { frontier: frontier.clone() });
                 tally.peer_frontier = Some(frontier);
             }
-            SessionEvent::Applied { root, .. } => tally.root = root,
+            SessionEvent::Applied { root, .. } => {
+                tally.root = root;
+                self.witness.note_seen();
+            }
             SessionEvent::PeerLoad(load) => self.loads.heard(load),
             SessionEvent::Identical { root } => {
                 tally.root = root;

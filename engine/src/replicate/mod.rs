@@ -21,12 +21,14 @@ mod serve;
 mod server;
 mod tally;
 mod types;
+mod witness;
 
 pub use crate::meter::{Shares, Stage};
 pub use follow::{follow, watch};
 pub use pairing::invite;
 pub use serve::{Served, Server};
 pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Summary, Target, Unobserved};
+pub use witness::Findings;
 
 use crate::{
     home::{Home, Ticket},
@@ -54,8 +56,12 @@ pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: A
 /// # Errors
 /// [`ReplicateError::Ticket`], what dialling can fail with, or what making the directory can.
 pub async fn pair(ticket: &Ticket, dir: &Path, home: &Home, own_name: &str, options: &Options) -> Result<(Vault, Target), ReplicateError> {
-    if ticket.expires_ms <= crate::clock::wall_ms() {
-        return Err(ReplicateError::Ticket("it has expired".into()));
+    let now_ms = crate::clock::wall_ms();
+    if ticket.expires_ms <= now_ms {
+        let minutes = (now_ms - ticket.expires_ms) / 60_000;
+        return Err(ReplicateError::Ticket(format!(
+            "it has expired, {minutes} min ago by this device's clock; if it was made just now, that clock is at least {minutes} min off"
+        )));
     }
     let device = home.device().map_err(crate::vault::VaultError::from)?;
     let dialer = Dialer::new(&device, options.tuning())?;

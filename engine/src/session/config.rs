@@ -1,6 +1,6 @@
 //! What a session is told at its start.
 
-use super::{action::Admitted, hello::HelloKeys};
+use super::{action::Admitted, forks::ForkKnowledge, hello::HelloKeys};
 use crate::{
     event::Frontier,
     id::{ReplicaId, Root, VaultId},
@@ -138,4 +138,6 @@ pub struct Local {
     pub root: Root,
     /// Events in the journal that wait for chunks, in causal order, each with what it lacks.
     pub pending: Vec<Admitted>,
+    /// What is known of forked logs.
+    pub forks: ForkKnowledge,
 }

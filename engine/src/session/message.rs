@@ -25,6 +25,7 @@ const DAMAGED: u8 = 8;
 const BYE: u8 = 9;
 /// The first extension.
 const LOAD: u8 = 0x80;
+const FORK: u8 = 0x81;
 /// Types from here on may be skipped by who does not know them.
 const EXTENSIONS: u8 = 0x80;
 
@@ -140,6 +141,8 @@ pub enum Message {
     },
     /// What the sender's stages have cost so far: for showing where the time goes.
     Load(Load),
+    /// Two event frames that prove a fork: both signed by one device for one place in its log.
+    Fork(Bytes),
     /// An extension that this version does not know, or a known one of another form.
     Extension(u8),
 }
@@ -200,6 +203,7 @@ impl Message {
             Self::Damaged(chunks) => body(DAMAGED, chunks),
             Self::Bye { code, reason } => body(BYE, &ByeBody { code: *code, reason: shorten(reason) }),
             Self::Load(load) => body(LOAD, load),
+            Self::Fork(frames) => raw(FORK, &[frames]),
             Self::Extension(kind) => raw(*kind | EXTENSIONS, &[]),
         }
     }
@@ -234,6 +238,7 @@ impl Message {
             }
             // A newer peer may say more of itself than we understand.
             EXTENSIONS.. if kind == LOAD => Ok(codec::decode("load", &rest).map_or(Self::Extension(kind), Self::Load)),
+            EXTENSIONS.. if kind == FORK => Ok(Self::Fork(rest)),
             EXTENSIONS.. => Ok(Self::Extension(kind)),
             0 | 10..EXTENSIONS => Err(error("its type is unknown")),
         }

@@ -26,6 +26,7 @@ pub mod phase;
 mod action;
 mod asking;
 mod config;
+mod forks;
 mod outbox;
 mod receiving;
 mod report;
@@ -37,6 +38,7 @@ mod tests;
 
 pub use action::{Action, Admitted, Cursor, Done, LoadedEvent, Via};
 pub use config::{Config, Direction, Local, Side, Stay, Windows};
+pub use forks::ForkKnowledge;
 pub use hello::{Hello, HelloKeys, NotAMember};
 pub use message::{ByeCode, Message};
 pub use report::{Outcome, SessionError, SessionEvent, Waiting};
@@ -45,7 +47,7 @@ pub use wants::{Arrival, Landed, Wants};
 use crate::{
     event::Frontier,
     id::Root,
-    limits::{HANDSHAKE_MS, IDLE_MS},
+    limits::{HANDSHAKE_MS, IDLE_MS, MESSAGE_BYTES_MAX, PROOFS_MAX},
     meter::Load,
 };
 use bytes::Bytes;
@@ -74,6 +76,9 @@ pub struct Session {
     equal_at: Option<Root>,
     ending: Option<Ending>,
     clocks: Clocks,
+    forks: ForkKnowledge,
+    /// Proofs of forks that the peer has sent.
+    proofs_heard: usize,
 }
 
 /// How the session will end once no commit runs.
@@ -106,13 +111,15 @@ impl Session {
             phase: Phase::Greeting,
             out: Outbox::new(),
             sending: Sending::new(local.frontier.clone(), windows),
-            receiving: Receiving::new(local.frontier, local.root, local.pending, windows),
+            receiving: Receiving::new(local.frontier, local.root, local.pending, local.forks.aside.clone(), windows),
             peer_root: None,
             news: None,
             equal_at: None,
             ending: None,
             clocks: Clocks { began: now, stirred: now, fed: now, spoke: now, said: 0 },
             config: Config { windows, ..config },
+            forks: local.forks,
+            proofs_heard: 0,
         };
         if session.config.side == Side::Dialer {
             session.greet();
@@ -276,7 +283,7 @@ impl Session {
             root: self.receiving.root(),
             inline_bytes_max: self.config.windows.inline_bytes_max,
             early,
-            extensions: Vec::new(),
+            extensions: self.forks.to_hello(),
         };
         self.out.say(&Message::Hello(hello::seal(&self.config.hello_keys, self.config.side, &hello).into()));
     }
@@ -323,7 +330,15 @@ impl Session {
                 self.out.tell(SessionEvent::PeerLoad(load));
                 Ok(())
             }
-            Message::Load(_) | Message::Extension(_) => Ok(()),
+            Message::Fork(frames) if self.phase != Phase::Greeting => {
+                self.proofs_heard += 1;
+                if self.proofs_heard > PROOFS_MAX {
+                    return Err(SessionError::protocol("more forks are proved than there may be"));
+                }
+                self.out.ask(Action::TakeProof { frames });
+                Ok(())
+            }
+            Message::Load(_) | Message::Fork(_) | Message::Extension(_) => Ok(()),
         }
     }
 
@@ -343,7 +358,7 @@ impl Session {
         if self.phase != Phase::Greeting {
             return self.accept(Input::HelloDiffers);
         }
-        let hello = hello::open(&self.config.hello_keys, self.config.side.other(), sealed)?;
+        let mut hello = hello::open(&self.config.hello_keys, self.config.side.other(), sealed)?;
         if self.config.side == Side::Listener {
             self.greet();
         }
@@ -352,7 +367,9 @@ impl Session {
         let (replica, frontier, root) = (hello.replica, hello.frontier.clone(), hello.root);
         self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
         let live = self.config.stay == Stay::Live && hello.features & hello::LIVE != 0;
-        if hello.root == self.receiving.root() && !live {
+        let forks = forks::heard(&hello);
+        let proofs_differ = forks.as_ref().is_some_and(|forks| self.forks.differs(forks));
+        if hello.root == self.receiving.root() && !live && !proofs_differ {
             if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
                 self.out.tell(SessionEvent::Identical { root });
                 self.end(next, Outcome::Complete, None);
@@ -366,6 +383,10 @@ impl Session {
         let flow = |open| if open { Flow::Open } else { Flow::Shut };
         let inline = self.config.windows.inline_bytes_max.min(hello.inline_bytes_max);
         let (ours, theirs) = (self.config.direction, hello.direction);
+        if let Some(forks) = forks {
+            self.forks.lacking(&forks).for_each(|proof| self.out.say(&Message::Fork(proof)));
+            hello.frontier = self.forks.agreed(&hello, &forks);
+        }
         self.sending.begin(&hello, inline, flow(ours.sends() && theirs.receives()));
         self.receiving.begin(&hello, inline, flow(ours.receives() && theirs.sends()), &mut self.out);
         self.compare();
@@ -443,6 +464,12 @@ impl Session {
                 self.receiving.list_complete(&list);
             }
             Done::Damaged { list, chunks } => self.receiving.damaged(&list, chunks, &mut self.out),
+            Done::ForkFound { proof } => {
+                if !proof.is_empty() && proof.len() < MESSAGE_BYTES_MAX {
+                    self.out.say(&Message::Fork(proof));
+                }
+            }
+            Done::KeptAside { event } => self.receiving.kept_aside(event),
             Done::Failed { reason } => {
                 self.receiving.give_up();
                 return Err(SessionError::Here { reason });

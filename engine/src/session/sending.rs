@@ -175,7 +175,10 @@ impl Sending {
         if self.flow != Flow::Open {
             return;
         }
-        if self.parked.events_beyond(&self.peer_applied) >= self.windows.pending_events_max as u64 {
+        // What it kept before this session does not count: that it has to wait for another peer, or for ever.
+        let mut known = self.peer_applied.clone();
+        known.join(&self.owed);
+        if self.parked.events_beyond(&known) >= self.windows.pending_events_max as u64 {
             // The peer can't apply what it has: more would only fill its journal.
             self.loading = if self.loading == Loading::Running { Loading::Stale } else { Loading::Exhausted };
             self.loaded.clear();

@@ -11,6 +11,7 @@ mod content;
 mod create;
 mod derived;
 mod errors;
+mod forks;
 mod fuse;
 mod history;
 mod ingest;
@@ -131,6 +132,11 @@ impl Vault {
         &self.home
     }
 
+    /// Who writes this replica's log.
+    pub(crate) fn own(&self) -> &OwnReplica {
+        &self.own
+    }
+
     /// This device's key.
     pub fn device(&self) -> &DeviceKey {
         &self.device
@@ -247,6 +253,29 @@ impl Vault {
         check::recover(dir, dry_run, watch)
     }
 
+    /// Whether everything is here that was ever accepted here. What writes asks first: a change on top of an older state would
+    /// contradict what the user did since, and all of that comes back with the next pull.
+    ///
+    /// # Errors
+    /// [`VaultError::RolledBack`], until a peer has given back what is gone or [`Vault::accept_loss`].
+    pub fn check_whole(&self) -> Result<(), VaultError> {
+        self.store.lost().first().map_or(Ok(()), |lost| Err(VaultError::RolledBack(*lost)))
+    }
+
+    /// Whether this replica's author may still write.
+    fn check_author(&self) -> Result<(), VaultError> {
+        self.own.retired()?.map_or(Ok(()), |sequence| Err(VaultError::Retired(sequence)))
+    }
+
+    /// Goes on from what is here: what is gone is not waited for any more.
+    ///
+    /// # Errors
+    /// When this cannot be noted.
+    pub fn accept_loss(&self) -> Result<(), VaultError> {
+        self.store.accept_loss()?;
+        Ok(self.home.replace_seen(&self.dir, &self.store.heads())?)
+    }
+
     fn sealing(&self) -> Result<&Sealing, VaultError> {
         self.sealing.as_deref().ok_or(VaultError::Keyless)
     }
@@ -269,7 +298,9 @@ impl Vault {
             return self.append(rest, Vec::new());
         }
         let keys = self.seal_keys()?;
+        self.check_whole()?;
         let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| -> Result<_, VaultError> {
+            self.check_author()?;
             let body = keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence));
             let event = self.sign(slot, &lists, &body).map_err(VaultError::internal)?;
             Ok((event, lists.clone()))

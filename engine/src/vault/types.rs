@@ -4,9 +4,10 @@ pub use super::view::Standing;
 pub use crate::store::Repair;
 use crate::{
     event::{Key, Value, ValueKind},
-    home::{Contact, Peer},
+    home::{Contact, Gone, Peer},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
     merge::{Place, Rule},
+    store::{Fork, Hole, Lost},
 };
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -246,6 +247,12 @@ pub struct Status {
     pub bytes: u64,
     /// Keys whose maximal versions differ.
     pub conflicts: u64,
+    /// What was accepted here once and is gone: the vault directory was rolled back.
+    pub lost: Vec<Lost>,
+    /// Logs that were forked.
+    pub forks: Vec<Fork>,
+    /// Events that wait for one that is not here, with that one.
+    pub holes: Vec<Hole>,
 }
 
 /// A peer, and what it held when it was last talked with.
@@ -261,11 +268,15 @@ pub struct PeerStatus {
     pub lag_bytes: Option<u64>,
     /// Whether it held then what is held here now.
     pub identical: Option<bool>,
+    /// Ends of logs that it held once, and had not back then.
+    pub rolled_back: Vec<Gone>,
 }
 
 /// What `verify` found.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyReport {
+    /// Events that were accepted here once and are gone.
+    pub lost: Vec<Lost>,
     /// Chunks checked.
     pub chunks: u64,
     /// Bytes checked.
@@ -283,6 +294,11 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Nothing is wrong.
     pub fn is_clean(&self) -> bool {
+        self.is_undamaged() && self.lost.is_empty()
+    }
+
+    /// What is here is as it should be, although something that was here may be gone.
+    pub fn is_undamaged(&self) -> bool {
         self.damaged.is_empty() && self.missing.is_empty() && self.files.is_empty()
     }
 }
@@ -339,6 +355,13 @@ pub enum VaultError {
     /// A log was forked or rolled back.
     #[error("{0}")]
     Fork(String),
+    /// The vault directory holds less than it once did.
+    #[error("the vault directory is older than what this device has seen: replica {} had event {}, here is {}",
+        .0.author.short(), .0.accepted, .0.held)]
+    RolledBack(Lost),
+    /// A peer holds more of this replica's own log than was here: nothing may be written in its name.
+    #[error("this machine was put back to an earlier state: a peer has event {0} of this replica's log")]
+    Retired(u64),
     /// The operation needs the vault's key and this replica is keyless.
     #[error("this replica is keyless: it holds no key to read or write values")]
     Keyless,

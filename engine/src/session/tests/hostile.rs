@@ -272,7 +272,8 @@ fn messages() -> impl Strategy<Value = Message> {
         (frontiers(), frontiers()).prop_map(|(frontier, parked)| Message::Applied { frontier, root: Root::from_bytes([0; 32]), parked }),
         Just(Message::Finished),
         Just(Message::Damaged(vec![])),
-        Just(Message::Extension(0x81)),
+        Just(Message::Extension(0x82)),
+        any::<Vec<u8>>().prop_map(|frames| Message::Fork(frames.into())),
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(|sealed| Message::Hello(sealed.into())),
     ]
 }

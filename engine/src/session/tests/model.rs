@@ -6,7 +6,10 @@ use crate::{
     event::{ChunkList, Dot, Entry, Frontier, Head, Heads, ListRef},
     frame::{self, FrameBuf, Kind, Verified},
     id::{ChunkId, EventId, ListId, ReplicaId, Root, VaultId},
-    session::{Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, LoadedEvent, Local, Side, Stay, Via, Wants, Windows},
+    session::{
+        Action, Admitted, Arrival, Config, Cursor, Direction, Done, ForkKnowledge, HelloKeys, LoadedEvent, Local, Side, Stay, Via, Wants,
+        Windows,
+    },
 };
 use minicbor::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
@@ -148,7 +151,7 @@ impl Vault {
 
     pub(super) fn local(&self) -> Local {
         let pending = self.journal.iter().map(|event| self.admitted(event)).collect();
-        Local { frontier: self.frontier(), root: self.root(), pending }
+        Local { frontier: self.frontier(), root: self.root(), pending, forks: ForkKnowledge::default() }
     }
 
     /// Every visible event has all its chunks, and all that it builds on comes before it.
@@ -217,6 +220,8 @@ impl Driver {
                 done
             }
             Action::Commit { events } => vec![self.commit(&events)],
+            // The model forks no log.
+            Action::TakeProof { .. } => vec![],
             Action::OpenLanes | Action::AcceptLanes => {
                 self.lanes_asked += 1;
                 vec![]
