@@ -55,6 +55,8 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 const LIVELINESS: Duration = Duration::from_secs(1);
 /// How long a finished session waits for the peer's goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Clocks that differ by less are not worth a word, in minutes.
+const CLOCKS_DIFFER_MIN: u64 = 5;
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-hello";
 
 /// One end of a conversation.
@@ -146,7 +148,7 @@ fn fork_knowledge(store: &Store, heads: &Heads) -> Result<ForkKnowledge, Replica
         }
         proofs.extend(proof.map(|proof| (author, Bytes::from(proof))));
     }
-    Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier() })
+    Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier(), wall_ms: clock::wall_ms() })
 }
 
 /// A dry run sends nothing, and a listener does not speak first.
@@ -424,6 +426,11 @@ impl Crank<'_> {
                 }
                 tally.peer_frontier = Some(frontier);
             }
+            SessionEvent::PeerClock { wall_ms } => {
+                if let Some(difference) = clock_difference(clock::wall_ms(), wall_ms) {
+                    tracing::warn!("{difference}; nothing is ordered by clocks, but times are shown and tickets expire by them");
+                }
+            }
             SessionEvent::Live => {
                 tally.live = true;
                 self.observer.progress(Progress::Live);
@@ -502,6 +509,13 @@ impl Crank<'_> {
     }
 }
 
+/// How far the peer's clock is off, if that is more than a handshake takes.
+fn clock_difference(ours_ms: u64, theirs_ms: u64) -> Option<String> {
+    let minutes = ours_ms.abs_diff(theirs_ms) / 60_000;
+    let direction = if theirs_ms > ours_ms { "ahead of" } else { "behind" };
+    (minutes >= CLOCKS_DIFFER_MIN).then(|| format!("the peer's clock is {minutes} min {direction} this device's"))
+}
+
 fn is_bye(message: Bytes) -> bool {
     matches!(Message::decode(message), Ok(Message::Bye { .. }))
 }
@@ -515,5 +529,19 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_a_day_are_worth_a_word_and_by_a_minute_not() {
+        let day = 24 * 60 * 60_000;
+        assert_eq!(clock_difference(day, day + 60_000), None);
+        assert_eq!(clock_difference(day, 0).unwrap(), "the peer's clock is 1440 min behind this device's");
+        assert_eq!(clock_difference(0, day).unwrap(), "the peer's clock is 1440 min ahead of this device's");
+        assert!(clock_difference(0, u64::MAX).is_some());
     }
 }

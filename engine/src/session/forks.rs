@@ -30,6 +30,8 @@ pub struct ForkKnowledge {
     pub proofs: Vec<(ReplicaId, Bytes)>,
     /// How far other branches are kept, without holes, beyond what is applied: such events need not come again.
     pub aside: Frontier,
+    /// This device's wall clock, for the peer's user.
+    pub wall_ms: u64,
 }
 
 /// What a Hello adds for forks, in its `extensions`.
@@ -42,13 +44,16 @@ pub(super) struct ForkHello {
     /// Authors whose forks are proved.
     #[n(1)]
     forked: Vec<ReplicaId>,
+    /// The sender's wall clock. Nothing is ordered by it: a user is told when clocks differ.
+    #[n(2)]
+    pub(super) wall_ms: u64,
 }
 
 impl ForkKnowledge {
     /// For our Hello.
     pub(super) fn to_hello(&self) -> Vec<u8> {
         let heads = self.heads.0.values().flat_map(|head| head.event.as_bytes()[..SHORT_BYTES].to_vec()).collect();
-        codec::encode(&ForkHello { heads, forked: self.authors() })
+        codec::encode(&ForkHello { heads, forked: self.authors(), wall_ms: self.wall_ms })
     }
 
     fn authors(&self) -> Vec<ReplicaId> {
@@ -84,4 +89,74 @@ impl ForkKnowledge {
 pub(super) fn heard(hello: &Hello) -> Option<ForkHello> {
     let heard: ForkHello = codec::decode("forks", &hello.extensions).ok()?;
     (heard.heads.len() == hello.frontier.len() * SHORT_BYTES && heard.forked.len() <= PROOFS_MAX).then_some(heard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        event::Head,
+        id::{EventId, Root, VaultId},
+        session::{Direction, hello},
+    };
+
+    fn author(byte: u8) -> ReplicaId {
+        ReplicaId::from_bytes([byte; 32])
+    }
+
+    /// Author, number and event of each newest one, and whose forks are proved.
+    fn knowledge(heads: &[(u8, u64, u8)], proved: &[u8]) -> ForkKnowledge {
+        let head =
+            |(who, sequence, event): &(u8, u64, u8)| (author(*who), Head { sequence: *sequence, event: EventId::from_bytes([*event; 32]) });
+        let proofs = proved.iter().map(|who| (author(*who), Bytes::from_static(b"proof"))).collect();
+        ForkKnowledge { heads: Heads(heads.iter().map(head).collect()), proofs, aside: Frontier::new(), wall_ms: 1 }
+    }
+
+    fn hello_of(side: &ForkKnowledge) -> Hello {
+        Hello {
+            version: hello::VERSION,
+            features: 0,
+            vault: VaultId::from_bytes([1; 32]),
+            replica: author(9),
+            direction: Direction::Both,
+            frontier: side.heads.frontier(),
+            pending: Frontier::new(),
+            root: Root::from_bytes([3; 32]),
+            inline_bytes_max: 0,
+            early: None,
+            extensions: side.to_hello(),
+        }
+    }
+
+    #[test]
+    fn only_an_event_that_differs_at_the_same_number_goes_again_and_only_until_both_know() {
+        let theirs = knowledge(&[(1, 5, 50), (2, 5, 50), (3, 7, 70)], &[]);
+        let hello = hello_of(&theirs);
+        let heard = heard(&hello).unwrap();
+        let agreed = |ours: &ForkKnowledge| ours.agreed(&hello, &heard);
+        let ours = [(1, 5, 50), (2, 5, 51), (3, 6, 71)];
+        let expected = Frontier::from_iter([(1, 5), (2, 4), (3, 7)].map(|(who, sequence)| Dot { author: author(who), sequence }));
+        assert_eq!(agreed(&knowledge(&ours, &[])), expected);
+        assert_eq!(agreed(&knowledge(&ours, &[2])), expected, "they do not know");
+        let knowing = hello_of(&knowledge(&[(1, 5, 50), (2, 5, 50), (3, 7, 70)], &[2]));
+        let known = super::heard(&knowing).unwrap();
+        assert_eq!(knowledge(&ours, &[2]).agreed(&knowing, &known), knowing.frontier);
+    }
+
+    #[test]
+    fn a_proof_goes_to_who_lacks_it_and_equal_knowledge_is_no_reason_to_talk() {
+        let heard = |proved: &[u8]| heard(&hello_of(&knowledge(&[], proved))).unwrap();
+        let ours = knowledge(&[], &[1, 2]);
+        assert_eq!(ours.lacking(&heard(&[1])).count(), 1);
+        assert!(ours.differs(&heard(&[1])) && ours.differs(&heard(&[1, 3])) && ours.differs(&heard(&[1, 2, 3])));
+        assert!(!ours.differs(&heard(&[2, 1])));
+    }
+
+    #[test]
+    fn what_an_older_or_a_wrong_hello_says_is_nothing() {
+        let side = knowledge(&[(1, 5, 50)], &[]);
+        for extensions in [vec![], vec![1, 2, 3], knowledge(&[], &[]).to_hello(), knowledge(&[(1, 1, 1), (2, 1, 1)], &[]).to_hello()] {
+            assert_eq!(heard(&Hello { extensions, ..hello_of(&side) }), None);
+        }
+    }
 }

@@ -368,6 +368,9 @@ impl Session {
         self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
         let live = self.config.stay == Stay::Live && hello.features & hello::LIVE != 0;
         let forks = forks::heard(&hello);
+        if let Some(said) = &forks {
+            self.out.tell(SessionEvent::PeerClock { wall_ms: said.wall_ms });
+        }
         let proofs_differ = forks.as_ref().is_some_and(|forks| self.forks.differs(forks));
         if hello.root == self.receiving.root() && !live && !proofs_differ {
             if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
