@@ -101,7 +101,13 @@ impl<'a> End<'a> {
             witness: None,
             wall_ms: 0,
         };
-        let local = Local { frontier: heads.frontier(), root: heads.root(), pending: Vec::new(), holding: Holding::Whole };
+        let local = Local {
+            frontier: heads.frontier(),
+            root: heads.root(),
+            pending: Vec::new(),
+            holding: Holding::Whole,
+            forks: Default::default(),
+        };
         Self { history, session: Session::new(config, local, Instant::now()), wants: Wants::new(), outcome: None }
     }
 
@@ -122,7 +128,7 @@ impl<'a> End<'a> {
                 Action::StoreInline { list, .. } => Some(Done::Stored { list }),
                 Action::Commit { events } => events.last().map(|newest| self.committed(*newest)),
                 Action::FindLost { .. } => Some(Done::Lost { lists: Vec::new(), next: None }),
-                Action::Forget { .. } | Action::OpenLanes | Action::AcceptLanes => None,
+                Action::Forget { .. } | Action::OpenLanes | Action::AcceptLanes | Action::TakeProof { .. } => None,
             };
             if let Some(done) = done {
                 self.session.handle_done(now, done);

@@ -17,6 +17,8 @@ mod fixture;
 mod kill;
 #[path = "faults/network.rs"]
 mod network;
+#[path = "faults/past.rs"]
+mod past;
 #[path = "faults/relay.rs"]
 mod relay;
 mod support;

@@ -73,6 +73,10 @@ impl Record for ErrorRecord<'_> {
 /// For whoever has asked for io_uring where it is not to be had.
 const IO_HINT: &str = "--io auto takes what there is, --io portable works everywhere";
 
+/// For whoever works on a vault directory that was rolled back.
+pub(crate) const ROLLED_BACK_HINT: &str =
+    "mirror pull PEER gives back what is gone; if nobody has it any more, go on from what is here: mirror recover --accept-loss";
+
 impl Failure {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), causes: Vec::new(), hint: None, silent: false }
@@ -231,6 +235,8 @@ impl From<VaultError> for Failure {
             E::NoSlot(_) => Self::of(Code::WrongKey, &error).hint("open it with what it has: passphrase, recovery phrase or device"),
             E::Fork(_) => Self::of(Code::Forked, &error)
                 .hint("both branches are kept; do not copy or roll back a vault directory, clone it: mirror invite, mirror clone"),
+            E::RolledBack(_) => Self::of(Code::Forked, &error).hint(ROLLED_BACK_HINT),
+            E::Retired(_) => Self::of(Code::Forked, &error).hint("run the same command again: it writes as a new author"),
             E::Busy(_) => {
                 Self::of(Code::Temporary, &error).hint("wait for the other process to end, or end it, then run the same command again")
             }

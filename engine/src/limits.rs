@@ -114,6 +114,16 @@ pub const PEERS_MAX: usize = 1_024;
 pub const ADDRESSES_MAX: usize = 16;
 /// Longest address as text, in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 262;
+/// Events that are kept although one that has to come first is missing. A log has no holes, so even one is the sign of a fault.
+pub const HOLES_MAX: usize = 16;
+/// Proofs of forks that are taken from a peer in one session.
+pub const PROOFS_MAX: usize = 64;
+/// Events of forked logs that are kept beside the log: enough for a branch that went on for long unnoticed.
+pub const FORK_EVENTS_MAX: usize = 1_024;
+/// Bytes of the records of those events; they are held in memory.
+pub const FORK_BYTES_MAX: u64 = 32 * MIB as u64;
+/// Replicas of one vault on one device whose claims are remembered: a second directory is rare, more are tests.
+pub const CLAIMS_MAX: usize = 4;
 /// Tickets of one vault that wait to be used.
 pub const TICKETS_MAX: usize = 64;
 /// Longest ticket in its binary form: all addresses and a name at their longest, and a kibibyte for the rest.

@@ -173,30 +173,3 @@ fn a_copied_vault_directory_writes_as_another_author_and_nothing_forks() {
     assert_eq!(keys(&two.a), expected);
     assert_sound(&two.b);
 }
-
-#[test]
-fn a_vault_restored_from_an_old_backup_is_noticed_and_converges() {
-    let two = Two::new();
-    let (vault, backup) = (two.sandbox.path("vault"), two.sandbox.path("backup"));
-    copy(&vault, &backup);
-    two.a.run_with(&["put", "after-backup"], b"1").ok();
-    {
-        let serving = two.a.serve();
-        finish(&two.b, "pull", &serving.tcp, &serving, &[]);
-    }
-    // In place, so that the directory is the same and only its content is old.
-    for entry in fs::read_dir(&vault).unwrap().map(Result::unwrap) {
-        let path = entry.path();
-        if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
-    }
-    copy(&backup.join("."), &vault);
-    let ran = two.a.run_with(&["put", "after-restore"], b"2").ok();
-    assert!(ran.stderr.contains("acknowledged"), "nothing was said: {}", ran.stderr);
-    let serving = two.a.serve();
-    let ran = Running::start(transfer(&two.b, "sync", &serving.tcp, &serving, &[])).ends_within(PATIENCE).ok();
-    assert_eq!(ran.last("summary")["identical"], true);
-    let expected = ["after-backup", "after-restore", "first"].map(str::to_owned).into();
-    assert_eq!(keys(&two.a), expected);
-    assert_eq!(keys(&two.b), expected);
-    assert_sound(&two.a);
-}

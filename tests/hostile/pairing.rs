@@ -65,6 +65,16 @@ async fn of_two_bearers_of_one_ticket_exactly_one_gets_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_a_wrong_clock_is_told_by_how_much() {
+    let world = World::start().await;
+    let mut ticket = world.ticket(MINUTE);
+    ticket.expires_ms = clock::wall_ms() - 5 * 60_000;
+    let Err(ReplicateError::Ticket(reason)) = world.redeem(&ticket, "late").await else { panic!("it has expired") };
+    assert!(reason.contains("5 min ago by this device's clock") && reason.contains("at least 5 min off"), "{reason}");
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_expired_ticket_opens_nothing() {
     let world = World::start().await;
     let mut ticket = world.ticket(Duration::ZERO);

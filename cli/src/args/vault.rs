@@ -97,6 +97,9 @@ pub(crate) struct ListArgs {
 /// `log`
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
+    /// Only forked logs, and what their other branches say
+    #[arg(long, conflicts_with = "key")]
+    pub(crate) forks: bool,
     /// Only changes of this key
     pub(crate) key: Option<OsString>,
 }
@@ -177,6 +180,9 @@ pub(crate) struct ScrubArgs {
 /// `recover`
 #[derive(Debug, Args)]
 pub(crate) struct RecoverArgs {
+    /// Go on from what is here after the vault was rolled back and no peer has what is gone
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,

@@ -3,7 +3,7 @@
 use super::Session;
 use crate::{
     args::{RecoverArgs, VerifyArgs},
-    failure::{Code, Failure},
+    failure::{Code, Failure, ROLLED_BACK_HINT},
     render::{self, Extent},
 };
 use mirror_engine::vault::{Vault, VerifyReport};
@@ -24,6 +24,10 @@ pub(super) fn verify(session: &Session, args: &VerifyArgs) -> Result<Code, Failu
     if report.is_clean() {
         return Ok(Code::Ok);
     }
+    if report.is_undamaged() {
+        session.talk.note(&format!("hint: {ROLLED_BACK_HINT}"));
+        return Ok(Code::Forked);
+    }
     let peers = vault.home().peers()?;
     let peer = peers.iter().find(|peer| !peer.addresses.is_empty()).map_or("PEER", |peer| peer.name.as_str());
     session
@@ -39,6 +43,9 @@ fn without_peer(report: &VerifyReport) -> &'static str {
 
 /// Does not open the vault first: it may not open.
 pub(super) fn recover(session: &Session, args: &RecoverArgs) -> Result<Code, Failure> {
+    if args.accept_loss {
+        return accept_loss(session, args.dry_run);
+    }
     let (dir, extent) = (session.vault_dir()?, Extent::of(args.dry_run));
     let progress = session.progress("recover");
     let repairs = Vault::recover(&dir, args.dry_run, &*progress.meter())?;
@@ -49,4 +56,16 @@ pub(super) fn recover(session: &Session, args: &RecoverArgs) -> Result<Code, Fai
     let done = if repairs.is_empty() { "nothing to mend".to_owned() } else { render::count_text(repairs.len() as u64, "repair") };
     session.report(|| render::recover_record(extent, &repairs), || done)?;
     Ok(if repairs.iter().any(|repair| repair.loss) { Code::Damaged } else { Code::Ok })
+}
+
+/// What is gone is gone: the vault goes on from what is here.
+fn accept_loss(session: &Session, dry_run: bool) -> Result<Code, Failure> {
+    let vault = session.open()?;
+    let lost = vault.store().lost();
+    if !dry_run {
+        vault.accept_loss()?;
+    }
+    let extent = Extent::of(dry_run);
+    session.report(|| render::recover_record(extent, &[]), || format!("{} given up", render::count_text(lost.len() as u64, "log end")))?;
+    Ok(Code::Ok)
 }

@@ -6,7 +6,7 @@ use crate::{
     failure::{Code, Failure},
     render::{self, Detail},
 };
-use mirror_engine::vault::{KeysReport, VaultError};
+use mirror_engine::vault::{KeysReport, Vault, VaultError};
 use std::ops::ControlFlow;
 
 pub(super) fn list(session: &Session, args: &ListArgs) -> Result<Code, Failure> {
@@ -25,10 +25,29 @@ pub(super) fn list(session: &Session, args: &ListArgs) -> Result<Code, Failure> 
 pub(super) fn log(session: &Session, args: &LogArgs) -> Result<Code, Failure> {
     let key = args.key.as_deref().map(key).transpose()?;
     let vault = session.open()?;
+    if args.forks {
+        return forks(session, &vault);
+    }
     let mut printed = Ok(());
     vault.log(key.as_ref(), &mut |entry| {
         printed =
             unless_interrupted(session).and_then(|()| session.output.show(|| render::log_record(&entry), || render::log_line(&entry)));
+        go_on(&printed)
+    })?;
+    printed.map(|()| Code::Ok)
+}
+
+/// A keyless replica can prove a fork and not read it.
+fn forks(session: &Session, vault: &Vault) -> Result<Code, Failure> {
+    for fork in vault.forks() {
+        session.output.show(|| render::fork_record(&fork), || render::fork_line(&fork))?;
+    }
+    if vault.info().keyless {
+        return Ok(Code::Ok);
+    }
+    let mut printed = Ok(());
+    vault.other_branches(&mut |entry| {
+        printed = session.output.show(|| render::log_record(&entry), || render::log_line(&entry));
         go_on(&printed)
     })?;
     printed.map(|()| Code::Ok)

@@ -68,7 +68,10 @@ fn tell(output: &Output, talk: &Talk, served: &Served) -> Result<(), Failure> {
 
 fn served_text(served: &Served) -> String {
     match served {
-        Served::Session { peer, result: Ok(summary) } => render::transfer_text(&peer.short(), Extent::Done, summary),
+        Served::Session { peer, result: Ok(summary) } => {
+            let text = render::transfer_text(&peer.short(), Extent::Done, summary);
+            render::findings_text(&peer.short(), &summary.findings).into_iter().fold(text, |text, line| format!("{text}\n{line}"))
+        }
         Served::Session { peer, result: Err(error) } => format!("session with {}: {error}", peer.short()),
         Served::Examined { peer, result: Ok(()) } => format!("examined by {}", peer.short()),
         Served::Examined { peer, result: Err(error) } => format!("examination by {}: {error}", peer.short()),

@@ -4,13 +4,13 @@ use super::{Session, acknowledge, follow, pairing::PORT};
 use crate::{
     args::{CongestionChoice, MaxDelete, PeerOptions, PushArgs, SyncArgs, TransportChoice, nearest},
     config::environment,
-    failure::{Code, Failure},
+    failure::{Code, Failure, ROLLED_BACK_HINT},
     render::{self, Extent},
 };
 use mirror_engine::{
     home::{HomeError, Peer},
     id::DeviceId,
-    replicate::{self, Options, ReplicateError, Summary, Target},
+    replicate::{self, Findings, Options, ReplicateError, Summary, Target},
     session::Direction,
     transport::{Choice, Congestion, PlainLanes, TransportKind},
     vault::{Fuse, Vault},
@@ -82,7 +82,28 @@ pub(super) fn report(
         Err(error) => return Err(error.into()),
     };
     session.report(|| render::transfer_record(operation, peer, extent, &summary), || render::transfer_text(peer, extent, &summary))?;
-    Ok(code)
+    Ok(warn_of(session, peer, &summary.findings).unwrap_or(code))
+}
+
+/// Says what was found of either replica's past. The transfer did what it could; that the user knows is worth an exit code.
+fn warn_of(session: &Session, peer: &str, findings: &Findings) -> Option<Code> {
+    let lines = render::findings_text(peer, findings);
+    lines.iter().for_each(|line| session.talk.warn(line));
+    findings.holes.iter().for_each(|hole| session.talk.warn(&render::hole_text(hole)));
+    let hints = [
+        (
+            !findings.peer_rolled_back.is_empty(),
+            format!("mirror sync {peer} gives it back what it lacks; find out there why it was put back"),
+        ),
+        (!findings.lost.is_empty(), ROLLED_BACK_HINT.to_owned()),
+        (!findings.forks.is_empty(), "mirror log --forks shows both branches; do not copy or roll back a vault, clone it".to_owned()),
+    ];
+    hints.iter().filter(|(applies, _)| *applies).for_each(|(_, hint)| session.talk.note(&format!("hint: {hint}")));
+    match (lines.is_empty(), findings.holes.is_empty()) {
+        (false, _) => Some(Code::Forked),
+        (true, false) => Some(Code::Partial),
+        (true, true) => None,
+    }
 }
 
 /// Runs what waits for the network, on threads of its own.

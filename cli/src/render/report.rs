@@ -1,9 +1,9 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
 use super::{
-    KeyField, LastScrub, Record, bytes_text,
+    GoneRecord, HoleRecord, KeyField, LastScrub, Record, bytes_text,
     certificate::{CertificateState, certificate_states, identical_lines},
-    count_text, escape, key_text, last_scrub_text, path_text, rfc3339,
+    count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records, rfc3339,
 };
 use mirror_engine::{
     event::Key,
@@ -179,6 +179,7 @@ struct PeerState {
     lag_bytes: Option<u64>,
     identical: Option<bool>,
     last_contact_ms: Option<u64>,
+    rolled_back: Vec<GoneRecord>,
 }
 
 #[derive(Serialize)]
@@ -199,6 +200,9 @@ pub(crate) struct StatusRecord {
     roles_signed: bool,
     devices: Option<u64>,
     events_without_effect: Option<u64>,
+    rolled_back: Vec<GoneRecord>,
+    forks: usize,
+    holes: Vec<HoleRecord>,
     peers: Vec<PeerState>,
     chunks_lost: u64,
     scrub: Option<LastScrub>,
@@ -229,6 +233,9 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         roles_signed: status.membership.is_some(),
         devices: status.membership.map(|membership| membership.devices),
         events_without_effect: status.membership.map(|membership| membership.without_effect),
+        rolled_back: records(&status.behind),
+        forks: status.forks.len(),
+        holes: records(&status.holes),
         peers: peers.iter().map(peer_state).collect(),
         chunks_lost: status.lost,
         scrub: status.scrub.as_ref().map(LastScrub::from),
@@ -250,6 +257,7 @@ fn peer_state(status: &PeerStatus) -> PeerState {
         lag_bytes: status.lag_bytes,
         identical: status.identical,
         last_contact_ms: status.contact.as_ref().map(|contact| contact.at_ms),
+        rolled_back: records(&status.rolled_back),
     }
 }
 
@@ -282,8 +290,14 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
     if status.lost > 0 {
         lines.push(format!("missing    {}; mirror scrub fetches them from peers", count_text(status.lost, "chunk")));
     }
+    lines.extend(status.behind.iter().map(|lost| format!("behind     {}", lost_text(lost))));
+    lines.extend(status.forks.iter().map(|fork| format!("fork       {}", fork_text(&fork.dot))));
+    lines.extend(status.holes.iter().map(|hole| format!("waiting    {}", hole_text(hole))));
     lines.extend(identical_lines(&status.root, peers));
-    lines.extend(peers.iter().map(|status| format!("peer       {}, {}", place_text(&status.peer), lag_text(status))));
+    for status in peers {
+        lines.push(format!("peer       {}, {}", place_text(&status.peer), lag_text(status)));
+        lines.extend(status.rolled_back.iter().map(|gone| format!("           it was rolled back: {}", gone_text(gone))));
+    }
     lines.join("\n")
 }
 
@@ -356,6 +370,7 @@ pub(crate) struct VerifyRecord {
     missing: Vec<String>,
     files: Vec<NotDone>,
     keys_affected: Vec<KeyField>,
+    rolled_back: Vec<GoneRecord>,
     ok: bool,
 }
 
@@ -372,6 +387,7 @@ pub(crate) fn verify_record(report: &VerifyReport) -> VerifyRecord {
         missing: report.missing.iter().map(ToString::to_string).collect(),
         files: report.files.iter().map(NotDone::path).collect(),
         keys_affected: report.keys_affected.iter().map(KeyField::from).collect(),
+        rolled_back: records(&report.lost),
         ok: report.is_clean(),
     }
 }
@@ -382,7 +398,8 @@ pub(crate) fn verify_text(report: &VerifyReport) -> String {
     lines.extend(report.damaged.iter().map(|(chunk, place)| format!("damaged chunk {chunk} in {}", escape(place.as_bytes()))));
     lines.extend(report.missing.iter().map(|chunk| format!("missing chunk {chunk}")));
     lines.extend(report.keys_affected.iter().map(|key| format!("affected key {}", key_text(key))));
-    let result = if report.is_clean() { "no damage" } else { "damage found" };
+    lines.extend(report.lost.iter().map(lost_text));
+    let result = if report.is_undamaged() { "no damage" } else { "damage found" };
     lines.push(format!("{} checked ({}): {result}", count_text(report.chunks, "chunk"), bytes_text(report.bytes)));
     lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! What a transfer between two replicas did, and what `serve` and `invite` say.
 
-use super::{Extent, Record, StageShares, bytes_text, count_text, rate_text, span_text, stage_text};
+use super::{Extent, FindingsRecord, Record, StageShares, bytes_text, count_text, rate_text, span_text, stage_text};
 use mirror_engine::{
     id::DeviceId,
     replicate::{ReplicateError, Summary},
@@ -39,6 +39,8 @@ pub(crate) struct TransferRecord<'a> {
     stages: StageShares,
     chunks_healed: u64,
     chunks_lost: u64,
+    #[serde(flatten)]
+    findings: FindingsRecord,
 }
 
 /// Bytes on the wire, both ways. `transport` is the one with more.
@@ -83,6 +85,7 @@ pub(crate) fn transfer_record<'a>(operation: &'a str, peer: &str, extent: Extent
         stages: StageShares(summary.stages),
         chunks_healed: summary.chunks_healed,
         chunks_lost: summary.chunks_lost,
+        findings: (&summary.findings).into(),
     }
 }
 
@@ -212,6 +215,7 @@ mod tests {
 
     fn summary() -> Summary {
         Summary {
+            findings: Default::default(),
             peer: DeviceId::from_bytes([3; 32]),
             transport: TransportKind::Tcp,
             transports: ByTransport { quic: 100, tcp: 5100 },

@@ -146,6 +146,16 @@ impl Heads {
         self.0.iter().map(|(author, head)| Dot { author: *author, sequence: head.sequence }).collect()
     }
 
+    /// Raises each entry to that of `other`; of two with one number, the own stays.
+    pub fn join(&mut self, other: &Self) {
+        for (author, head) in &other.0 {
+            let held = self.0.entry(*author).or_insert(*head);
+            if held.sequence < head.sequence {
+                *held = *head;
+            }
+        }
+    }
+
     /// Digest over authors, sequence numbers and event ids: equal on two replicas exactly when they hold the same events.
     pub fn root(&self) -> Root {
         let mut hasher = blake3::Hasher::new_derive_key("mirror 2026-11 v1 root");

@@ -10,8 +10,10 @@
 //!     tickets/<id>.ticket    invitations that wait to be used
 //!     contacts/<device>.contact  what a peer held when it was last talked with
 //!     contacts/<device>.certificate  what both signed when they last held the same
+//!     contacts/<device>.claims   what its replicas said that they hold
 //!     replicas/<dir>.id      which author writes the log of this vault directory
 //!     replicas/<dir>.head    how far that log has been acknowledged
+//!     replicas/<dir>.seen    the newest event of every author that was ever accepted there
 //!     scrubs/<dir>.scrub     the last scrub of that directory
 //!     views/<dir>.db         plaintext cache of that directory (names!), made and owned by the vault
 //! ```
@@ -20,19 +22,22 @@
 
 mod base32;
 mod certificates;
+mod claims;
 mod contacts;
 mod founder;
 mod invitations;
 mod peers;
 mod replica;
 mod scrubs;
+mod seen;
 mod ticket;
 
 pub use crate::members::Role;
+pub use claims::{Claims, Gone};
 pub use contacts::Contact;
 pub use invitations::{Invitation, TicketKey};
 pub use peers::Peer;
-pub use replica::{Continuity, OwnLog, OwnReplica, RenewalReason};
+pub use replica::{Continuity, OwnLog, OwnReplica, Predecessor, RenewalReason};
 pub use scrubs::ScrubRecord;
 pub use ticket::{Ticket, TicketError, TicketSecret};
 

@@ -4,10 +4,12 @@
 //! from a backup wrote sequence numbers a second time. So the author is not part of the vault directory but of this device, kept for the
 //! directory's canonical path, and a new incarnation is drawn whenever the directory may not be the one that wrote last:
 //! - it has another inode: the directory was replaced by a copy;
-//! - its log holds less than this device has acknowledged, or something else: it was restored or rolled back.
+//! - its log holds less than this device has acknowledged, or something else: it was restored or rolled back;
+//! - a peer holds more of this author's log than the directory does ([`OwnReplica::retire`]): this whole machine was restored, vault and
+//!   home together, which can't be seen from here.
 //!
-//! A new incarnation costs a new author and nothing more, so every doubt is decided for it. What can't be seen from here (this whole machine
-//! restored, vault and home together) shows as a fork to the peers.
+//! A new incarnation costs a new author and nothing more, so every doubt is decided for it. What this device writes between the restore and
+//! the first peer that knows more forks its log all the same: the store keeps the proof of that, see its `forks`.
 //!
 //! # How far the recorded head may be wrong
 //! [`OwnReplica::record_head`] runs after the event is durable in the log, so a record is never ahead of the log and a crash is never taken
@@ -36,6 +38,8 @@ const FILE_BYTES_MAX: usize = 128;
 /// The two places of a head lie in sectors of their own, so that one torn write never hurts both.
 const PLACE_BYTES: u64 = 512;
 const PLACES: u64 = 2;
+/// Where the end of an author is noted, behind its heads.
+const RETIRED_PLACE: u64 = PLACES * PLACE_BYTES;
 
 /// Whether the author is the one that wrote here last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,11 @@ pub enum RenewalReason {
     },
     /// What this device had recorded can't be read.
     RecordDamaged,
+    /// A peer held more of the author's log than there was here: this machine was put back to an earlier state.
+    PeerAhead {
+        /// The sequence number that the peer had.
+        sequence: u64,
+    },
 }
 
 impl fmt::Display for RenewalReason {
@@ -77,6 +86,9 @@ impl fmt::Display for RenewalReason {
                 let found = found.map_or(0, |head| head.sequence);
                 write!(f, "the log ends at event {found}, although event {} was acknowledged", acknowledged.sequence)
             }
+            Self::PeerAhead { sequence } => {
+                write!(f, "a peer has event {sequence} of this replica's log, which this machine did not have any more")
+            }
             Self::OtherHistory { acknowledged } => {
                 write!(f, "event {} of the log is not the one that was acknowledged", acknowledged.sequence)
             }
@@ -85,12 +97,16 @@ impl fmt::Display for RenewalReason {
     }
 }
 
+/// Who wrote the log of a vault directory before, and how far that was acknowledged.
+pub type Predecessor = (ReplicaId, Head);
+
 /// The author that writes the log of one vault directory here.
 #[derive(Debug)]
 pub struct OwnReplica {
     incarnation: Incarnation,
     id: ReplicaId,
     continuity: Continuity,
+    predecessor: Option<Predecessor>,
     head_path: PathBuf,
     heads: File,
 }
@@ -111,6 +127,32 @@ impl OwnReplica {
         self.continuity
     }
 
+    /// Of a new author: whose place it takes, if that one is known to have written anything.
+    pub fn predecessor(&self) -> Option<Predecessor> {
+        self.predecessor
+    }
+
+    /// Ends this author: a peer holds its log up to `sequence`, and this machine does not, so an event written as this author could take
+    /// a number a second time. Durable on return, and seen at once by every process that writes as it ([`OwnReplica::retired`]); the next
+    /// opening draws a new incarnation.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`]: this author could go on writing, so the caller must not.
+    pub fn retire(&self, sequence: u64) -> Result<(), HomeError> {
+        let end = Head { sequence, event: EventId::from_bytes([0; 32]) };
+        let record = HeadRecord::new(&self.incarnation, &end);
+        self.heads.write_all_at(record.as_bytes(), RETIRED_PLACE).map_err(failed("writing", &self.head_path))?;
+        self.heads.sync_data().map_err(failed("syncing", &self.head_path))
+    }
+
+    /// The sequence number that a peer had when this author was ended. To be asked before each event is signed: one small read.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub fn retired(&self) -> Result<Option<u64>, HomeError> {
+        Ok(self.head_at(RETIRED_PLACE)?.map(|head| head.sequence))
+    }
+
     /// Notes that the log now ends at `head`. One small write, without a sync.
     ///
     /// Called once for each commit, after the log is durable and before the commit is acknowledged, under the lock under which the log
@@ -128,15 +170,20 @@ impl OwnReplica {
     fn recorded_head(&self) -> Result<Option<Head>, HomeError> {
         let mut newest: Option<Head> = None;
         for place in 0..PLACES {
-            let mut bytes = [0; size_of::<HeadRecord>()];
-            match self.heads.read_exact_at(&mut bytes, place * PLACE_BYTES) {
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
-                other => other.map_err(failed("reading", &self.head_path))?,
-            }
-            let head = HeadRecord::read_from_bytes(&bytes).ok().and_then(|record| record.head(&self.incarnation));
+            let head = self.head_at(place * PLACE_BYTES)?;
             newest = newest.into_iter().chain(head).max_by_key(|head| head.sequence);
         }
         Ok(newest)
+    }
+
+    /// What this incarnation wrote at `offset`, if it did.
+    fn head_at(&self, offset: u64) -> Result<Option<Head>, HomeError> {
+        let mut bytes = [0; size_of::<HeadRecord>()];
+        match self.heads.read_exact_at(&mut bytes, offset) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(failed("reading", &self.head_path)(error)),
+            Ok(()) => Ok(HeadRecord::read_from_bytes(&bytes).ok().and_then(|record| record.head(&self.incarnation))),
+        }
     }
 }
 
@@ -205,22 +252,29 @@ impl VaultHome {
         let metadata = fs::metadata(vault_dir).map_err(failed("reading", vault_dir))?;
         let _held = lock(&self.dir)?;
         let path = self.dir.join("replicas").join(format!("{name}.id"));
+        let mut predecessor = None;
         let reason = match read_replica(&path)? {
             None => None,
             Some(Err(RecordUnreadable)) => Some(RenewalReason::RecordDamaged),
-            Some(Ok(record)) if record.inode != metadata.ino() => Some(RenewalReason::OtherDirectory),
             Some(Ok(record)) => {
                 let known = self.own_replica(&name, device, record.incarnation, Continuity::Same)?;
-                match compare(&known, own_log)? {
-                    None => return Ok(known),
-                    reason => reason,
+                let reason = match known.retired()? {
+                    _ if record.inode != metadata.ino() => Some(RenewalReason::OtherDirectory),
+                    Some(sequence) => Some(RenewalReason::PeerAhead { sequence }),
+                    None => compare(&known, own_log)?,
+                };
+                if reason.is_none() {
+                    return Ok(known);
                 }
+                predecessor = known.recorded_head()?.map(|head| (known.id, head));
+                reason
             }
         };
         let record =
             ReplicaFile { format: FORMAT, incarnation: Incarnation(random_bytes()?), inode: metadata.ino(), file_system: metadata.dev() };
         private_file::write(&path, &codec::encode(&record)).map_err(failed("writing", &path))?;
-        self.own_replica(&name, device, record.incarnation, reason.map_or(Continuity::Fresh, Continuity::Renewed))
+        let continuity = reason.map_or(Continuity::Fresh, Continuity::Renewed);
+        Ok(OwnReplica { predecessor, ..self.own_replica(&name, device, record.incarnation, continuity)? })
     }
 
     fn own_replica(
@@ -239,7 +293,7 @@ impl VaultHome {
             .mode(0o600)
             .open(&head_path)
             .map_err(failed("opening", &head_path))?;
-        Ok(OwnReplica { incarnation, id: author(device, &incarnation), continuity, head_path, heads })
+        Ok(OwnReplica { incarnation, id: author(device, &incarnation), continuity, predecessor: None, head_path, heads })
     }
 }
 

@@ -9,7 +9,7 @@
 //! bulk data flows. When the session is over, or the connection, everything else ends because its queue does.
 
 use super::{
-    Observer, Options, Progress, ReplicateError,
+    Findings, Observer, Options, Progress, ReplicateError,
     carriers::{Carriers, Setup},
     certificates::Certificates,
     failure::Failures,
@@ -18,28 +18,30 @@ use super::{
     loads::Loads,
     outgoing::{self, Outgoing},
     pace::Pace,
+    remembered::Remembered,
     server::{self, Request, Server},
     tally::{Ended, Tally, conclude},
 };
 use crate::{
     clock,
-    event::Frontier,
-    home::{Contact, VaultHome},
+    event::{Frontier, Heads},
+    home::{Contact, OwnReplica, VaultHome},
     id::{ListId, ReplicaId},
     keys::{DeviceKey, ReplicationKey, Witness},
-    limits::MIB,
+    limits::{FORK_BYTES_MAX, MESSAGE_BYTES_MAX, MIB},
     members::Admittance,
     meter::{Flow, Meter, Shares},
     session::{
-        Action, Admitted, Config, Done, HelloKeys, Holding, Local, Message, Outcome, Session, SessionError, SessionEvent, Side, Stay,
-        Windows,
+        Action, Admitted, Config, Done, ForkKnowledge, HelloKeys, Holding, Local, Message, Outcome, Session, SessionError, SessionEvent,
+        Side, Stay, Windows,
     },
     store::{Store, StoreError},
     transport::{CloseReason, Connection, ControlReceiver, TransportError},
-    vault::VaultError,
+    vault::{Vault, VaultError},
 };
 use bytes::Bytes;
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,6 +61,8 @@ const CANCEL_POLL: Duration = Duration::from_millis(50);
 const LIVELINESS: Duration = Duration::from_secs(1);
 /// How long a finished session waits for the peer's goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Clocks that differ by less are not worth a word, in minutes.
+const CLOCKS_DIFFER_MIN: u64 = 5;
 const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-hello";
 
 /// One end of a conversation.
@@ -68,7 +72,25 @@ pub(super) struct Party<'a> {
     pub(super) replication: &'a ReplicationKey,
     pub(super) device: &'a DeviceKey,
     pub(super) replica: ReplicaId,
+    pub(super) own: &'a OwnReplica,
+    pub(super) dir: &'a Path,
     pub(super) options: &'a Options,
+}
+
+impl<'a> Party<'a> {
+    /// This side, with its vault.
+    pub(super) fn of(vault: &'a Vault, options: &'a Options) -> Self {
+        Self {
+            store: vault.store(),
+            home: vault.home(),
+            replication: vault.replication_key(),
+            device: vault.device(),
+            replica: vault.info().replica,
+            own: vault.own(),
+            dir: vault.dir(),
+            options,
+        }
+    }
 }
 
 /// Runs one session to its end.
@@ -99,7 +121,8 @@ pub(super) async fn drive(
         wall_ms: clock::wall_ms(),
     };
     let heads = party.store.heads();
-    let local = Local { frontier: heads.frontier(), root: heads.root(), pending, holding };
+    let forks = fork_knowledge(party.store, &heads)?;
+    let local = Local { frontier: heads.frontier(), root: heads.root(), pending, holding, forks };
     let root = local.root;
     let dry_run = party.options.dry_run.then(|| local.frontier.clone());
     let crank = Crank {
@@ -115,13 +138,28 @@ pub(super) async fn drive(
         loads,
         certificates: Certificates::new(party.home, party.device, connection.peer()),
         dry_run,
+        remembered: Remembered::new(&party, connection.peer()),
     };
-    let (turned, tally, parts) = crank.run(party.store, keeper, (done_in, done)).await;
+    let (turned, tally, parts, findings) = crank.run(party.store, keeper, (done_in, done)).await;
     let result = failures.take().map_or(turned, Err);
     if result.is_ok() {
         remember(party.home, connection, &tally);
     }
-    Ok(conclude(connection, result, tally, parts, began.elapsed(), party.options.dry_run))
+    Ok(conclude(connection, result, tally, (parts, findings), began.elapsed(), party.options.dry_run))
+}
+
+/// Nothing in nearly every vault; a few small files where a log was forked.
+fn fork_knowledge(store: &Store, heads: &Heads) -> Result<ForkKnowledge, ReplicateError> {
+    let (mut proofs, mut bytes) = (Vec::new(), 0);
+    for author in store.forks().into_iter().map(|fork| fork.dot.author) {
+        let proof = store.proof_of(&author).map_err(VaultError::from)?.filter(|proof| proof.len() < MESSAGE_BYTES_MAX);
+        bytes += proof.as_ref().map_or(0, Vec::len) as u64;
+        if bytes > FORK_BYTES_MAX {
+            break;
+        }
+        proofs.extend(proof.map(|proof| (author, Bytes::from(proof))));
+    }
+    Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier(), wall_ms: clock::wall_ms() })
 }
 
 /// A dry run sends nothing, and a listener does not speak first.
@@ -182,6 +220,7 @@ struct Crank<'a> {
     certificates: Certificates,
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
+    remembered: Remembered<'a>,
 }
 
 /// What the session was last told of bytes on lanes.
@@ -208,11 +247,11 @@ impl Crank<'_> {
         store: &Arc<Store>,
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
-    ) -> (Result<(), ReplicateError>, Tally, (keeper::Kept, server::Served, Shares)) {
+    ) -> (Result<(), ReplicateError>, Tally, (keeper::Kept, server::Served, Shares), Findings) {
         let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
             let taken = ReplicateError::Peer("the control stream is taken".into());
             let shares = self.loads.overall(self.connection);
-            return (Err(taken), self.tally, (Default::default(), Default::default(), shares));
+            return (Err(taken), self.tally, (Default::default(), Default::default(), shares), Findings::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
@@ -260,11 +299,12 @@ impl Crank<'_> {
         let said = tokio::time::timeout(GOODBYE, sender.join_next()).await;
         self.goodbye(&mut control_in, &turned).await;
         drop((said, sender, carriers));
-        let kept = keeper.await.unwrap_or_default();
+        let mut kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
         self.certificates.finish().await;
         let shares = self.loads.overall(self.connection);
-        (turned, self.tally, (kept, served, shares))
+        let findings = self.remembered.conclude(&self.tally, (std::mem::take(&mut kept.forks), std::mem::take(&mut kept.holes)));
+        (turned, self.tally, (kept, served, shares), findings)
     }
 
     async fn turn(
@@ -435,6 +475,7 @@ impl Crank<'_> {
             Action::Expect { list, want } => intake.expect.push((list, want)),
             Action::StoreInline { list, frames } => intake.inline.push((list, frames)),
             Action::Commit { events } => keep(outlets, keeper::Job::Commit(events)).await,
+            Action::TakeProof { frames } => keep(outlets, keeper::Job::TakeProof(frames)).await,
             Action::OpenLanes => outlets.carriers.open(),
             Action::AcceptLanes => outlets.carriers.accept(),
         }
@@ -443,14 +484,23 @@ impl Crank<'_> {
     fn note(&mut self, event: SessionEvent) {
         let tally = &mut self.tally;
         match event {
-            SessionEvent::PeerKnown { frontier, root, .. } => {
+            SessionEvent::PeerKnown { replica, frontier, root } => {
                 tally.peer_root = Some(root);
+                if let Err(error) = self.remembered.heard(replica, &frontier) {
+                    self.failures.note(error);
+                    self.session.handle_stop(clock::now());
+                }
                 if let Some(ours) = &self.dry_run {
                     tally.events_sent = ours.events_beyond(&frontier);
                     tally.events_received = frontier.events_beyond(ours);
                     self.session.handle_stop(clock::now());
                 }
                 tally.peer_frontier = Some(frontier);
+            }
+            SessionEvent::PeerClock { wall_ms } => {
+                if let Some(difference) = clock_difference(clock::wall_ms(), wall_ms) {
+                    tracing::warn!("{difference}; nothing is ordered by clocks, but times are shown and tickets expire by them");
+                }
             }
             SessionEvent::Live => {
                 tally.live = true;
@@ -461,7 +511,10 @@ impl Crank<'_> {
                 self.observer.progress(Progress::PeerApplied { frontier: frontier.clone() });
                 tally.peer_frontier = Some(frontier);
             }
-            SessionEvent::Applied { root, .. } => tally.root = root,
+            SessionEvent::Applied { root, .. } => {
+                tally.root = root;
+                self.remembered.note_seen();
+            }
             SessionEvent::PeerLoad(load) => self.loads.heard(load),
             SessionEvent::Identical { root } => {
                 tally.root = root;
@@ -537,6 +590,13 @@ impl Crank<'_> {
     }
 }
 
+/// How far the peer's clock is off, if that is more than a handshake takes.
+fn clock_difference(ours_ms: u64, theirs_ms: u64) -> Option<String> {
+    let minutes = ours_ms.abs_diff(theirs_ms) / 60_000;
+    let direction = if theirs_ms > ours_ms { "ahead of" } else { "behind" };
+    (minutes >= CLOCKS_DIFFER_MIN).then(|| format!("the peer's clock is {minutes} min {direction} this device's"))
+}
+
 fn is_bye(message: Bytes) -> bool {
     matches!(Message::decode(message), Ok(Message::Bye { .. }))
 }
@@ -556,5 +616,19 @@ async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clocks_that_differ_by_a_day_are_worth_a_word_and_by_a_minute_not() {
+        let day = 24 * 60 * 60_000;
+        assert_eq!(clock_difference(day, day + 60_000), None);
+        assert_eq!(clock_difference(day, 0).unwrap(), "the peer's clock is 1440 min behind this device's");
+        assert_eq!(clock_difference(0, day).unwrap(), "the peer's clock is 1440 min ahead of this device's");
+        assert!(clock_difference(0, u64::MAX).is_some());
     }
 }

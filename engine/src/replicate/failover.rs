@@ -53,14 +53,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
     let mut so_far: Option<Summary> = None;
     loop {
         observer.connected(&connection);
-        let party = Party {
-            store: vault.store(),
-            home: vault.home(),
-            replication: vault.replication_key(),
-            device: vault.device(),
-            replica: vault.info().replica,
-            options,
-        };
+        let party = Party::of(vault, options);
         let silence = caller.watch(&connection, options.choice);
         let Ended { summary, result } = drive(&connection, Side::Dialer, party, observer.clone()).await?;
         drop(silence);

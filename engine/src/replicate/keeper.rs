@@ -10,11 +10,11 @@ use crate::{
     clock,
     event::{ChunkList, Dot, Event, Frontier, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
-    id::{ChunkId, IdMap, ListId, VaultId},
-    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, FUSE_WINDOW_MS, LOST_LISTS_MAX, MIB},
+    id::{ChunkId, IdMap, ListId, ReplicaId, VaultId},
+    limits::{CHECKPOINT_BYTES, EVENT_LISTS_MAX, FUSE_WINDOW_MS, HOLES_MAX, LOST_LISTS_MAX, MIB},
     meter::{Meter, Work},
     session::{Admitted, Arrival, Done, Wants},
-    store::{Looked, LostList, PackWriter, Pending, Standing, Store, StoreError},
+    store::{Fork, Hole, Looked, LostList, PackWriter, Pending, Standing, Store, StoreError},
     vault::Fuse,
 };
 use bytes::Bytes;
@@ -37,6 +37,8 @@ const SHARED_FRAMES_MIN: usize = 8;
 pub(super) enum Job {
     /// Check events and lists.
     Admit(Bytes),
+    /// Check what is said to prove a fork.
+    TakeProof(Bytes),
     /// Take the rest of a list no more.
     Forget(ListId),
     /// Look for what was lost of events that the peer has.
@@ -65,12 +67,16 @@ impl Intake {
 }
 
 /// What the keeper's thread has to say at its end.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Kept {
     /// Chunks that nobody asked for.
     pub(super) unwanted: u64,
     /// Chunks that events named and that were here before they came.
     pub(super) present: u64,
+    /// Events that wait for one which nobody has offered yet.
+    pub(super) holes: Vec<Hole>,
+    /// Where two signed events were found for one number.
+    pub(super) forks: Vec<Dot>,
 }
 
 /// Events that wait for chunks, with their lists.
@@ -143,8 +149,13 @@ impl Keeper {
 
     /// Whether an event of the journal can still be appended. It cannot once the log, or what waits before it, says something else
     /// in the place of an event that it builds on; kept, it would stand in the way of the true one for ever.
-    fn still_fits(&self, event: &Event) -> Result<bool, StoreError> {
-        match self.store.check_event(event, &self.pending).map_err(Refusal::from) {
+    fn still_fits(&mut self, event: &Event) -> Result<bool, StoreError> {
+        let checked = self.store.check_event(event, &self.pending);
+        if let Err(StoreError::MissingDependency(missing)) = checked {
+            self.kept.holes.push(self.store.hole(event.dot(), missing)?);
+            return Ok(false);
+        }
+        match checked.map_err(Refusal::from) {
             Ok(Standing::New) => Ok(true),
             Err(Refusal::Here(error)) if !matches!(error, StoreError::Fork { .. }) => Err(error),
             Ok(Standing::Held) | Err(_) => {
@@ -181,6 +192,7 @@ impl Keeper {
 
     fn work(&mut self, job: Job) -> Result<(), StoreError> {
         match job {
+            Job::TakeProof(frames) => self.take_proof(&frames),
             Job::Admit(frames) => self.index(|keeper| keeper.admit(&frames)),
             Job::Forget(list) => {
                 self.forget(&list);
@@ -246,17 +258,28 @@ impl Keeper {
                 }
                 Checked::Event(event) => {
                     let loose = std::mem::take(&mut self.loose);
-                    fitting.extend(self.admit_event(*event, &loose)?);
+                    let admitted = self.admit_event(*event, &loose, fitting)?;
+                    fitting.extend(admitted);
                 }
             }
         }
         Ok(())
     }
 
-    fn admit_event(&mut self, event: Event, loose: &HashMap<ListId, ChunkList>) -> Result<Option<Staged>, Refusal> {
+    /// `before` are those of the same message, which are not staged yet.
+    fn admit_event(&mut self, event: Event, loose: &HashMap<ListId, ChunkList>, before: &[Staged]) -> Result<Option<Staged>, Refusal> {
         // An event that is staged already is held; another one in its place is a fork.
-        if self.store.check_event(&event, &self.pending)? == Standing::Held {
-            return Ok(None);
+        match self.store.check_event(&event, &self.pending) {
+            Ok(Standing::New) => {}
+            Ok(Standing::Held) => return Ok(None),
+            Err(StoreError::Fork { .. }) => return self.keep_aside(&event, loose, before),
+            Err(_) if event.header().previous.is_some_and(|previous| self.store.is_aside(&previous)) => {
+                return self.keep_aside(&event, loose, before);
+            }
+            Err(StoreError::MissingDependency(missing)) if self.kept.holes.len() < HOLES_MAX => {
+                return self.keep_waiting(&event, missing, loose);
+            }
+            Err(error) => return Err(error.into()),
         }
         let lists = event.header().lists.iter().map(|reference| self.list_of(reference, loose)).collect::<Result<Vec<_>, _>>()?;
         Ok(Some(self.accept(event, lists)))
@@ -267,6 +290,62 @@ impl Keeper {
         self.pending.add(&event);
         self.lists.extend(event.header().lists.iter().zip(&lists).map(|(reference, list)| (reference.id, list.clone())));
         Staged { event, lists }
+    }
+
+    /// An event of a forked log's other branch: kept as proof, and not applied. The session goes on with everything else.
+    fn keep_aside(&mut self, event: &Event, loose: &HashMap<ListId, ChunkList>, before: &[Staged]) -> Result<Option<Staged>, Refusal> {
+        let lists = event.header().lists.iter().map(|reference| self.list_of(reference, loose)).collect::<Result<Vec<_>, _>>()?;
+        // What it contradicts may still wait for its chunks, and then stands in no log.
+        let dot = event.dot();
+        for sequence in dot.sequence.saturating_sub(1)..=dot.sequence {
+            let at = Dot { sequence, ..dot };
+            if let Some(staged) = self.staged.get(&at).or_else(|| before.iter().find(|staged| staged.event.dot() == at)) {
+                self.store.keep_aside(&staged.event, &staged.lists)?;
+            }
+        }
+        self.store.keep_aside(event, &lists)?;
+        if !self.kept.forks.iter().any(|fork| fork.author == dot.author) {
+            let fork = self.store.fork_of(&dot.author);
+            self.kept.forks.push(fork.map_or(dot, |fork| fork.dot));
+            let proof = self.store.proof_of(&dot.author)?.unwrap_or_default();
+            self.say(Done::ForkFound { proof: proof.into() });
+        }
+        self.say(Done::KeptAside { event: dot });
+        Ok(None)
+    }
+
+    /// An event that builds on one which is not here, and which this peer does not offer before it: it waits in the journal.
+    fn keep_waiting(&mut self, event: &Event, missing: Dot, loose: &HashMap<ListId, ChunkList>) -> Result<Option<Staged>, Refusal> {
+        let lists = event.header().lists.iter().map(|reference| self.list_of(reference, loose)).collect::<Result<Vec<_>, _>>()?;
+        self.store.journal_put(event, &lists)?;
+        self.kept.holes.push(self.store.hole(event.dot(), missing)?);
+        self.say(Done::KeptAside { event: event.dot() });
+        Ok(None)
+    }
+
+    /// Another replica's proof of a fork.
+    fn take_proof(&mut self, frames: &[u8]) -> Result<(), StoreError> {
+        match self.check_proof(frames) {
+            Ok(Some(fork)) => self.kept.forks.push(fork.dot),
+            Ok(None) => {}
+            Err(Refusal::Here(error)) => return Err(error),
+            Err(Refusal::Peer(reason) | Refusal::NotAllowed(reason)) => self.say(Done::Refused { reason }),
+        }
+        Ok(())
+    }
+
+    fn check_proof(&self, frames: &[u8]) -> Result<Option<Fork>, Refusal> {
+        let mut events = Vec::new();
+        for frame in frame::split(frames) {
+            let (header, bytes) = frame?;
+            if header.kind != Kind::Event || events.len() == 2 {
+                return Err(Refusal::Peer("the proof of a fork is two events".into()));
+            }
+            let record = Verified::check(bytes)?.record().to_vec();
+            events.push(Event::check(record, self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?);
+        }
+        let [first, second] = &events[..] else { return Err(Refusal::Peer("the proof of a fork is two events".into())) };
+        Ok(self.store.take_proof(first, second)?)
     }
 
     fn list_of(&self, reference: &ListRef, loose: &HashMap<ListId, ChunkList>) -> Result<ChunkList, Refusal> {
@@ -284,6 +363,7 @@ impl Keeper {
     fn stage(&mut self, events: Vec<Staged>) -> Result<Vec<Admitted>, StoreError> {
         let lists: Vec<&ChunkList> = events.iter().flat_map(|staged| &staged.lists).collect();
         let mut lacking = self.store.missing_each(&lists)?.into_iter();
+        let held = self.store.frontier();
         let mut admitted = Vec::with_capacity(events.len());
         for Staged { event, lists } in events {
             let mut bytes = event.record().len();
@@ -295,10 +375,20 @@ impl Keeper {
                     missing.push((*reference, lacking));
                 }
             }
-            admitted.push(Admitted { dot: event.dot(), deps: event.header().deps.clone(), bytes, lists: missing });
+            admitted.push(Admitted { dot: event.dot(), deps: self.deps_here(&event, &held), bytes, lists: missing });
             self.staged.insert(event.dot(), Staged { event, lists });
         }
         Ok(admitted)
+    }
+
+    /// What has to be applied before `event`. Of a forked log that is no more than there will be here: the check has found the rest aside.
+    fn deps_here(&self, event: &Event, held: &Frontier) -> Frontier {
+        let deps = event.header().deps.clone();
+        if held.covers(&deps) {
+            return deps;
+        }
+        let here = |author: &ReplicaId| held.sequence_of(author).max(self.pending.sequence_of(author));
+        deps.iter().map(|(author, sequence)| Dot { author: *author, sequence: sequence.min(here(author)) }).collect()
     }
 
     fn take(&mut self, Intake { expect, inline }: Intake) -> Result<(), StoreError> {
@@ -580,6 +670,7 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::InvalidEvent { .. } | StoreError::MissingDependency(_) | StoreError::WrongVault(_) => Self::Peer(error.to_string()),
             StoreError::NotAllowed { .. } => Self::NotAllowed(error.to_string()),
+            StoreError::JournalFull => Self::Peer("more events wait for others than can be kept".into()),
             here => Self::Here(here),
         }
     }

@@ -19,6 +19,7 @@ mod loads;
 mod outgoing;
 mod pace;
 mod pairing;
+mod remembered;
 mod seats;
 mod serve;
 mod server;
@@ -30,6 +31,7 @@ pub use follow::{follow, watch};
 pub use heal::{Asked, heal};
 pub use keep::keep_following;
 pub use pairing::invite;
+pub use remembered::Findings;
 pub use serve::{Served, Server};
 pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Summary, Target, Unobserved};
 
@@ -64,8 +66,12 @@ pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: A
 /// # Errors
 /// [`ReplicateError::Ticket`], what dialling can fail with, or what making the directory can.
 pub async fn pair(ticket: &Ticket, dir: &Path, home: &Home, own_name: &str, options: &Options) -> Result<(Vault, Target), ReplicateError> {
-    if ticket.expires_ms <= crate::clock::wall_ms() {
-        return Err(ReplicateError::Ticket("it has expired".into()));
+    let now_ms = crate::clock::wall_ms();
+    if ticket.expires_ms <= now_ms {
+        let minutes = (now_ms - ticket.expires_ms) / 60_000;
+        return Err(ReplicateError::Ticket(format!(
+            "it has expired, {minutes} min ago by this device's clock; if it was made just now, that clock is at least {minutes} min off"
+        )));
     }
     let device = home.device().map_err(crate::vault::VaultError::from)?;
     let dialer = Dialer::new(&device, options.tuning())?;

@@ -143,14 +143,7 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
         Protocol::Doctor => Served::Examined { peer, result: doctor::answer(vault, connection).await },
         Protocol::Session => {
             let options = Options { direction: Direction::Both, ..options.clone() };
-            let party = Party {
-                store: vault.store(),
-                home: vault.home(),
-                replication: vault.replication_key(),
-                device: vault.device(),
-                replica: vault.info().replica,
-                options: &options,
-            };
+            let party = Party::of(vault, &options);
             let result = drive(connection, Side::Listener, party, observer).await.and_then(Ended::whole).map(Box::new);
             Served::Session { peer, result }
         }

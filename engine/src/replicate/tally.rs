@@ -1,6 +1,6 @@
 //! What a session came to: counts gathered from its events while it runs, and the summary or error at its end.
 
-use super::{ByTransport, ReplicateError, Shares, Stage, Summary, keeper, server};
+use super::{ByTransport, Findings, ReplicateError, Shares, Stage, Summary, keeper, server};
 use crate::{
     event::Frontier,
     id::Root,
@@ -75,7 +75,7 @@ pub(super) fn conclude(
     connection: &Connection,
     result: Result<(), ReplicateError>,
     tally: Tally,
-    (kept, served, stages): (keeper::Kept, server::Served, Shares),
+    ((kept, served, stages), findings): ((keeper::Kept, server::Served, Shares), Findings),
     elapsed: Duration,
     dry_run: bool,
 ) -> Ended {
@@ -108,6 +108,7 @@ pub(super) fn conclude(
         first_chunk: tally.first_chunk,
         limiting_stage: if tally.bytes_received + served.bytes > 0 { stages.limiting() } else { Stage::RoundTrips },
         stages,
+        findings,
         root: tally.root,
         peer_root: tally.peer_root,
     };
@@ -116,8 +117,13 @@ pub(super) fn conclude(
             let chunks_lost = lost_here + lost_there;
             let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there) + chunks_lost;
             let summary = Summary { chunks_unavailable, chunks_lost, ..summary };
+            // What waits for ever is no hole that another peer could fill.
+            if !summary.findings.forks.is_empty() {
+                return Ended { result: Ok(()), summary };
+            }
             Ended { result: Err(ReplicateError::Partial(Box::new(summary.clone()))), summary }
         }
+        (Ok(()), Some(Outcome::Diverged)) if !summary.findings.forks.is_empty() => Ended { result: Ok(()), summary },
         (result, outcome) => Ended { result: result.and_then(|()| verdict(outcome, dry_run, tally.live)), summary },
     }
 }

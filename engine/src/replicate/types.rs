@@ -1,5 +1,6 @@
 //! What goes into and comes out of replication.
 
+use super::Findings;
 use crate::{
     event::Frontier,
     id::{DeviceId, Root},
@@ -118,6 +119,8 @@ pub struct Summary {
     pub limiting_stage: Stage,
     /// What each stage took of the time.
     pub stages: Shares,
+    /// What the user must know of either replica's past.
+    pub findings: Findings,
     /// Our root at the end.
     pub root: Root,
     /// The peer's, as it last said.
@@ -152,6 +155,7 @@ impl Summary {
             wire_bytes_received: self.wire_bytes_received + earlier.wire_bytes_received,
             elapsed,
             first_chunk: earlier.first_chunk.or(self.first_chunk.map(|after| before + after)),
+            findings: self.findings.clone().after(&earlier.findings),
             ..self
         }
     }

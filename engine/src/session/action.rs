@@ -3,10 +3,11 @@
 //! Contract
 //! - Actions are started in the order in which they are polled. `Admit`, `StoreInline` and `Commit` each finish in their own order;
 //!   between kinds there is none.
-//! - Every action but `Expect`, `Forget`, `OpenLanes` and `AcceptLanes` is answered by exactly one [`Done`]. [`Done::Failed`] answers any of them and ends the
+//! - Every action but `Expect`, `Forget`, `TakeProof`, `OpenLanes` and `AcceptLanes` is answered by exactly one [`Done`]. [`Done::Failed`] answers any of them and ends the
 //!   session.
 //! - `Expect` and `Forget` take effect before anything polled after them. Chunks of it that are present already (they came for another list, or from
 //!   another peer) are reported at once, as if they had just arrived.
+//! - [`Done::ForkFound`] and [`Done::KeptAside`] come before the `Admitted` that they leave events out of.
 //! - [`Done::Progress`], [`Done::ListComplete`] and [`Done::Damaged`] answer nothing: the driver reports them while chunks arrive, in order for each
 //!   list, and all that come from one `StoreInline` before its `Stored`.
 
@@ -90,6 +91,11 @@ pub enum Action {
     Commit {
         /// In causal order.
         events: Vec<Dot>,
+    },
+    /// Check what the peer sent as proof of a fork, and keep it. No answer, but [`Done::Refused`] if it proves nothing.
+    TakeProof {
+        /// Two event frames, unchecked.
+        frames: Bytes,
     },
     /// Chunks are about to leave on lanes. At most once a session. No answer.
     OpenLanes,
@@ -194,6 +200,17 @@ pub enum Done {
         frontier: Frontier,
         /// Digest over the heads now.
         root: Root,
+    },
+    /// Answers nothing: what is being admitted contradicts what is held. Comes at most once an author.
+    ForkFound {
+        /// Two event frames that prove it; empty if the one that is held is gone.
+        proof: Bytes,
+    },
+    /// Answers nothing: an event that is being admitted is kept, as part of a fork or until what it builds on is here, and will not be
+    /// applied in this session.
+    KeptAside {
+        /// Its place.
+        event: Dot,
     },
     /// Answers any action: this side could not do it.
     Failed {

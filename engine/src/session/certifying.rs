@@ -13,18 +13,8 @@ use super::{SessionEvent, message::Message, outbox::Outbox};
 use crate::{
     id::Root,
     keys::{Attestation, Witness},
-    limits::ATTESTATION_BYTES_MAX,
 };
-use minicbor::{Decode, Encode};
 use std::time::Instant;
-
-/// What a Hello's `extensions` hold. Numbered, so that it can grow; who does not know a number skips it.
-#[derive(Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(map)]
-struct Extensions {
-    #[n(0)]
-    attestation: Option<Attestation>,
-}
 
 /// Whether the peer knows of certificates, and signs with its own key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,18 +42,14 @@ impl Certifying {
     }
 
     /// What our Hello says beside that we hold `root`.
-    pub(super) fn introduce(&mut self, root: Root) -> Vec<u8> {
-        let Some(witness) = &self.witness else { return Vec::new() };
+    pub(super) fn introduce(&mut self, root: Root) -> Option<Attestation> {
+        let witness = self.witness.as_ref()?;
         self.ours = Some(witness.attest(root, self.began.0));
-        crate::codec::encode(&Extensions { attestation: self.ours.clone() })
+        self.ours.clone()
     }
 
-    /// What the peer's Hello says beside what it holds. What makes no sense is not said.
-    pub(super) fn introduced(&mut self, extensions: &[u8]) {
-        if extensions.len() > ATTESTATION_BYTES_MAX {
-            return;
-        }
-        let Extensions { attestation } = minicbor::decode(extensions).unwrap_or_default();
+    /// What the peer's Hello says beside what it holds.
+    pub(super) fn introduced(&mut self, attestation: Option<Attestation>) {
         if attestation.is_some() {
             self.peer = Peer::Listens;
             self.theirs = attestation;

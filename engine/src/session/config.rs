@@ -1,6 +1,6 @@
 //! What a session is told at its start.
 
-use super::{action::Admitted, healing::Holding, hello::HelloKeys};
+use super::{action::Admitted, forks::ForkKnowledge, healing::Holding, hello::HelloKeys};
 use crate::{
     event::Frontier,
     id::{ReplicaId, Root, VaultId},
@@ -145,4 +145,6 @@ pub struct Local {
     pub pending: Vec<Admitted>,
     /// Whether all chunks of the events applied are here.
     pub holding: Holding,
+    /// What is known of forked logs.
+    pub forks: ForkKnowledge,
 }

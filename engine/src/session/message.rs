@@ -30,6 +30,7 @@ const HEALED: u8 = 10;
 /// The first extension.
 const LOAD: u8 = 0x80;
 const ATTESTED: u8 = 0x81;
+const FORK: u8 = 0x82;
 /// Types from here on may be skipped by who does not know them.
 const EXTENSIONS: u8 = 0x80;
 
@@ -152,6 +153,8 @@ pub enum Message {
     Load(Load),
     /// The sender's word, signed by its device, that it holds what a root stands for.
     Attested(Attestation),
+    /// Two event frames that prove a fork: both signed by one device for one place in its log.
+    Fork(Bytes),
     /// An extension that this version does not know, or a known one of another form.
     Extension(u8),
 }
@@ -220,6 +223,7 @@ impl Message {
             Self::Bye { code, reason } => body(BYE, &ByeBody { code: *code, reason: shorten(reason) }),
             Self::Load(load) => body(LOAD, load),
             Self::Attested(attestation) => body(ATTESTED, attestation),
+            Self::Fork(frames) => raw(FORK, &[frames]),
             Self::Extension(kind) => raw(*kind | EXTENSIONS, &[]),
         }
     }
@@ -258,6 +262,7 @@ impl Message {
             EXTENSIONS.. if kind == ATTESTED && rest.len() <= ATTESTATION_BYTES_MAX => {
                 Ok(codec::decode("attestation", &rest).map_or(Self::Extension(kind), Self::Attested))
             }
+            EXTENSIONS.. if kind == FORK => Ok(Self::Fork(rest)),
             EXTENSIONS.. => Ok(Self::Extension(kind)),
             0 | 11..EXTENSIONS => Err(error("its type is unknown")),
         }

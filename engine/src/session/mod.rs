@@ -28,6 +28,8 @@ mod action;
 mod asking;
 mod certifying;
 mod config;
+mod extensions;
+mod forks;
 mod healing;
 mod outbox;
 mod receiving;
@@ -40,6 +42,7 @@ mod tests;
 
 pub use action::{Action, Admitted, Cursor, Done, LoadedEvent, Via};
 pub use config::{Config, Direction, Local, Side, Stay, Windows};
+pub use forks::ForkKnowledge;
 pub use healing::Holding;
 pub use hello::{Hello, HelloKeys, NotAMember};
 pub use message::{ByeCode, Message};
@@ -49,11 +52,12 @@ pub use wants::{Arrival, Landed, Wants};
 use crate::{
     event::Frontier,
     id::Root,
-    limits::{HANDSHAKE_MS, IDLE_MS},
+    limits::{HANDSHAKE_MS, IDLE_MS, MESSAGE_BYTES_MAX, PROOFS_MAX},
     meter::Load,
 };
 use bytes::Bytes;
 use certifying::Certifying;
+use extensions::Extensions;
 use outbox::Outbox;
 use phase::{Input, Phase, Step};
 use receiving::Receiving;
@@ -80,6 +84,9 @@ pub struct Session {
     equal_at: Option<Root>,
     ending: Option<Ending>,
     clocks: Clocks,
+    forks: ForkKnowledge,
+    /// Proofs of forks that the peer has sent.
+    proofs_heard: usize,
 }
 
 /// How the session will end once no commit runs.
@@ -110,6 +117,7 @@ impl Session {
     /// A session that begins now. A dialer's Hello is ready to be sent.
     pub fn new(config: Config, local: Local, now: Instant) -> Self {
         let windows = config.windows.bounded();
+        let forks = local.forks.clone();
         let mut session = Self {
             phase: Phase::Greeting,
             out: Outbox::new(),
@@ -122,6 +130,8 @@ impl Session {
             ending: None,
             clocks: Clocks { began: now, stirred: now, fed: now, spoke: now, said: 0, now },
             config: Config { windows, ..config },
+            forks,
+            proofs_heard: 0,
         };
         if session.config.side == Side::Dialer {
             session.greet();
@@ -327,7 +337,8 @@ impl Session {
             root: self.receiving.root(),
             inline_bytes_max: self.config.windows.inline_bytes_max,
             early,
-            extensions: self.certifying.introduce(self.receiving.root()),
+            extensions: Extensions { attestation: self.certifying.introduce(self.receiving.root()), forks: Some(self.forks.to_hello()) }
+                .encode(),
         };
         self.out.say(&Message::Hello(hello::seal(&self.config.hello_keys, self.config.side, &hello).into()));
     }
@@ -385,7 +396,15 @@ impl Session {
                 self.certify(self.receiving.root());
                 Ok(())
             }
-            Message::Load(_) | Message::Attested(_) | Message::Extension(_) => Ok(()),
+            Message::Fork(frames) if self.phase != Phase::Greeting => {
+                self.proofs_heard += 1;
+                if self.proofs_heard > PROOFS_MAX {
+                    return Err(SessionError::protocol("more forks are proved than there may be"));
+                }
+                self.out.ask(Action::TakeProof { frames });
+                Ok(())
+            }
+            Message::Load(_) | Message::Attested(_) | Message::Fork(_) | Message::Extension(_) => Ok(()),
         }
     }
 
@@ -405,20 +424,26 @@ impl Session {
         if self.phase != Phase::Greeting {
             return self.accept(Input::HelloDiffers);
         }
-        let hello = hello::open(&self.config.hello_keys, self.config.side.other(), sealed)?;
+        let mut hello = hello::open(&self.config.hello_keys, self.config.side.other(), sealed)?;
         if self.config.side == Side::Listener {
             self.greet();
         }
         self.peer_root = Some(hello.root);
         self.check_hello(&hello)?;
-        self.certifying.introduced(&hello.extensions);
+        let said = Extensions::decode(&hello.extensions);
+        self.certifying.introduced(said.attestation);
+        let forks = forks::heard(&hello, said.forks);
         let (replica, frontier, root) = (hello.replica, hello.frontier.clone(), hello.root);
         self.out.tell(SessionEvent::PeerKnown { replica, frontier, root });
         let live = self.config.stay == Stay::Live && hello.features & hello::LIVE != 0;
         let (ours, theirs) = (self.config.direction, hello.direction);
         let (comes, goes) = (ours.receives() && theirs.sends(), ours.sends() && theirs.receives());
         let heals = (comes && self.receiving.heals_from(&hello)) || (goes && sending::heals(&hello));
-        if hello.root == self.receiving.root() && !live && !heals {
+        if let Some(said) = &forks {
+            self.out.tell(SessionEvent::PeerClock { wall_ms: said.wall_ms });
+        }
+        let proofs_differ = forks.as_ref().is_some_and(|forks| self.forks.differs(forks));
+        if hello.root == self.receiving.root() && !live && !heals && !proofs_differ {
             if let Step::To(next) = self.phase.step(Input::HelloIdentical) {
                 self.out.tell(SessionEvent::Identical { root });
                 self.certify(root);
@@ -432,6 +457,10 @@ impl Session {
         }
         let flow = |open| if open { Flow::Open } else { Flow::Shut };
         let inline = self.config.windows.inline_bytes_max.min(hello.inline_bytes_max);
+        if let Some(forks) = forks {
+            self.forks.lacking(&forks).for_each(|proof| self.out.say(&Message::Fork(proof)));
+            hello.frontier = self.forks.agreed(&hello, &forks);
+        }
         self.sending.begin(&hello, inline, flow(goes));
         self.receiving.begin(&hello, inline, flow(comes), &mut self.out);
         self.compare();
@@ -515,6 +544,12 @@ impl Session {
                 self.receiving.list_complete(&list);
             }
             Done::Damaged { list, chunks } => self.receiving.damaged(&list, chunks, &mut self.out),
+            Done::ForkFound { proof } => {
+                if !proof.is_empty() && proof.len() < MESSAGE_BYTES_MAX {
+                    self.out.say(&Message::Fork(proof));
+                }
+            }
+            Done::KeptAside { event } => self.receiving.kept_aside(event),
             Done::Failed { reason } => {
                 self.receiving.give_up();
                 return Err(SessionError::Here { reason });

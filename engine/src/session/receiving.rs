@@ -112,11 +112,14 @@ pub(super) struct Receiving {
     verdict: Verdict,
     /// What the peer was told to be parked.
     parked: Frontier,
+    /// Events that are kept and not applied: of the other branch of a forked log, or of a log with a hole.
+    aside: Frontier,
 }
 
 impl Receiving {
     pub(super) fn new(local: Local, windows: Windows) -> Self {
-        let Local { frontier, root, pending, holding } = local;
+        let Local { frontier, root, pending, holding, forks } = local;
+        let aside = forks.aside;
         let keep = |event| Pending { event, origin: Origin::Elsewhere, standing: Standing::Alive, waiting: Vec::new() };
         Self {
             flow: Flow::Unknown,
@@ -135,6 +138,7 @@ impl Receiving {
             commit: Commit::Idle,
             verdict: Verdict::Open,
             parked: Frontier::new(),
+            aside,
         }
     }
 
@@ -155,6 +159,10 @@ impl Receiving {
         for pending in std::mem::take(&mut self.pending) {
             let origin = if hello.frontier.contains(&pending.event.dot) { Origin::Journal } else { Origin::Elsewhere };
             self.keep(pending.event, origin, Promise::None, out);
+        }
+        if !self.aside.is_empty() {
+            self.judge();
+            self.say_applied(out);
         }
         if self.heals_from(hello) {
             self.healing.begin(hello.frontier.clone(), out);
@@ -178,7 +186,9 @@ impl Receiving {
 
     /// What waits in the journal, as a frontier.
     pub(super) fn pending_frontier(&self) -> Frontier {
-        self.pending.iter().map(|pending| pending.event.dot).collect()
+        let mut pending: Frontier = self.pending.iter().map(|pending| pending.event.dot).collect();
+        pending.join(&self.aside);
+        pending
     }
 
     fn keep(&mut self, event: Admitted, origin: Origin, promise: Promise, out: &mut Outbox) {
@@ -250,6 +260,11 @@ impl Receiving {
         for (list, frames) in std::mem::take(&mut self.held) {
             self.promised(list, frames, out);
         }
+    }
+
+    pub(super) fn kept_aside(&mut self, event: Dot) {
+        self.verdict = Verdict::Open;
+        self.aside.raise(event);
     }
 
     pub(super) fn chunks(&mut self, cause: Cause, list: ListId, frames: Bytes, out: &mut Outbox) -> Result<(), SessionError> {
@@ -432,6 +447,7 @@ impl Receiving {
                 }
             }
         }
+        parked.join(&self.aside);
         self.parked = parked;
     }
 

@@ -20,6 +20,11 @@ pub enum SessionEvent {
         /// Digest over its heads.
         root: Root,
     },
+    /// What the peer's wall clock said at its Hello.
+    PeerClock {
+        /// Milliseconds since 1970.
+        wall_ms: u64,
+    },
     /// Both sides stay: from now on what becomes durable on one goes to the other at once.
     Live,
     /// The peer has applied events, of ours or of others.

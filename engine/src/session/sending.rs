@@ -238,7 +238,10 @@ impl Sending {
         if self.flow != Flow::Open {
             return;
         }
-        let parked = self.parked.events_beyond(&self.peer_applied);
+        // What it kept before this session does not count: that it has to wait for another peer, or for ever.
+        let mut known = self.peer_applied.clone();
+        known.join(&self.owed);
+        let parked = self.parked.events_beyond(&known);
         if parked >= self.windows.pending_events_max as u64 || self.parked_bytes >= self.windows.pending_event_bytes_max {
             // The peer can't apply what it has: more would only fill its journal.
             self.loading = if self.loading == Loading::Running { Loading::Stale } else { Loading::Exhausted };

@@ -5,7 +5,11 @@
 //!
 //! Beyond that its device must have been let write, by the membership events in its past: asked of the roster, where there is one.
 
-use super::{Store, StoreError, index::KnownHead};
+use super::{
+    Store, StoreError,
+    forks::Branches,
+    index::{KnownHead, lock},
+};
 use crate::{
     event::{Dot, Event, Heads, KIND_MEMBERSHIP},
     id::{EventId, ReplicaId},
@@ -62,6 +66,11 @@ impl Pending {
         }
     }
 
+    /// The newest of `author` in here; 0 if there is none.
+    pub fn sequence_of(&self, author: &ReplicaId) -> u64 {
+        self.heads.get(author).map_or(0, |head| head.sequence)
+    }
+
     /// Forgets an event that is in the log now.
     pub fn remove(&mut self, dot: &Dot) {
         self.events.remove(dot);
@@ -106,8 +115,9 @@ impl Store {
             return Err(StoreError::WrongVault("the event".to_owned()));
         }
         let state = self.inner.log_snapshot();
-        let chain = Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.inner.index.known(dot) };
-        let standing = chain.check(event)?;
+        let aside = Arc::clone(&lock(&self.inner.branches));
+        let known = &|dot: &Dot| self.inner.index.known(dot);
+        let standing = Chain { held: &state.heads, accepted: &state.accepted, aside: &aside, pending, known }.check(event)?;
         if standing == Standing::New {
             pending.allow(state.roster.as_ref(), event)?;
         }
@@ -122,6 +132,8 @@ pub(super) type LookUp<'a> = dyn Fn(&Dot) -> Result<Option<(EventId, u64)>, Stor
 pub(super) struct Chain<'a> {
     pub(super) held: &'a BTreeMap<ReplicaId, KnownHead>,
     pub(super) accepted: &'a Heads,
+    /// What of forked logs is known beside the log.
+    pub(super) aside: &'a Branches,
     pub(super) pending: &'a Pending,
     pub(super) known: &'a LookUp<'a>,
 }
@@ -138,9 +150,7 @@ impl Chain<'_> {
             return Err(StoreError::MissingDependency(Dot { author: dot.author, sequence: held + 1 }));
         }
         self.refuse_fork_of_lost(dot, event.id())?;
-        if event.header().previous != head.map(|head| head.event) {
-            return Err(StoreError::InvalidEvent { dot, reason: "it does not follow its author's event before it" });
-        }
+        self.refuse_other_branch(event, head)?;
         if head.is_none() && self.authors() >= FRONTIER_AUTHORS_MAX {
             return Err(StoreError::InvalidEvent { dot, reason: "the vault has too many authors" });
         }
@@ -173,17 +183,49 @@ impl Chain<'_> {
         }
     }
 
+    /// An event that names another one than the newest that is held as the one before it: its author has signed two there.
+    fn refuse_other_branch(&self, event: &Event, head: Option<KnownHead>) -> Result<(), StoreError> {
+        let dot = event.dot();
+        match (head, event.header().previous) {
+            (None, None) => Ok(()),
+            (Some(head), Some(previous)) if head.event == previous => Ok(()),
+            (Some(head), Some(theirs)) => {
+                Err(StoreError::Fork { dot: Dot { author: dot.author, sequence: head.sequence }, ours: head.event, theirs })
+            }
+            (None, Some(_)) | (Some(_), None) => {
+                Err(StoreError::InvalidEvent { dot, reason: "it does not follow its author's event before it" })
+            }
+        }
+    }
+
     fn check_lamport(&self, event: &Event, previous: u64) -> Result<(), StoreError> {
         let mut highest = previous;
+        // Of forked logs: what each event seen of them may have had. The author saw one branch and does not say which.
+        let mut choices: Vec<Vec<u64>> = Vec::new();
         for (author, sequence) in event.header().deps.iter() {
             let dep = Dot { author: *author, sequence };
-            let lamport = self.lamport_of(&dep)?.ok_or(StoreError::MissingDependency(dep))?;
-            highest = highest.max(lamport);
+            let lamport = self.lamport_of(&dep)?;
+            let others = self.lamports_aside(&dep);
+            match lamport {
+                Some(lamport) if others.is_empty() => highest = highest.max(lamport),
+                None if others.is_empty() => return Err(StoreError::MissingDependency(dep)),
+                lamport => choices.push(others.into_iter().chain(lamport).collect()),
+            }
         }
-        if event.header().lamport != highest + 1 {
+        let seen = event.header().lamport.wrapping_sub(1);
+        let reachable = choices.iter().all(|choice| choice.iter().any(|lamport| *lamport <= seen));
+        let reached = seen == highest || (seen > highest && choices.iter().flatten().any(|lamport| *lamport == seen));
+        if !reachable || !reached {
             return Err(StoreError::InvalidEvent { dot: event.dot(), reason: "its lamport is not one more than what it has seen" });
         }
         Ok(())
+    }
+
+    fn lamports_aside(&self, dep: &Dot) -> Vec<u64> {
+        if self.aside.is_empty() {
+            return Vec::new();
+        }
+        self.aside.lamports(dep, self.head(&dep.author).map_or(0, |head| head.sequence)).collect()
     }
 
     /// Lamport of the event at `dot` if it is held. Heads, the common case, are in memory.

@@ -96,16 +96,6 @@ fn decode_entries(bytes: &[u8]) -> Option<Heads> {
     Some(heads)
 }
 
-/// Raises each entry of `heads` to that of `other`.
-pub(super) fn join(heads: &mut Heads, other: &Heads) {
-    for (author, head) in &other.0 {
-        let held = heads.0.entry(*author).or_insert(*head);
-        if held.sequence < head.sequence {
-            *held = *head;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

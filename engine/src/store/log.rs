@@ -206,6 +206,7 @@ impl Inner {
         self.take_from_index(&mut guard.state)?;
         if self.is_behind(&guard.state)? {
             let mut repairs = Vec::new();
+            self.read_branches()?;
             self.read_log_tail(&mut guard.state, Changes::Make, &mut repairs)?;
             repairs.iter().for_each(|repair| tracing::warn!(file = %repair.file.display(), "{}", repair.what));
         }
@@ -224,7 +225,7 @@ impl Inner {
     }
 
     /// Takes the lock among threads alone: nothing may be appended.
-    fn lock_state(&self) -> LogGuard<'_> {
+    pub(super) fn lock_state(&self) -> LogGuard<'_> {
         LogGuard { inner: self, state: lock(&self.log), locked: None }
     }
 
@@ -233,7 +234,7 @@ impl Inner {
         if self.index.log_end()? > state.end {
             (state.heads, state.end) = self.index.heads()?;
             let held = state.held();
-            heads::join(&mut state.accepted, &held);
+            state.accepted.join(&held);
         }
         Ok(())
     }
@@ -254,7 +255,7 @@ impl Inner {
         }
         let end = self.write_group(state, &mut group)?;
         let mut accepted = state.accepted.clone();
-        heads::join(&mut accepted, &head_map(&group.heads));
+        accepted.join(&head_map(&group.heads));
         if let Err(error) = heads::write(&self.disk, &self.heads_path(), &self.vault, &accepted) {
             if self.heads_are_back(&state.accepted) {
                 self.take_back(state, end.segment);
@@ -315,7 +316,8 @@ impl Inner {
         if event.header().vault != self.vault {
             return Err(StoreError::WrongVault("the event".to_owned()));
         }
-        let chain = Chain { held: &state.heads, accepted: &state.accepted, pending, known: &|dot| self.index.known(dot) };
+        let aside = Arc::clone(&lock(&self.branches));
+        let chain = Chain { held: &state.heads, accepted: &state.accepted, aside: &aside, pending, known: &|dot| self.index.known(dot) };
         if chain.check(event)? == Standing::Held {
             return Ok(Standing::Held);
         }

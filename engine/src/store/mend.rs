@@ -166,6 +166,7 @@ impl Inner {
             log_lock: open_lock(dir),
             overlay: Mutex::default(),
             maps: Mutex::default(),
+            branches: Mutex::default(),
             buffers: Buffers::new(CHUNK_BYTES_MAX + 2 * KIB),
             closed_packs: Mutex::new(HashSet::new()),
         }
@@ -179,7 +180,9 @@ impl Inner {
             repairs.push(Repair::harmless(INDEX_FILE, "it was missing or could not be read; it was rebuilt from packs and log"));
         }
         self.mend_packs(knowledge, changes, &mut repairs)?;
+        self.read_branches()?;
         self.mend_log(&mut guard.state, changes, &mut repairs)?;
+        self.prove_branches()?;
         if knowledge != Knowledge::Index {
             let missing = self.missing_chunks(&mut |_| std::ops::ControlFlow::Continue(()))?.len();
             self.survey()?;

@@ -7,13 +7,13 @@ use super::{
     Inner, LogPosition, Standing, StoreError,
     check::{Chain, Pending},
     heads::{self, HeadsFile},
-    index::{EventPlace, EventRow, KnownHead, ListRow},
+    index::{EventPlace, EventRow, KnownHead, ListRow, lock},
     log::LogState,
     mend::{Changes, Repair},
     segment::{FILE_HEADER_BYTES, FileHeader, Found, HeaderState, Scan, SegmentKind},
 };
 use crate::{
-    event::{Event, Heads},
+    event::{Dot, Event, Heads},
     frame::{HEADER_BYTES, Kind},
     id::ListId,
     io::map::Map,
@@ -23,6 +23,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::FileExt,
+    sync::Arc,
 };
 
 /// Events and lists that are indexed together.
@@ -104,7 +105,7 @@ impl Inner {
             repairs.push(Repair::harmless(SegmentKind::Log.directory(), what));
         }
         let held = state.held();
-        heads::join(&mut state.accepted, &held);
+        state.accepted.join(&held);
         Ok(())
     }
 
@@ -228,9 +229,9 @@ impl Inner {
 
     fn read_event(&self, state: &mut LogState, rows: &mut Rows, place: EventPlace, event: &Event) -> Result<(), StoreError> {
         let standing = {
-            let chain =
-                Chain { held: &state.heads, accepted: &state.accepted, pending: &rows.pending, known: &|dot| self.index.known(dot) };
-            chain.check(event)
+            let aside = Arc::clone(&lock(&self.branches));
+            let known = &|dot: &Dot| self.index.known(dot);
+            Chain { held: &state.heads, accepted: &state.accepted, aside: &aside, pending: &rows.pending, known }.check(event)
         };
         match standing {
             Ok(Standing::New) if self.has_lists(rows, event)? => {

@@ -3,6 +3,7 @@
 //! ```text
 //! VAULT/packs/00000001.pack   chunk frames; one writer each, any number of readers
 //! VAULT/log/00000001.seg      chunk list and event frames, in an order in which what an event depends on comes before it
+//! VAULT/log/forks/            events that forked logs hold beside those in the log, see `forks`
 //! VAULT/log/lock              flock: one process appends to the log, or repairs, at a time
 //! VAULT/heads                 the newest event ever accepted of each author
 //! VAULT/index.db              where everything lies: a cache, see `index`
@@ -28,6 +29,7 @@
 
 mod check;
 mod error;
+mod forks;
 mod heads;
 mod index;
 mod journal;
@@ -41,6 +43,7 @@ mod mend_packs;
 mod pack;
 mod packs;
 mod quarantine;
+mod rollback;
 mod scrub;
 mod segment;
 mod spans;
@@ -50,11 +53,13 @@ mod verify;
 
 pub use check::{Pending, Standing};
 pub use error::StoreError;
+pub use forks::{Fork, KeptAside};
 pub use log::Slot;
 pub use log_read::{Batch, LogPosition};
 pub use lost::{LostList, LostPage};
 pub use mend::{DryRun, Repair, recover};
 pub use pack::{Appended, Looked, PackWriter};
+pub use rollback::{Hole, Lost};
 pub use scrub::{ScrubPlace, ScrubStep};
 pub use spans::{Span, Spans};
 pub use verify::{Depth, StoreReport};
@@ -66,6 +71,7 @@ use crate::{
     io::{buffers::Buffers, durable::Disk},
     limits::LIST_ENTRIES_MAX,
 };
+use forks::Branches;
 use index::{Index, KnownHead, lock};
 use log::LogState;
 use packs::MapCache;
@@ -136,6 +142,8 @@ struct Inner {
     /// Chunks that are written but not yet published: readable here, not durable.
     overlay: Mutex<IdMap<ChunkId, Location>>,
     maps: Mutex<MapCache>,
+    /// Events of forked logs that the log does not take.
+    branches: Mutex<Arc<Branches>>,
     /// For chunks on their way to a socket.
     buffers: Buffers,
     /// Packs that this process must not write to: a sync failed, or the header is damaged.

@@ -9,7 +9,7 @@
 //! through its map, so memory is a few blocks of frames whatever the vault's size.
 
 use super::{
-    Inner, Location, Store, StoreError,
+    Inner, Location, Lost, Store, StoreError,
     index::{ChunkRow, PackRow},
     log_read::Reader,
     packs::is_chunk,
@@ -48,6 +48,8 @@ pub enum Depth {
 /// What [`Store::verify`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreReport {
+    /// What was accepted and is not in the log.
+    pub lost: Vec<Lost>,
     /// Chunks that are as they should be.
     pub chunks: u64,
     /// Bytes of their frames.
@@ -63,7 +65,7 @@ pub struct StoreReport {
 impl StoreReport {
     /// Nothing is wrong.
     pub fn is_clean(&self) -> bool {
-        self.damaged.is_empty() && self.missing.is_empty() && self.files.is_empty()
+        self.damaged.is_empty() && self.missing.is_empty() && self.files.is_empty() && self.lost.is_empty()
     }
 
     fn absorb(&mut self, other: Self) {
@@ -72,6 +74,7 @@ impl StoreReport {
         self.damaged.extend(other.damaged);
         self.missing.extend(other.missing);
         self.files.extend(other.files);
+        self.lost.extend(other.lost);
     }
 }
 
@@ -155,11 +158,7 @@ impl Inner {
                 Some((map, _)) => self.verify_segment(&map, name, report)?,
             }
         }
-        let state = self.log_snapshot();
-        let held = state.frontier();
-        if !held.covers(&state.accepted.frontier()) {
-            report.files.push((super::HEADS_FILE.into(), "events that were acknowledged are not in the log".to_owned()));
-        }
+        report.lost = self.log_snapshot().lost();
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::{
     home::Peer,
     id::ChunkId,
     limits::MIB,
-    store::{self, Depth, DryRun, LogPosition},
+    store::{self, Depth, DryRun, Hole, LogPosition, Pending, StoreError},
 };
 use std::{collections::HashSet, ops::ControlFlow, path::Path};
 
@@ -29,7 +29,24 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
         membership: vault.membership_status()?,
         lost: vault.store().lost_chunks()?.len() as u64,
         scrub: vault.home().scrub(vault.dir()),
+        behind: vault.store().lost(),
+        forks: vault.store().forks(),
+        holes: holes(vault)?,
     })
+}
+
+/// Events in the journal that cannot be applied although their chunks may be here.
+fn holes(vault: &Vault) -> Result<Vec<Hole>, VaultError> {
+    let mut pending = Pending::new();
+    let mut holes = Vec::new();
+    for (event, _) in vault.store().journal_pending()? {
+        match vault.store().check_event(&event, &pending) {
+            Ok(_) => pending.add(&event),
+            Err(StoreError::MissingDependency(missing)) => holes.push(vault.store().hole(event.dot(), missing)?),
+            Err(_) => {}
+        }
+    }
+    Ok(holes)
 }
 
 /// Events of a lagging peer that are looked at to add up what it lacks.
@@ -42,15 +59,16 @@ pub(super) fn peers(vault: &Vault) -> Result<Vec<PeerStatus>, VaultError> {
 
 fn peer_status(vault: &Vault, peer: Peer) -> Result<PeerStatus, VaultError> {
     let certificate = vault.home().certificate(&vault.device().id(), &peer.device);
+    let rolled_back = vault.home().claims(&peer.device).still_gone();
     let Some(contact) = vault.home().contact(&peer.device) else {
-        return Ok(PeerStatus { peer, contact: None, lag_events: None, lag_bytes: None, identical: None, certificate });
+        return Ok(PeerStatus { peer, contact: None, lag_events: None, lag_bytes: None, identical: None, certificate, rolled_back });
     };
     let lag_events = vault.store().frontier().events_beyond(&contact.frontier);
     let batch = vault.store().events_beyond(&contact.frontier, LogPosition::START, LAG_BYTES_READ_MAX)?;
     let lists = batch.events.iter().flat_map(|(event, _)| &event.header().lists);
     let lag_bytes = batch.done.then(|| lists.map(|list| list.bytes).sum());
     let identical = Some(contact.root == vault.store().root());
-    Ok(PeerStatus { peer, lag_events: Some(lag_events), lag_bytes, identical, contact: Some(contact), certificate })
+    Ok(PeerStatus { peer, lag_events: Some(lag_events), lag_bytes, identical, contact: Some(contact), certificate, rolled_back })
 }
 
 pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Result<VerifyReport, VaultError> {
@@ -71,6 +89,7 @@ pub(super) fn verify(vault: &Vault, read_data: bool, watch: &dyn Watch) -> Resul
         missing: found.missing,
         files: found.files,
         keys_affected: Vec::new(),
+        lost: found.lost,
     };
     let bad: HashSet<ChunkId> = report.damaged.iter().map(|(id, _)| *id).chain(report.missing.iter().copied()).collect();
     report.keys_affected = keys_with(vault, &bad)?;

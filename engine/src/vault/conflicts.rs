@@ -177,8 +177,13 @@ impl Vault {
     /// As [`Vault::get`], and [`VaultError::NoSuchVersion`].
     pub fn get_version(&self, key: &Key, event: &str, sink: &mut dyn Write) -> Result<super::Entry, VaultError> {
         self.catch_up()?;
-        let rows = self.versions_of(key)?;
-        let row = pick(key, &rows, event)?.clone();
+        let versions = self.versions_of(key).and_then(|rows| pick(key, &rows, event).cloned());
+        let row = match versions {
+            Err(error @ (VaultError::NoSuchKey(_) | VaultError::NoSuchVersion { .. })) => {
+                return self.get_aside(key, event, sink)?.ok_or(error);
+            }
+            found => found?,
+        };
         match row.version.value() {
             Some(value) => self.stream(&value.content, sink)?,
             None => {
@@ -201,7 +206,7 @@ fn pick<'r>(key: &Key, rows: &'r [VersionRow], typed: &str) -> Result<&'r Versio
     }
 }
 
-fn is_prefix(typed: &str, id: &str) -> bool {
+pub(super) fn is_prefix(typed: &str, id: &str) -> bool {
     !typed.is_empty() && id.starts_with(&typed.to_ascii_lowercase())
 }
 

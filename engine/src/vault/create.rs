@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     chunk::Cutter,
+    event::Heads,
     home::{Continuity, Home, OwnLog, VaultHome},
     id::{DeviceId, ReplicaId, VaultId},
     io::durable,
@@ -16,7 +17,7 @@ use crate::{
     limits::MEMORY_BYTES_DEFAULT,
     members::Charter,
     seal::SealKeys,
-    store::Store,
+    store::{Lost, Store},
 };
 use std::{
     fs, io,
@@ -81,6 +82,7 @@ pub fn create_replica(dir: &Path, home: &Home, origin: Origin) -> Result<Vault, 
         Ok(())
     })?;
     let vault_home = home.vault(&id)?;
+    vault_home.forget_directory(dir)?;
     assemble(dir, origin.config, id, vault_home, device, origin.secrets, DeviceSlot::Present).map(|(vault, _)| vault)
 }
 
@@ -171,7 +173,14 @@ fn assemble(
 ) -> Result<(Vault, Vec<Repair>), VaultError> {
     let (store, mut repairs) = Store::open(dir, &id)?;
     let store = Arc::new(store);
+    let known_lost = store.lost();
+    store.expect(&home.seen(dir)?);
     let own = home.incarnation(dir, &device.id(), |author| own_log(&store, author))?;
+    store.expect(&Heads(own.predecessor().into_iter().collect()));
+    repairs.extend(store.lost().into_iter().filter(|lost| !known_lost.contains(lost)).map(|lost| rolled_back(&lost)));
+    if let Err(error) = home.record_seen(dir, &store.accepted()) {
+        tracing::warn!(%error, "what the vault holds was not noted outside of it");
+    }
     if let Continuity::Renewed(why) = own.continuity() {
         let what = format!("{why}; this replica writes on as a new author");
         repairs.push(Repair { file: PathBuf::from("."), what, loss: false });
@@ -206,6 +215,14 @@ fn pinned_founder(config: &Config, home: &VaultHome) -> Result<Option<DeviceId>,
             Err(VaultError::Damaged(format!("vault.toml names {named}, and this device was told {pinned}")))
         }
     }
+}
+
+/// What the vault directory does not know itself.
+fn rolled_back(lost: &Lost) -> Repair {
+    let (author, accepted, held) = (lost.author.short(), lost.accepted, lost.held);
+    let what =
+        format!("the vault directory is older than what this device has seen: replica {author} had event {accepted}, here is {held}");
+    Repair { file: PathBuf::from("."), what, loss: true }
 }
 
 /// Where the log of `author` ends at this moment: another process may have appended since the store was opened.

@@ -205,7 +205,8 @@ impl Vault {
     }
 
     fn opened(&self, event: &Event) -> Result<OpenedEvent, VaultError> {
-        Ok(OpenedEvent::new(event, self.readable_operations_of(event)?))
+        let opened = OpenedEvent::new(event, self.readable_operations_of(event)?);
+        Ok(OpenedEvent { deps: self.certain(opened.deps), ..opened })
     }
 
     /// The operations of an event; none if its body makes no sense.

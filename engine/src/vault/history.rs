@@ -178,11 +178,7 @@ pub(super) fn is_at_or_below(candidate: &Key, key: &Key) -> bool {
 
 pub(super) fn entry(row: VersionRow) -> Entry {
     let value = row.version.value();
-    let (seconds, nanoseconds) = value.map_or((0, 0), |value| (value.modified_s, value.modified_ns));
-    let modified_ms = match value {
-        Some(_) => seconds.saturating_mul(1000).saturating_add(i64::from(nanoseconds / 1_000_000)),
-        None => row.version.wall_ms as i64,
-    };
+    let modified_ms = value.map_or(row.version.wall_ms as i64, modified_ms);
     Entry {
         kind: value.map(|value| value.kind.clone()),
         size: value.map_or(0, |value| value.content.bytes),
@@ -195,6 +191,11 @@ pub(super) fn entry(row: VersionRow) -> Entry {
     }
 }
 
+/// When the content of a value was changed, in milliseconds since 1970.
+pub(super) fn modified_ms(value: &Value) -> i64 {
+    value.modified_s.saturating_mul(1000).saturating_add(i64::from(value.modified_ns / 1_000_000))
+}
+
 /// The operations in an event's body, or why they cannot be read.
 pub(super) fn opened(keys: &SealKeys, event: &crate::event::Event) -> Result<Vec<Operation>, String> {
     let context = crate::event::body_context(&event.author(), event.header().sequence);
@@ -202,7 +203,7 @@ pub(super) fn opened(keys: &SealKeys, event: &crate::event::Event) -> Result<Vec
     decode_operations(&body).map_err(|error| error.to_string())
 }
 
-fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {
+pub(super) fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {
     let (action, size, reason) = match &operation {
         Operation::Put(_, value) => ("put", value.content.bytes, None),
         Operation::Delete(_, reason) => ("delete", 0, reason.clone()),

@@ -11,6 +11,7 @@ mod content;
 mod create;
 mod derived;
 mod errors;
+mod forks;
 mod fuse;
 mod history;
 mod ingest;
@@ -137,6 +138,11 @@ impl Vault {
         &self.home
     }
 
+    /// Who writes this replica's log.
+    pub(crate) fn own(&self) -> &OwnReplica {
+        &self.own
+    }
+
     /// This device's key.
     pub fn device(&self) -> &DeviceKey {
         &self.device
@@ -261,6 +267,29 @@ impl Vault {
         check::recover(dir, dry_run, watch)
     }
 
+    /// Whether everything is here that was ever accepted here. What writes asks first: a change on top of an older state would
+    /// contradict what the user did since, and all of that comes back with the next pull.
+    ///
+    /// # Errors
+    /// [`VaultError::RolledBack`], until a peer has given back what is gone or [`Vault::accept_loss`].
+    pub fn check_whole(&self) -> Result<(), VaultError> {
+        self.store.lost().first().map_or(Ok(()), |lost| Err(VaultError::RolledBack(*lost)))
+    }
+
+    /// Whether this replica's author may still write.
+    fn check_author(&self) -> Result<(), VaultError> {
+        self.own.retired()?.map_or(Ok(()), |sequence| Err(VaultError::Retired(sequence)))
+    }
+
+    /// Goes on from what is here: what is gone is not waited for any more.
+    ///
+    /// # Errors
+    /// When this cannot be noted.
+    pub fn accept_loss(&self) -> Result<(), VaultError> {
+        self.store.accept_loss()?;
+        Ok(self.home.replace_seen(&self.dir, &self.store.heads())?)
+    }
+
     fn sealing(&self) -> Result<&Sealing, VaultError> {
         self.sealing.as_deref().ok_or(VaultError::Keyless)
     }
@@ -284,6 +313,7 @@ impl Vault {
         }
         let keys = self.seal_keys()?;
         self.require_writer()?;
+        self.check_whole()?;
         self.commit(KIND_OPERATIONS, &lists, &mut |slot| Ok(keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence))))
     }
 
@@ -295,6 +325,7 @@ impl Vault {
         seal: &mut dyn FnMut(&Slot) -> Result<Vec<u8>, VaultError>,
     ) -> Result<EventId, VaultError> {
         let event = self.store.append_own(&self.own.id(), &mut |slot: Slot| -> Result<_, VaultError> {
+            self.check_author()?;
             let body = seal(&slot)?;
             let event = self.sign((&self.device, self.own.incarnation()), slot, kind, lists, &body).map_err(VaultError::internal)?;
             Ok((event, lists.to_vec()))

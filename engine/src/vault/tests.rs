@@ -139,7 +139,7 @@ fn an_event_whose_body_makes_no_sense_keeps_nobody_from_the_others() {
 }
 
 #[test]
-fn a_vault_put_back_to_a_backup_shows_what_the_backup_holds_and_writes_on() {
+fn a_vault_put_back_to_a_backup_is_read_and_written_only_once_its_loss_is_accepted() {
     let (place, vault, backup) = Place::backed_up();
     let author = vault.info().replica;
     put(&vault, "lost");
@@ -149,8 +149,59 @@ fn a_vault_put_back_to_a_backup_shows_what_the_backup_holds_and_writes_on() {
     let vault = place.open();
     assert_eq!(keys(&vault), ["kept"]);
     assert_ne!(vault.info().replica, author, "the old author's log would fork");
+    let refused = vault.put(&Key::new("new").unwrap(), &mut &b"new"[..], &Unwatched).unwrap_err();
+    assert!(matches!(&refused, VaultError::RolledBack(lost) if (lost.author, lost.accepted, lost.held) == (author, 3, 2)), "{refused}");
+    assert_eq!(vault.status().unwrap().behind.len(), 1);
+    vault.accept_loss().unwrap();
     put(&vault, "new");
     assert_eq!(keys(&vault), ["kept", "new"]);
+    drop(vault);
+    place.open().check_whole().unwrap();
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_newer_one_is_known_to_be_older_whatever_its_inode() {
+    let (place, vault, backup) = Place::backed_up();
+    let author = vault.info().replica;
+    put(&vault, "lost");
+    drop(vault);
+    fs::remove_dir_all(place.vault_dir()).unwrap();
+    place.copy(&backup, &place.vault_dir());
+    let lost = place.open().status().unwrap().behind;
+    assert_eq!(lost, [crate::store::Lost { author, accepted: 3, held: 2 }]);
+}
+
+#[test]
+fn events_of_others_that_a_backup_lacks_are_missed_as_well() {
+    let (place, vault, backup, device) = Place::backed_up_after(admitted);
+    let event = foreign(&vault, &device, b"of another");
+    vault.store().append_foreign(&[(event.clone(), vec![])]).unwrap();
+    drop(vault);
+    drop(place.open());
+    place.copy(&backup, &place.vault_dir());
+    let vault = place.open();
+    assert_eq!(vault.status().unwrap().behind, [crate::store::Lost { author: event.author(), accepted: 1, held: 0 }]);
+    vault.store().append_foreign(&[(event, vec![])]).unwrap();
+    vault.check_whole().unwrap();
+    put(&vault, "new");
+}
+
+#[test]
+fn an_author_that_a_peer_has_more_of_signs_nothing_more_in_any_process() {
+    let (place, vault) = Place::new();
+    put(&vault, "first");
+    let other = place.open();
+    let author = vault.info().replica;
+    vault.own().retire(2).unwrap();
+    for vault in [&vault, &other] {
+        let refused = vault.put(&Key::new("new").unwrap(), &mut &b"new"[..], &Unwatched).unwrap_err();
+        assert!(matches!(refused, VaultError::Retired(2)), "{refused}");
+    }
+    let renewed = place.open();
+    assert!(matches!(renewed.own.continuity(), Continuity::Renewed(crate::home::RenewalReason::PeerAhead { sequence: 2 })));
+    assert_ne!(renewed.info().replica, author);
+    put(&renewed, "new");
+    assert_eq!(place.open().info().replica, renewed.info().replica, "once");
 }
 
 #[test]
@@ -190,6 +241,7 @@ fn a_log_that_lost_what_only_the_vault_remembers_gets_a_new_author() {
     let vault = place.open();
     assert_ne!(vault.info().replica, author);
     assert!(matches!(vault.own.continuity(), Continuity::Renewed(_)));
+    vault.accept_loss().unwrap();
     put(&vault, "second");
     assert_eq!(keys(&vault), ["second"]);
 }

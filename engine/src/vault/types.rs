@@ -4,11 +4,12 @@ pub use super::view::Standing;
 pub use crate::store::Repair;
 use crate::{
     event::{Key, Value, ValueKind},
-    home::{Contact, Peer, ScrubRecord},
+    home::{Contact, Gone, Peer, ScrubRecord},
     id::{ChunkId, DeviceId, EventId, ReplicaId, Root, VaultId},
     keys::Certificate,
     members::{Admittance, Role},
     merge::{Place, Rule},
+    store::{Fork, Hole, Lost},
 };
 use std::path::PathBuf;
 use zeroize::Zeroizing;
@@ -256,6 +257,12 @@ pub struct Status {
     pub lost: u64,
     /// The last scrub of this directory.
     pub scrub: Option<ScrubRecord>,
+    /// What was accepted here once and is gone: the vault directory was rolled back.
+    pub behind: Vec<Lost>,
+    /// Logs that were forked.
+    pub forks: Vec<Fork>,
+    /// Events that wait for one that is not here, with that one.
+    pub holes: Vec<Hole>,
 }
 
 /// What membership means for this replica.
@@ -293,6 +300,8 @@ pub struct PeerStatus {
     pub identical: Option<bool>,
     /// What both have signed the last time that they held the same; none if they never did.
     pub certificate: Option<Certificate>,
+    /// Ends of logs that it held once, and had not back then.
+    pub rolled_back: Vec<Gone>,
 }
 
 /// Replicas that have signed that they hold what is held here now.
@@ -316,6 +325,8 @@ impl Identical {
 /// What `verify` found.
 #[derive(Debug, Clone, Default)]
 pub struct VerifyReport {
+    /// Events that were accepted here once and are gone.
+    pub lost: Vec<Lost>,
     /// Chunks checked.
     pub chunks: u64,
     /// Bytes checked.
@@ -333,6 +344,11 @@ pub struct VerifyReport {
 impl VerifyReport {
     /// Nothing is wrong.
     pub fn is_clean(&self) -> bool {
+        self.is_undamaged() && self.lost.is_empty()
+    }
+
+    /// What is here is as it should be, although something that was here may be gone.
+    pub fn is_undamaged(&self) -> bool {
         self.damaged.is_empty() && self.missing.is_empty() && self.files.is_empty()
     }
 }
@@ -405,6 +421,13 @@ pub enum VaultError {
     /// The vault was made before roles were signed.
     #[error("roles are not signed in this vault: it has no owners")]
     Unsigned,
+    /// The vault directory holds less than it once did.
+    #[error("the vault directory is older than what this device has seen: replica {} had event {}, here is {}",
+        .0.author.short(), .0.accepted, .0.held)]
+    RolledBack(Lost),
+    /// A peer holds more of this replica's own log than was here: nothing may be written in its name.
+    #[error("this machine was put back to an earlier state: a peer has event {0} of this replica's log")]
+    Retired(u64),
     /// The operation needs the vault's key and this replica is keyless.
     #[error("this replica is keyless: it holds no key to read or write values")]
     Keyless,

@@ -17,13 +17,17 @@ fn list(n: u64) -> ChunkList {
 }
 
 fn event(sequence: u64, previous: Option<EventId>, body: &[u8]) -> Event {
+    event_at(sequence, sequence, previous, body)
+}
+
+fn event_at(sequence: u64, lamport: u64, previous: Option<EventId>, body: &[u8]) -> Event {
     let device = DeviceKey::from_seed(&[1; 32]);
     let header = EventHeader {
         vault: VAULT,
         device: device.id(),
         incarnation: Incarnation([1; 16]),
         sequence,
-        lamport: sequence,
+        lamport,
         previous,
         deps: Frontier::new(),
         epoch: 1,
@@ -108,19 +112,24 @@ fn what_precedes_a_bad_event_is_kept_and_what_follows_is_not() {
 #[test]
 fn the_first_broken_rule_is_told_although_a_later_frame_is_bad_by_itself() {
     let (mut world, events) = (World::new(), log());
-    let mut run = frames(&[&events[..4], &events[5..]].concat());
+    let leaps = event_at(5, 9, Some(events[3].id()), b"body");
+    let mut run = [frames(&events[..4]), frames(&[leaps]), frames(&events[5..])].concat();
     *run.last_mut().unwrap() ^= 1;
-    assert_eq!(world.admit(&run), Err(StoreError::MissingDependency(events[4].dot()).to_string()));
+    assert!(world.admit(&run).unwrap_err().contains("lamport"));
     assert_eq!(world.in_journal(), [1, 2, 3, 4]);
 }
 
 #[test]
-fn a_fork_among_events_ends_with_what_precedes_it_kept() {
+fn a_fork_among_events_is_kept_aside_and_the_others_go_on() {
     let (mut world, events) = (World::new(), log());
     let other = event(3, Some(events[1].id()), b"another");
     let run = [frames(&events[..6]), frames(&[other]), frames(&events[6..])].concat();
-    assert!(matches!(world.keeper.admit(&run), Err(StoreError::Fork { .. })));
-    assert_eq!(world.in_journal(), [1, 2, 3, 4, 5, 6]);
+    world.keeper.admit(&run).unwrap();
+    assert!(matches!(world.done.try_recv(), Ok(Done::ForkFound { proof }) if !proof.is_empty()));
+    assert!(matches!(world.done.try_recv(), Ok(Done::KeptAside { event }) if event.sequence == 3));
+    let Ok(Done::Admitted { events }) = world.done.try_recv() else { panic!("the others are admitted") };
+    assert_eq!(events.len() as u64, EVENTS);
+    assert_eq!(world.in_journal(), (1..=EVENTS).collect::<Vec<_>>());
 }
 
 #[test]

@@ -301,7 +301,8 @@ fn messages() -> impl Strategy<Value = Message> {
         Just(Message::Finished),
         Just(Message::Damaged(vec![])),
         any::<u64>().prop_map(|lost| Message::Healed { lost }),
-        Just(Message::Extension(0x81)),
+        Just(Message::Extension(0x83)),
+        any::<Vec<u8>>().prop_map(|frames| Message::Fork(frames.into())),
         proptest::collection::vec(any::<u8>(), 0..40).prop_map(|sealed| Message::Hello(sealed.into())),
     ]
 }

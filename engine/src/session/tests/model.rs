@@ -9,7 +9,8 @@ use crate::{
     keys::DeviceKey,
     merge::OpenedEvent,
     session::{
-        Action, Admitted, Arrival, Config, Cursor, Direction, Done, HelloKeys, Holding, LoadedEvent, Local, Side, Stay, Via, Wants, Windows,
+        Action, Admitted, Arrival, Config, Cursor, Direction, Done, ForkKnowledge, HelloKeys, Holding, LoadedEvent, Local, Side, Stay, Via,
+        Wants, Windows,
     },
 };
 use minicbor::{Decode, Encode};
@@ -237,7 +238,7 @@ impl Vault {
     pub(super) fn local(&self) -> Local {
         let pending = self.journal.iter().map(|event| self.admitted(event)).collect();
         let holding = if self.lost() == 0 { Holding::Whole } else { Holding::Gaps };
-        Local { frontier: self.frontier(), root: self.root(), pending, holding }
+        Local { frontier: self.frontier(), root: self.root(), pending, holding, forks: ForkKnowledge::default() }
     }
 
     fn lacks_only_what_was_lost(&self, list: &ListRef) -> bool {
@@ -324,6 +325,8 @@ impl Driver {
                 done
             }
             Action::Commit { events } => vec![self.commit(&events)],
+            // The model forks no log.
+            Action::TakeProof { .. } => vec![],
             Action::OpenLanes | Action::AcceptLanes => {
                 self.lanes_asked += 1;
                 vec![]

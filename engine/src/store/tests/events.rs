@@ -153,7 +153,8 @@ fn a_broken_chain_and_missing_dependencies_are_refused() {
     let previous = held_by(&Dir::new());
     let other = Author::new(9).sign(&first_slot(), &[], b"");
     let wrong = Slot { sequence: 2, previous: Some(other.id()), lamport: 2, deps: Frontier::new() };
-    assert!(matches!(offered(&Author::new(1).sign(&wrong, &[], b"")), Err(StoreError::InvalidEvent { .. })));
+    let answer = offered(&Author::new(1).sign(&wrong, &[], b""));
+    assert!(matches!(answer, Err(StoreError::Fork { dot, theirs, .. }) if dot == previous.dot() && theirs == other.id()), "{answer:?}");
     let hole = Slot { sequence: 3, previous: Some(previous.id()), lamport: 3, deps: Frontier::new() };
     let missing = Dot { author: Author::new(1).id(), sequence: 2 };
     assert!(matches!(offered(&Author::new(1).sign(&hole, &[], b"")), Err(StoreError::MissingDependency(dot)) if dot == missing));

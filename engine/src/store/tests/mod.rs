@@ -4,6 +4,7 @@ mod chunks;
 mod crash;
 mod events;
 mod faults;
+mod forks;
 mod journal;
 mod losing;
 mod mending;

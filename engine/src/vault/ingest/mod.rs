@@ -72,6 +72,9 @@ struct Whole {
 pub(super) fn add(vault: &Vault, options: &AddOptions, watch: &dyn Watch) -> Result<AddReport, VaultError> {
     let walk = Walk::new(options, vault.dir())?;
     vault.catch_up()?;
+    if !options.dry_run {
+        vault.check_whole()?;
+    }
     let mut report = AddReport::default();
     let mut retry = pass(vault, walk.entries(), options.dry_run, Round::First, &mut report, watch)?;
     for round in 1..ROUNDS {
@@ -274,6 +277,7 @@ pub(super) enum Known {
 /// Puts one value, streamed from `source`, under `key`.
 pub(super) fn put(vault: &Vault, key: &Key, source: &mut dyn Read, watch: &dyn Watch) -> Result<AddReport, VaultError> {
     vault.catch_up()?;
+    vault.check_whole()?;
     let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
     let reader = Reader::new(vault, &gate)?;
     let (items, inbox) = bounded(256);
