@@ -90,6 +90,8 @@ fn a_keyless_replica_signs_and_counts_as_any_other() {
     let b = sandbox.device("b").clone_of(&a, &serving, "b");
     let ticket = a.invite(&serving, "keyless");
     sandbox.device("c").run(&["--json", "clone", &ticket, "c"]).ok();
+    // That another was let in is an event, which the first clone has yet to get.
+    sync(&b, &serving, "tcp");
     until(|| identical_replicas(&a) == 3);
     assert_eq!(identical_replicas(&b), 2, "it has never talked with the keyless one");
     let line = identical_line(&a);

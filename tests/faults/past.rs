@@ -90,7 +90,7 @@ fn a_directory_restored_from_a_backup_is_read_only_until_a_peer_has_given_back_w
     assert_eq!(keys(&two.a), names(["first"]), "reading goes on");
     let status = two.a.status();
     let [gone] = &list(&status, "rolled_back")[..] else { panic!("{status}") };
-    assert_eq!((&gone["author"], &gone["had"], &gone["has"]), (&replica, &2.into(), &1.into()));
+    assert_eq!((&gone["author"], &gone["had"], &gone["has"]), (&replica, &4.into(), &3.into()));
     assert_ne!(status["replica"], replica, "it writes on as another author");
     let serving = two.b.serve();
     run(&two.a, "pull", &serving).ok();
@@ -130,12 +130,12 @@ fn a_peer_that_was_put_back_with_its_home_is_named_heals_and_signs_as_a_new_auth
         let mut serving = two.a.serve();
         let summary = found(&two.b, "sync", &serving);
         let there = serving.tells("session");
-        assert_eq!((&there["own_rolled_back"]["had"], &there["own_rolled_back"]["has"]), (&2.into(), &1.into()), "{there}");
+        assert_eq!((&there["own_rolled_back"]["had"], &there["own_rolled_back"]["has"]), (&4.into(), &3.into()), "{there}");
         summary
     };
     assert_eq!(summary["identical"], true, "{summary}");
     let [gone] = &list(&summary, "rolled_back")[..] else { panic!("{summary}") };
-    assert_eq!((&gone["author"], &gone["had"], &gone["has"]), (&replica, &2.into(), &1.into()));
+    assert_eq!((&gone["author"], &gone["had"], &gone["has"]), (&replica, &4.into(), &3.into()));
     assert_ne!(two.a.status()["replica"], replica, "nothing more is signed in that name");
     put(&two.a, "by-another-author").ok();
     let serving = two.a.serve();
@@ -153,7 +153,7 @@ fn who_was_put_back_learns_it_from_the_peer_that_it_asks() {
     snapshot.restore();
     let serving = two.b.serve();
     let summary = found(&two.a, "sync", &serving);
-    assert_eq!((&summary["own_rolled_back"]["had"], &summary["identical"]), (&2.into(), &true.into()), "{summary}");
+    assert_eq!((&summary["own_rolled_back"]["had"], &summary["identical"]), (&4.into(), &true.into()), "{summary}");
     put(&two.a, "new").ok();
     finish(&two.a, "sync", &serving.tcp, &serving, &[]);
 }
@@ -161,20 +161,24 @@ fn who_was_put_back_learns_it_from_the_peer_that_it_asks() {
 #[test]
 fn a_log_written_twice_is_proved_to_every_replica_keyless_or_not_and_the_rest_goes_on() {
     let two = Two::new();
+    let keyless = {
+        let serving = two.a.serve();
+        let keyless = two.sandbox.device("c");
+        keyless.run(&["clone", &two.a.invite(&serving, "keyless"), "c"]).ok();
+        keyless.within(&two.sandbox.path("c"))
+    };
     let snapshot = Snapshot::of(&two, &["vault", "home-a"]);
     put(&two.a, "one-branch").ok();
     let forked = two.a.status()["replica"].clone();
     exchange(&two);
     let serving_b = two.b.serve();
-    let keyless = two.sandbox.device("c");
-    keyless.run(&["clone", &two.b.invite(&serving_b, "keyless"), "c"]).ok();
-    let keyless = keyless.within(&two.sandbox.path("c"));
+    run(&keyless, "pull", &serving_b).ok();
     snapshot.restore();
     put(&two.a, "other-branch").ok();
     assert_eq!(two.a.status()["replica"], forked, "nobody has told it yet");
     let summary = found(&two.a, "sync", &serving_b);
     let [fork] = &list(&summary, "forks")[..] else { panic!("{summary}") };
-    assert_eq!((&fork["author"], &fork["sequence"]), (&forked, &2.into()));
+    assert_eq!((&fork["author"], &fork["sequence"]), (&forked, &5.into()));
     assert_ne!(two.a.status()["replica"], forked, "the forked log is ended");
     for device in [&two.a, &two.b] {
         assert_eq!(device.status()["forks"], 1);
