@@ -103,11 +103,11 @@ impl Replica {
 }
 
 fn found() -> Change {
-    Change::Found { name: "zero".into() }
+    Change::Found { name: "zero".into(), agreement: None }
 }
 
 fn admit(number: u8, role: Role) -> Change {
-    Change::Admit { device: id(number), role, name: format!("device {number}") }
+    Change::Admit { device: id(number), role, name: format!("device {number}"), agreement: None }
 }
 
 fn removal(number: u8, upto: Frontier, last_owner: LastOwner) -> Change {
@@ -271,12 +271,12 @@ fn only_the_same_vault_and_place_open_a_body() {
 
 #[test]
 fn what_is_outside_the_limits_is_neither_made_nor_read() {
-    let name = |length: usize| Change::Found { name: "n".repeat(length) };
+    let name = |length: usize| Change::Found { name: "n".repeat(length), agreement: None };
     for (changes, whether) in [
         (vec![name(255)], true),
         (vec![name(256)], false),
         (vec![name(0)], false),
-        (vec![Change::Found { name: "a\nb".into() }], false),
+        (vec![Change::Found { name: "a\nb".into(), agreement: None }], false),
         (vec![name(1); MEMBERSHIP_CHANGES_MAX], true),
         (vec![name(1); MEMBERSHIP_CHANGES_MAX + 1], false),
         (vec![Change::Unknown { number: 1, fields: vec![] }], false),
@@ -284,7 +284,7 @@ fn what_is_outside_the_limits_is_neither_made_nor_read() {
         assert_eq!(encode_changes(&changes).is_ok(), whether, "{changes:?}");
     }
     let twice = [0x81, 0x82, 0x00, 0x43, 0x81, 0x61, b'a'];
-    assert_eq!(decode_changes(&twice).unwrap(), [Change::Found { name: "a".into() }]);
+    assert_eq!(decode_changes(&twice).unwrap(), [Change::Found { name: "a".into(), agreement: None }]);
     for (bytes, why) in [
         (&[0x81, 0x82, 0x00, 0x44, 0x81, 0x78, 0x01, b'a'][..], "a longer encoding of the same"),
         (&[0x81, 0x82, 0x00, 0x44, 0x81, 0x61, b'a', 0x00], "something behind"),

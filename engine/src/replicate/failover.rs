@@ -56,7 +56,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
         let party = Party {
             store: vault.store(),
             home: vault.home(),
-            replication: vault.replication_key(),
+            replication: vault.replication_keys(),
             replica: vault.info().replica,
             options,
         };

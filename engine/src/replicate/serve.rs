@@ -146,7 +146,7 @@ async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, 
             let party = Party {
                 store: vault.store(),
                 home: vault.home(),
-                replication: vault.replication_key(),
+                replication: vault.replication_keys(),
                 replica: vault.info().replica,
                 options: &options,
             };
