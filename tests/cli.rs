@@ -6,6 +6,8 @@ mod acknowledge;
 mod damage;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/epochs.rs"]
+mod epochs;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/fuse.rs"]

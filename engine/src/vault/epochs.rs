@@ -16,7 +16,7 @@ use crate::{
     id::{AgreementKey, DeviceId, EpochId, VaultId},
     keys::{DeviceKey, Giver, MasterKey, Newcomer, Occasion, ReplicationKey, Secrets, epoch_id, link, unlink},
     limits::{EPOCH_LINKS_MAX, HELLO_EPOCHS_MAX},
-    members::{Admittance, Change, Epoch, EpochGrants, FIRST_EPOCH, Grant, Link, Membership, Role},
+    members::{Admittance, Change, Epoch, EpochGrants, FIRST_EPOCH, Grant, Link, Member, Membership, Role},
     seal::{KeyRing, SealKeys},
     store::Store,
 };
@@ -30,7 +30,7 @@ use std::{
 pub struct EpochBegun {
     /// Its number.
     pub number: u32,
-    /// The devices that were given its key, by name.
+    /// The devices that were given its key, by the names that they have here.
     pub given: Vec<String>,
     /// Those that are in and were given none, because nobody knows what to seal it with: they were let in by a version before key epochs.
     pub without: Vec<String>,
@@ -199,7 +199,7 @@ impl Vault {
     pub fn begin_epoch(&self) -> Result<EpochBegun, VaultError> {
         let membership = self.require_owner("begin a key epoch")?;
         self.sealing()?;
-        let (change, begun) = self.next_epoch(&membership, self.recipients(&membership))?;
+        let (change, begun) = self.next_epoch(&membership, self.recipients(&membership)?)?;
         self.declare(&[change])?;
         Ok(begun)
     }
@@ -211,7 +211,7 @@ impl Vault {
     pub fn plan_epoch(&self) -> Result<EpochBegun, VaultError> {
         let membership = self.require_owner("begin a key epoch")?;
         self.sealing()?;
-        Ok(self.next_epoch(&membership, self.recipients(&membership))?.1)
+        Ok(self.next_epoch(&membership, self.recipients(&membership)?)?.1)
     }
 
     /// Sees to what an owner has to: see [`Due`]. Asked before anything new is sealed; others leave it to the owners.
@@ -251,6 +251,8 @@ impl Vault {
             }
         }
         grants.sort_by_key(|grant| grant.device);
+        begun.given.sort_unstable();
+        begun.without.sort_unstable();
         let links = self.links_from(&master, membership);
         Ok((Change::Epoch(EpochGrants { number, epoch, giver: giver.public(), grants, links }), begun))
     }
@@ -296,13 +298,18 @@ impl Vault {
     }
 
     /// Everyone who is in. What this device knows of its own keys counts as well, whatever the log says.
-    pub(super) fn recipients(&self, membership: &Membership) -> Vec<Recipient> {
+    pub(super) fn recipients(&self, membership: &Membership) -> Result<Vec<Recipient>, VaultError> {
         let own_agreement = |device: &DeviceId| self.keychain.devices.iter().find(|key| key.id() == *device).map(DeviceKey::agreement_key);
-        let recipient = |member: crate::members::Member<'_>| {
-            let known = own_agreement(&member.device).or_else(|| membership.agreement_of(&member.device));
-            Recipient { device: member.device, role: member.role, name: member.name.to_owned(), agreement: known }
+        let local = self.home().peers()?;
+        let name = |member: &Member<'_>| {
+            let known = local.iter().find(|peer| peer.device == member.device);
+            known.map_or_else(|| member.name.to_owned(), |peer| peer.name.clone())
         };
-        membership.members().map(recipient).collect()
+        let recipient = |member: Member<'_>| {
+            let agreement = own_agreement(&member.device).or_else(|| membership.agreement_of(&member.device));
+            Recipient { device: member.device, role: member.role, name: name(&member), agreement }
+        };
+        Ok(membership.members().map(recipient).collect())
     }
 }
 

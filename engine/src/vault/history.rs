@@ -109,7 +109,13 @@ impl Vault {
         }
         let keys = self.seal_keys()?;
         Ok(opened(&keys, event).unwrap_or_else(|error| {
-            tracing::warn!(event = %event.id(), device = %event.header().device, error, "an event says nothing that can be read");
+            match self.epochs_without_key().iter().any(|(number, _)| *number == event.header().epoch) {
+                // Expected where this device was removed, and said by `status`.
+                true => tracing::debug!(event = %event.id(), error, "an event cannot be read"),
+                false => {
+                    tracing::warn!(event = %event.id(), device = %event.header().device, error, "an event says nothing that can be read");
+                }
+            }
             Vec::new()
         }))
     }

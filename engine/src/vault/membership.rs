@@ -43,7 +43,7 @@ impl Vault {
         let read_until_now = membership.role_of(&device).is_some_and(|held| held != Role::Keyless);
         if role == Role::Keyless && read_until_now && self.sealing.is_some() {
             let lowered = |recipient: Recipient| if *recipient.device() == device { recipient.with_role(role) } else { recipient };
-            let recipients = self.recipients(&membership).into_iter().map(lowered).collect();
+            let recipients = self.recipients(&membership)?.into_iter().map(lowered).collect();
             changes.push(self.next_epoch(&membership, recipients)?.0);
         } else {
             changes.extend(self.grants_of_heads(&membership, &[(newcomer, role)])?);
@@ -70,7 +70,7 @@ impl Vault {
         let mut changes = vec![Change::Remove { device, reason: reason.map(str::to_owned), upto, last_owner }];
         let mut begun = None;
         if device != self.device().id() && self.sealing.is_some() {
-            let remaining = self.recipients(&membership).into_iter().filter(|recipient| *recipient.device() != device).collect();
+            let remaining = self.recipients(&membership)?.into_iter().filter(|recipient| *recipient.device() != device).collect();
             let (change, epoch) = self.next_epoch(&membership, remaining)?;
             changes.push(change);
             begun = Some(epoch);

@@ -170,7 +170,10 @@ fn owners_that_remove_different_devices_at_once_begin_a_third_epoch() {
     pull(&first, &second).unwrap();
     pull(&second, &first).unwrap();
     assert!(first.epoch_status().unwrap().unwrap().stale, "each epoch was given to the device that the other removed");
+    let known = chunks(&first);
     put(&first, "k").unwrap();
+    let new: Vec<u32> = chunks(&first).difference(&known).map(|chunk| epoch_of_record(&first, chunk)).collect();
+    assert_eq!(new, [3], "before anything is sealed");
     assert_eq!(first.epoch_status().unwrap().unwrap(), EpochStatus { number: 3, without_key: vec![], stale: false });
     pull(&second, &first).unwrap();
     assert_eq!(read(&second, "k").unwrap(), b"value");
