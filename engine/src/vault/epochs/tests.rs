@@ -302,3 +302,17 @@ fn replicas_know_the_same_newest_epoch_in_whatever_order_they_hear() {
     pull(&first, &second).unwrap();
     assert_eq!(keys(&first), ["a", "b"]);
 }
+
+#[test]
+fn the_fuse_counts_deletions_under_an_epoch_that_comes_with_them() {
+    let (devices, first) = Devices::new();
+    let second = devices.join(&first, "second", Role::Member);
+    put(&first, "k").unwrap();
+    pull(&second, &first).unwrap();
+    assert_eq!(keys(&second), ["k"]);
+    first.begin_epoch().unwrap();
+    first.remove(&[Key::new("k").unwrap()], None).unwrap();
+    let fuse = second.fuse(crate::vault::DeleteLimit::Keys(0)).unwrap().unwrap();
+    let news = first.store().events_beyond(&second.store().frontier(), LogPosition::START, usize::MAX).unwrap();
+    assert_eq!(fuse.deletions(news.events.iter().map(|(event, _)| event)).unwrap(), 1);
+}
