@@ -221,6 +221,9 @@ impl From<VaultError> for Failure {
             E::Keyless => Self::of(Code::Refused, &error)
                 .hint("run this on a replica with the key; here: status, verify, scrub, recover, serve, push, pull, sync"),
             E::NoSuchKey(_) => Self::of(Code::Failed, &error).hint("mirror ls --deleted lists the keys there are and were"),
+            E::NoEpochKey { .. } => Self::of(Code::WrongKey, &error).hint(
+                "what was written before still reads; an owner gives keys to who is in: mirror rekey there, then mirror pull here; who was removed needs a new ticket",
+            ),
             E::NoSuchVersion { .. } => {
                 Self::of(Code::Failed, &error).hint("mirror merge --explain KEY lists the versions and their events")
             }
@@ -382,6 +385,7 @@ mod tests {
             (E::Locked, 11),
             (E::WrongPassphrase, 12),
             (E::Keyless, 6),
+            (E::NoEpochKey { key: "k".into(), epoch: 2, why: "no".into() }, 12),
             (E::NoSuchKey("k".into()), 1),
             (E::WouldClobber("d".into()), 1),
             (E::TooNew { what: "vault.toml".into(), found: 9, known: 1 }, 8),

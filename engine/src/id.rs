@@ -100,6 +100,10 @@ identifiers! {
     TicketId;
     /// Digest over all heads: equal roots mean equal replicas.
     Root;
+    /// A key epoch: derived from its replication key, so that whoever is given the key can tell whether it is the one that was meant.
+    EpochId;
+    /// The public half of a device's X25519 key: what is sealed for the device is sealed to it.
+    AgreementKey;
 }
 
 fn parse_hex(text: &str) -> Result<[u8; ID_BYTES], ParseIdError> {

@@ -136,6 +136,13 @@ pub const MEMBERSHIP_CHANGES_MAX: usize = 64;
 /// Plaintext of a membership event's body: a few removals of devices that have been many authors.
 pub const MEMBERSHIP_BYTES_MAX: usize = MIB;
 
+/// Grants of one key epoch in one event, one for each device: about 110 bytes each, so that all fit beside the largest removal.
+pub const EPOCH_GRANTS_MAX: usize = 4_096;
+/// Epochs directly before one: two owners that begin one at the same time make two, and the next is after both.
+pub const EPOCH_LINKS_MAX: usize = 16;
+/// Replication keys that a listener tries on a Hello: those of the newest epochs, and the first one's, which everyone has.
+pub const HELLO_EPOCHS_MAX: usize = 16;
+
 /// Longest passphrase: no person's is longer, and a file given by mistake is noticed.
 pub const PASSPHRASE_BYTES_MAX: usize = MIB;
 /// Key slots of one vault directory. A passphrase is tried on each passphrase slot, so this bounds the work, too.
@@ -199,5 +206,6 @@ const _: () = assert!(EVENT_BODY_BYTES_MAX + EVENT_LISTS_MAX * 64 + FRONTIER_AUT
 const _: () = assert!(RECORD_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(3 * FRONTIER_AUTHORS_MAX * 48 + 4 * KIB < HELLO_BYTES_MAX && HELLO_BYTES_MAX < MESSAGE_BYTES_MAX);
 const _: () = assert!(INLINE_BYTES_MAX + KIB < MESSAGE_BYTES_MAX && EVENTS_MESSAGE_BYTES_TARGET < PENDING_EVENT_BYTES_MAX);
+const _: () = assert!(FRONTIER_AUTHORS_MAX * 48 + EPOCH_GRANTS_MAX * 110 + EPOCH_LINKS_MAX * 128 + 2 * KIB < MEMBERSHIP_BYTES_MAX);
 const _: () = assert!(FRONTIER_AUTHORS_MAX * 48 + KIB < MEMBERSHIP_BYTES_MAX && MEMBERSHIP_BYTES_MAX < EVENT_BODY_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX < SEGMENT_BYTES_MAX as usize);

@@ -3,14 +3,14 @@
 use crate::support::{Device, Sandbox, Serving, contents};
 
 /// Device `a` with a served vault, which it owns.
-fn owner(sandbox: &Sandbox) -> (Device, Serving) {
+pub(super) fn owner(sandbox: &Sandbox) -> (Device, Serving) {
     let a = sandbox.device_with_vault();
     a.run_with(&["put", "k"], b"from a").ok();
     let serving = a.serve();
     (a, serving)
 }
 
-fn join(sandbox: &Sandbox, owner: &Device, serving: &Serving, name: &str, role: &str) -> Device {
+pub(super) fn join(sandbox: &Sandbox, owner: &Device, serving: &Serving, name: &str, role: &str) -> Device {
     let ticket = owner.invite(serving, role);
     let device = sandbox.device(name);
     let summary = device.run(&["--json", "clone", &ticket, name]).ok().last("summary");
@@ -18,18 +18,18 @@ fn join(sandbox: &Sandbox, owner: &Device, serving: &Serving, name: &str, role: 
     device.within(&sandbox.path(name))
 }
 
-fn id(device: &Device) -> String {
+pub(super) fn id(device: &Device) -> String {
     device.status()["device"].as_str().unwrap().to_owned()
 }
 
 /// Exit code and last record of a session of `device` with who is served.
-fn session(device: &Device, command: &str, serving: &Serving) -> (Option<i32>, serde_json::Value) {
+pub(super) fn session(device: &Device, command: &str, serving: &Serving) -> (Option<i32>, serde_json::Value) {
     let ran = device.run(&["--json", command, &serving.tcp, "--device", &serving.device, "--transport", "tcp"]);
     (ran.code, ran.json().pop().unwrap())
 }
 
 #[track_caller]
-fn synced(device: &Device, serving: &Serving) {
+pub(super) fn synced(device: &Device, serving: &Serving) {
     let (code, summary) = session(device, "sync", serving);
     assert_eq!((code, &summary["identical"]), (Some(0), &true.into()), "{summary}");
 }

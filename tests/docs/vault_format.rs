@@ -7,10 +7,10 @@ use mirror_engine::{
         body_context, encode_operations,
     },
     frame::{FrameBuf, Kind},
-    id::{ChunkId, DeviceId, EventId, VaultId},
-    keys::{DeviceKey, MasterKey},
+    id::{AgreementKey, ChunkId, DeviceId, EpochId, EventId, VaultId},
+    keys::{DeviceKey, Giver, MasterKey, Occasion, Secrets, epoch_id, link},
     limits,
-    members::{Change, LastOwner, Role, encode_changes},
+    members::{Change, EpochGrants, Grant, LastOwner, Link, Role, encode_changes},
     seal::{ChunkType, Compression, SealKeys},
     store::Store,
     vault::Config,
@@ -197,10 +197,20 @@ fn operations() {
 #[test]
 fn membership() {
     let device = || DeviceId::from_bytes([3; 32]);
-    let admit = |role| Change::Admit { device: device(), role, name: "nas".into() };
+    let admit = |role, agreement| Change::Admit { device: device(), role, name: "nas".into(), agreement };
+    let key = AgreementKey::from_bytes([4; 32]);
+    let epoch = EpochGrants {
+        number: 2,
+        epoch: EpochId::from_bytes([5; 32]),
+        giver: key,
+        grants: vec![Grant { device: device(), sealed: vec![6; 49] }],
+        links: vec![Link { epoch: EpochId::from_bytes([7; 32]), sealed: vec![8; 48] }],
+    };
     let rows = [
-        ("found", Change::Found { name: "laptop".into() }),
-        ("admit a keyless replica", admit(Role::Keyless)),
+        ("found", Change::Found { name: "laptop".into(), agreement: None }),
+        ("admit a keyless replica", admit(Role::Keyless, None)),
+        ("admit a member that can be given keys", admit(Role::Member, Some(key))),
+        ("a key epoch with one grant and one link", Change::Epoch(epoch)),
         ("remove", Change::Remove { device: device(), reason: None, upto: Frontier::new(), last_owner: LastOwner::Stays }),
     ];
     let mut table = String::from("| change | plaintext of a body with it alone |\n| --- | --- |\n");
@@ -211,8 +221,36 @@ fn membership() {
 }
 
 #[test]
+fn epochs() {
+    let (giver, device) = (Giver::from_seed(&[1; 32]), DeviceKey::from_seed(&[2; 32]));
+    let (first, master) = (MasterKey::from_bytes([3; 32]), MasterKey::from_bytes([4; 32]));
+    let epoch = epoch_id(&master.replication_key(&VAULT));
+    let occasion = Occasion { vault: VAULT, epoch, device: device.id() };
+    let grant = |secrets| hex(&giver.grant(&occasion, &device.agreement_key(), &secrets).unwrap());
+    let rows = [
+        ("vault", VAULT.to_string()),
+        ("seed of the giver's key", hex(&[1; 32])),
+        ("giver, public", giver.public().to_string()),
+        ("seed of the device", hex(&[2; 32])),
+        ("device, public", device.id().to_string()),
+        ("its agreement key, public", device.agreement_key().to_string()),
+        ("master key of the epoch", hex(master.as_bytes())),
+        ("replication key of the epoch", hex(master.replication_key(&VAULT).as_bytes())),
+        ("epoch id", epoch.to_string()),
+        ("grant for a member", grant(Secrets::Member(master.clone()))),
+        ("grant for a keyless replica", grant(Secrets::Keyless(master.replication_key(&VAULT)))),
+        ("master key of an epoch before", hex(first.as_bytes())),
+        ("id of that epoch", epoch_id(&first.replication_key(&VAULT)).to_string()),
+        ("link to it", hex(&link(&master, &VAULT, &first))),
+    ];
+    let mut table = String::from("| what | hexadecimal |\n| --- | --- |\n");
+    rows.iter().for_each(|(what, bytes)| writeln!(table, "| {what} | `{bytes}` |").unwrap());
+    hold(PAGE, "epochs", &table);
+}
+
+#[test]
 fn limits() {
-    let rows: [(&str, u64); 16] = [
+    let rows: [(&str, u64); 18] = [
         ("smallest chunk but a value's last, bytes", limits::CHUNK_BYTES_MIN as u64),
         ("mean chunk, bytes", limits::CHUNK_BYTES_MEAN as u64),
         ("largest chunk, bytes of plaintext", limits::CHUNK_BYTES_MAX as u64),
@@ -228,6 +266,8 @@ fn limits() {
         ("key, bytes", limits::KEY_BYTES_MAX as u64),
         ("changes of a membership event", limits::MEMBERSHIP_CHANGES_MAX as u64),
         ("plaintext of a membership event's body, bytes", limits::MEMBERSHIP_BYTES_MAX as u64),
+        ("grants of a key epoch in one change", limits::EPOCH_GRANTS_MAX as u64),
+        ("links of a key epoch in one change", limits::EPOCH_LINKS_MAX as u64),
         ("references of an operation; more go to nodes", limits::DIRECT_REFERENCES_MAX as u64),
     ];
     let mut table = String::from("| what | at most |\n| --- | ---: |\n");

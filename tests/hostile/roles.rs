@@ -65,8 +65,8 @@ async fn only_owners_say_who_is_in() {
     let (mut world, device) = (World::start().await, new_device());
     world.admit(&device);
     let changes = [
-        Change::Admit { device: device.id(), role: Role::Owner, name: "me".into() },
-        Change::Found { name: "me".into() },
+        Change::Admit { device: device.id(), role: Role::Owner, name: "me".into(), agreement: None },
+        Change::Found { name: "me".into(), agreement: None },
         Change::Remove { device: world.server_device(), reason: None, upto: Default::default(), last_owner: LastOwner::Goes },
     ];
     for change in changes {

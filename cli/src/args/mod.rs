@@ -20,8 +20,8 @@ pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
 pub(crate) use quantity::{BandwidthLimit, MaxDelete, RateLimit, Size, Span};
 pub(crate) use replica::{
-    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RoleChoice, ServeArgs, SyncArgs,
-    TransportChoice,
+    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RekeyArgs, RoleChoice, ServeArgs,
+    SyncArgs, TransportChoice,
 };
 pub(crate) use vault::{
     AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, ScrubArgs, UndeleteArgs, VerifyArgs,
@@ -103,6 +103,8 @@ pub(crate) enum Command {
     Clone(CloneArgs),
     /// Add, list or remove known peers
     Peer(PeerArgs),
+    /// Begin a new key epoch: what is written from now on is sealed under new keys
+    Rekey(RekeyArgs),
     /// Send a peer what it lacks
     Push(PushArgs),
     /// Fetch from a peer what is missing here

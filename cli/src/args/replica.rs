@@ -80,6 +80,20 @@ pub(crate) struct CloneArgs {
     pub(crate) ticket_file: Option<PathBuf>,
 }
 
+/// `rekey`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror rekey -n       who would be given the new key
+  mirror rekey          when a device may have been copied or read by somebody else
+Only owners can. Removing a device (mirror peer remove) begins an epoch by itself. What was written before stays as it is, under the
+keys that devices had: nothing is sealed or sent again.")]
+pub(crate) struct RekeyArgs {
+    /// Say what would be done, do nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+}
+
 /// `peer`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\

@@ -51,6 +51,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Invite(args) => pairing::invite(session, &args),
         Command::Clone(args) => pairing::clone(session, &args),
         Command::Peer(args) => peer::peer(session, args.command),
+        Command::Rekey(args) => peer::rekey(session, &args),
         Command::Push(args) => replicate::push(session, &args),
         Command::Pull(args) => replicate::pull(session, &args.options),
         Command::Sync(args) => replicate::sync(session, &args),

@@ -1,8 +1,8 @@
-//! `peer add|list|remove`: who is in, who may connect, and where they are.
+//! `peer add|list|remove`, `rekey`: who is in, who may connect, where they are, and which keys they have.
 
 use super::{Session, replicate};
 use crate::{
-    args::PeerCommand,
+    args::{PeerCommand, RekeyArgs},
     failure::{Code, Failure},
     render,
 };
@@ -10,7 +10,7 @@ use mirror_engine::{
     home::{Peer, Role},
     keys::slots,
     members::{Admittance, LastOwner},
-    vault::{Acquaintance, Vault, VaultError},
+    vault::{Acquaintance, EpochBegun, Vault, VaultError},
 };
 
 pub(super) fn peer(session: &Session, command: PeerCommand) -> Result<Code, Failure> {
@@ -42,9 +42,10 @@ fn acquaintance(vault: &Vault, peer: &Peer) -> Result<Acquaintance, Failure> {
 fn remove(session: &Session, vault: &Vault, name: &str, reason: Option<&str>, force: bool) -> Result<(), Failure> {
     let known = find(vault, name)?;
     let is_in = matches!(known.admittance, Some(Admittance::In(_)));
+    let mut begun = None;
     let said = match vault.require_owner("remove a device") {
         Ok(_) if is_in => {
-            expel(session, vault, &known, reason, force)?;
+            begun = expel(session, vault, &known, reason, force)?;
             "removed from the vault"
         }
         Ok(_) | Err(VaultError::Unsigned) => "forgotten",
@@ -61,10 +62,25 @@ fn remove(session: &Session, vault: &Vault, name: &str, reason: Option<&str>, fo
         vault.home().remove_peer(&known.peer.name)?;
     }
     let known = acquaintance(vault, &known.peer)?;
-    session.report(|| render::peer_record(&known), || format!("{said}: {}", render::peer_text(&known)))
+    let text = || match &begun {
+        Some(begun) => format!("{said}: {}\n{}", render::peer_text(&known), render::epoch_text(begun)),
+        None => format!("{said}: {}", render::peer_text(&known)),
+    };
+    session.report(|| render::removed_record(&known, begun.as_ref()), text)
 }
 
-fn expel(session: &Session, vault: &Vault, known: &Acquaintance, reason: Option<&str>, force: bool) -> Result<(), Failure> {
+/// An owner begins a key epoch without removing anyone.
+pub(super) fn rekey(session: &Session, args: &RekeyArgs) -> Result<Code, Failure> {
+    let vault = session.open()?;
+    let (begun, would) = match args.dry_run {
+        true => (vault.plan_epoch()?, "would begin: "),
+        false => (vault.begin_epoch()?, ""),
+    };
+    session.report(|| render::epoch_record(&begun), || format!("{would}{}", render::epoch_text(&begun)))?;
+    Ok(Code::Ok)
+}
+
+fn expel(session: &Session, vault: &Vault, known: &Acquaintance, reason: Option<&str>, force: bool) -> Result<Option<EpochBegun>, Failure> {
     let device = known.peer.device;
     let is_last = vault.require_owner("remove a device")?.owners().all(|owner| owner.device == device);
     match (is_last, force) {
@@ -78,9 +94,9 @@ fn expel(session: &Session, vault: &Vault, known: &Acquaintance, reason: Option<
         }
         (false, _) => {}
     }
-    vault.expel(device, reason, if force { LastOwner::Goes } else { LastOwner::Stays })?;
+    let begun = vault.expel(device, reason, if force { LastOwner::Goes } else { LastOwner::Stays })?;
     vault.home().withdraw_tickets()?;
-    Ok(())
+    Ok(begun)
 }
 
 /// Whoever gives the last owner away must be able to open the vault without this device, if anybody can.

@@ -10,8 +10,8 @@ use mirror_engine::{
     home::Peer,
     members::Admittance,
     vault::{
-        Acquaintance, AddReport, Identical, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair, RestoreReport, Status,
-        VerifyReport,
+        Acquaintance, AddReport, EpochBegun, EpochStatus, Identical, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair,
+        RestoreReport, Status, VerifyReport,
     },
 };
 use serde::Serialize;
@@ -204,6 +204,11 @@ pub(crate) struct StatusRecord {
     forks: usize,
     holes: Vec<HoleRecord>,
     peers: Vec<PeerState>,
+    /// Null in a vault without signed roles.
+    epoch: Option<u32>,
+    epochs_without_key: Vec<u32>,
+    /// Whether a device that is out was given the newest epoch's key.
+    epoch_stale: bool,
     chunks_lost: u64,
     scrub: Option<LastScrub>,
     identical_replicas: usize,
@@ -237,6 +242,9 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         forks: status.forks.len(),
         holes: records(&status.holes),
         peers: peers.iter().map(peer_state).collect(),
+        epoch: status.epoch.as_ref().map(|epoch| epoch.number),
+        epochs_without_key: status.epoch.as_ref().map(|epoch| epoch.without_key.clone()).unwrap_or_default(),
+        epoch_stale: status.epoch.as_ref().is_some_and(|epoch| epoch.stale),
         chunks_lost: status.lost,
         scrub: status.scrub.as_ref().map(LastScrub::from),
         identical_replicas: identical.replicas,
@@ -287,6 +295,7 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
         format!("scrub      {}", last_scrub_text(status.scrub.as_ref())),
     ];
     lines.extend(membership_lines(status.membership.as_ref()));
+    lines.extend(status.epoch.as_ref().map(epoch_line));
     if status.lost > 0 {
         lines.push(format!("missing    {}; mirror scrub fetches them from peers", count_text(status.lost, "chunk")));
     }
@@ -311,6 +320,13 @@ fn membership_lines(membership: Option<&MembershipStatus>) -> Vec<String> {
     lines
 }
 
+fn epoch_line(epoch: &EpochStatus) -> String {
+    let unread: Vec<String> = epoch.without_key.iter().map(u32::to_string).collect();
+    let unread = if unread.is_empty() { String::new() } else { format!("; no key of {} here", unread.join(", ")) };
+    let stale = if epoch.stale { "; a removed device has its key, the next owner that writes begins another" } else { "" };
+    format!("key epoch  {}{unread}{stale}", epoch.number)
+}
+
 #[derive(Serialize)]
 pub(crate) struct PeerRecord {
     name: String,
@@ -318,6 +334,8 @@ pub(crate) struct PeerRecord {
     addresses: Vec<String>,
     role: String,
     signed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch_begun: Option<EpochRecord>,
 }
 
 impl Record for PeerRecord {
@@ -333,7 +351,40 @@ pub(crate) fn peer_record(known: &Acquaintance) -> PeerRecord {
         addresses: peer.addresses.clone(),
         role: role_text(known),
         signed: known.admittance.is_some(),
+        epoch_begun: None,
     }
+}
+
+/// A peer that was removed, and the key epoch that its removal began.
+pub(crate) fn removed_record(known: &Acquaintance, begun: Option<&EpochBegun>) -> PeerRecord {
+    PeerRecord { epoch_begun: begun.map(epoch_record), ..peer_record(known) }
+}
+
+#[derive(Serialize)]
+pub(crate) struct EpochRecord {
+    epoch: u32,
+    given: Vec<String>,
+    without: Vec<String>,
+}
+
+impl Record for EpochRecord {
+    const TYPE: &'static str = "rekey";
+}
+
+pub(crate) fn epoch_record(begun: &EpochBegun) -> EpochRecord {
+    EpochRecord { epoch: begun.number, given: begun.given.clone(), without: begun.without.clone() }
+}
+
+pub(crate) fn epoch_text(begun: &EpochBegun) -> String {
+    let names = |names: &[String]| names.iter().map(|name| escape(name.as_bytes())).collect::<Vec<_>>().join(", ");
+    let mut text = format!("key epoch {} began, for {}", begun.number, names(&begun.given));
+    if !begun.without.is_empty() {
+        let without = names(&begun.without);
+        text.push_str(&format!(
+            "\nwithout its key: {without}; let in by an older version: a new ticket gives it one (mirror invite, mirror clone there)"
+        ));
+    }
+    text
 }
 
 pub(crate) fn peer_text(known: &Acquaintance) -> String {

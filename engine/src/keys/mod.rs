@@ -5,6 +5,8 @@
 //! recovery phrase ───────┼─ slot ─► master key ─ derive_key ─► sealing keys (see `seal`), replication key
 //! device key ────────────┘                                       replication key = all that a keyless replica has
 //! ```
+//! A vault has one master key for each key epoch ([`epoch`]): the slots hold the first, the log the others.
+//!
 //! Whoever has the master key reads and writes; whoever has only the replication key stores, verifies and serves. Both are random, never
 //! derived from what a person types: a passphrase can be changed without sealing anything anew.
 //!
@@ -12,13 +14,15 @@
 
 mod certificate;
 mod device;
+mod epoch;
 mod kdf;
 pub(crate) mod private_file;
 mod slot;
 pub mod slots;
 
 pub use certificate::{Attestation, Certificate, Witness};
-pub use device::DeviceKey;
+pub use device::{DeviceKey, Newcomer};
+pub use epoch::{Giver, Occasion, epoch_id, link, unlink};
 pub use kdf::KdfCost;
 
 use crate::id::VaultId;

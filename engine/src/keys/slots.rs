@@ -4,7 +4,7 @@
 //! be read does not keep another from opening the vault.
 
 use super::{
-    DeviceKey, KdfCost, KeyError, MasterKey, Secrets, private_file, random_bytes,
+    DeviceKey, KdfCost, KeyError, MasterKey, Newcomer, Secrets, private_file, random_bytes,
     slot::{Lock, Slot, WrappingKey, device_file_name},
 };
 use crate::{
@@ -58,7 +58,7 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`KeyError::PassphraseLength`], [`KeyError::TooMany`], [`KeyError::Io`].
-pub fn write_passphrase(dir: &Path, vault: &VaultId, master: &MasterKey, passphrase: &[u8]) -> Result<DeviceId, KeyError> {
+pub fn write_passphrase(dir: &Path, vault: &VaultId, master: &MasterKey, passphrase: &[u8]) -> Result<Newcomer, KeyError> {
     write_passphrase_at(dir, vault, master, passphrase, KdfCost::DEFAULT)
 }
 
@@ -72,7 +72,7 @@ pub fn write_passphrase_at(
     master: &MasterKey,
     passphrase: &[u8],
     cost: KdfCost,
-) -> Result<DeviceId, KeyError> {
+) -> Result<Newcomer, KeyError> {
     if passphrase.is_empty() || passphrase.len() > PASSPHRASE_BYTES_MAX {
         return Err(KeyError::PassphraseLength);
     }
@@ -83,14 +83,14 @@ pub fn write_passphrase_at(
     let mut spare = None;
     let slot = Slot::wrap(vault, Lock::Passphrase(cost), &secrets, |salt| Ok(spare.insert(cost.derive(passphrase, salt)?).clone()))?;
     write(dir, &slot)?;
-    spare.map(|key| slot.spare(&key).id()).ok_or(KeyError::Wrong)
+    spare.map(|key| slot.spare(&key).newcomer()).ok_or(KeyError::Wrong)
 }
 
 /// Adds a slot with a new recovery phrase and returns its 24 words, which are kept nowhere, and its spare device.
 ///
 /// # Errors
 /// [`KeyError::Randomness`], [`KeyError::TooMany`], [`KeyError::Io`].
-pub fn write_recovery(dir: &Path, vault: &VaultId, master: &MasterKey) -> Result<(Zeroizing<String>, DeviceId), KeyError> {
+pub fn write_recovery(dir: &Path, vault: &VaultId, master: &MasterKey) -> Result<(Zeroizing<String>, Newcomer), KeyError> {
     let entropy = Zeroizing::new(random_bytes::<ENTROPY_BYTES>()?);
     let phrase = match Mnemonic::from_entropy_in(Language::English, entropy.as_slice()) {
         Ok(mnemonic) => Zeroizing::new(mnemonic.to_string()),
@@ -98,7 +98,7 @@ pub fn write_recovery(dir: &Path, vault: &VaultId, master: &MasterKey) -> Result
     };
     let slot = Slot::wrap(vault, Lock::Recovery, &Secrets::Member(master.clone()), |_| Ok(recovery_key(&entropy)))?;
     write(dir, &slot)?;
-    Ok((phrase, slot.spare(&recovery_key(&entropy)).id()))
+    Ok((phrase, slot.spare(&recovery_key(&entropy)).newcomer()))
 }
 
 /// Writes (anew) the slot of `device`, which opens without asking where the device's key is.

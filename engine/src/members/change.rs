@@ -7,8 +7,9 @@ use super::Role;
 use crate::{
     codec::{self, CodecError},
     event::Frontier,
-    id::DeviceId,
-    limits::{MEMBERSHIP_CHANGES_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX},
+    id::{AgreementKey, DeviceId, EpochId},
+    keys::Newcomer,
+    limits::{EPOCH_GRANTS_MAX, EPOCH_LINKS_MAX, MEMBERSHIP_CHANGES_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX},
 };
 use minicbor::{Decode, Encode};
 
@@ -31,6 +32,8 @@ pub enum Change {
     Found {
         /// What it calls itself.
         name: String,
+        /// What keys are sealed for it with.
+        agreement: Option<AgreementKey>,
     },
     /// A device is in from now on, or has another role.
     Admit {
@@ -40,6 +43,8 @@ pub enum Change {
         role: Role,
         /// What it called itself when it was let in.
         name: String,
+        /// What keys are sealed for it with.
+        agreement: Option<AgreementKey>,
     },
     /// A device is out.
     Remove {
@@ -52,6 +57,8 @@ pub enum Change {
         /// Whether it may be the last owner.
         last_owner: LastOwner,
     },
+    /// A key epoch begins, or is given to devices that have come since.
+    Epoch(EpochGrants),
     /// From a newer version: kept, without effect here.
     Unknown {
         /// Its number.
@@ -64,11 +71,77 @@ pub enum Change {
 const FOUND: u16 = 0;
 const ADMIT: u16 = 1;
 const REMOVE: u16 = 2;
+const EPOCH: u16 = 3;
+
+/// A key epoch and its secret, sealed for each of some devices; see [`keys`](crate::keys).
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct EpochGrants {
+    /// One more than the newest that its author knew. Stands in the header of what is sealed under it.
+    #[n(0)]
+    pub number: u32,
+    /// Which of those with this number.
+    #[n(1)]
+    pub epoch: EpochId,
+    /// Public half of the key that sealed the grants.
+    #[n(2)]
+    pub giver: AgreementKey,
+    /// One for each device, in the order of the devices.
+    #[n(3)]
+    pub grants: Vec<Grant>,
+    /// The epochs before it that no other epoch leads to yet, but the first of all.
+    #[n(4)]
+    pub links: Vec<Link>,
+}
+
+/// The secret of an epoch, sealed for one device.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Grant {
+    /// Whom it is for.
+    #[n(0)]
+    pub device: DeviceId,
+    /// What only it can open.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+}
+
+/// The master key of an epoch, sealed under that of a later one.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Link {
+    /// The earlier epoch.
+    #[n(0)]
+    pub epoch: EpochId,
+    /// What members of the later one can open.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub sealed: Vec<u8>,
+}
+
+/// A grant: kind and secret, and the tag.
+const GRANT_BYTES: usize = 49;
+/// A link: a secret, and the tag.
+const LINK_BYTES: usize = 48;
+
+impl EpochGrants {
+    fn validate(&self) -> Result<(), CodecError> {
+        let error = |reason| Err(CodecError::new("key epoch", reason));
+        match self {
+            Self { number: 0..=1, .. } => error("the first epoch is nobody's to begin"),
+            Self { grants, links, .. } if grants.len() > EPOCH_GRANTS_MAX || links.len() > EPOCH_LINKS_MAX => error("too much of it"),
+            Self { grants, .. } if !grants.is_sorted_by(|a, b| a.device < b.device) => error("the grants are out of order"),
+            Self { grants, .. } if grants.iter().any(|grant| grant.sealed.len() != GRANT_BYTES) => error("a grant has 49 bytes"),
+            Self { links, .. } if links.iter().any(|link| link.sealed.len() != LINK_BYTES) => error("a link has 48 bytes"),
+            _ => Ok(()),
+        }
+    }
+}
 
 #[derive(Encode, Decode)]
 struct Found {
     #[n(0)]
     name: String,
+    #[n(1)]
+    agreement: Option<AgreementKey>,
 }
 
 #[derive(Encode, Decode)]
@@ -79,6 +152,8 @@ struct Admit {
     role: Role,
     #[n(2)]
     name: String,
+    #[n(3)]
+    agreement: Option<AgreementKey>,
 }
 
 #[derive(Encode, Decode)]
@@ -103,11 +178,22 @@ struct Numbered {
 }
 
 impl Change {
+    /// The founder, as it says itself.
+    pub fn found(founder: &Newcomer, name: &str) -> Self {
+        Self::Found { name: name.to_owned(), agreement: founder.agreement }
+    }
+
+    /// Lets a device in.
+    pub fn admit(newcomer: &Newcomer, role: Role, name: &str) -> Self {
+        Self::Admit { device: newcomer.device, role, name: name.to_owned(), agreement: newcomer.agreement }
+    }
+
     fn to_numbered(&self) -> Numbered {
         let (number, fields) = match self.clone() {
-            Self::Found { name } => (FOUND, codec::encode(&Found { name })),
-            Self::Admit { device, role, name } => (ADMIT, codec::encode(&Admit { device, role, name })),
+            Self::Found { name, agreement } => (FOUND, codec::encode(&Found { name, agreement })),
+            Self::Admit { device, role, name, agreement } => (ADMIT, codec::encode(&Admit { device, role, name, agreement })),
             Self::Remove { device, reason, upto, last_owner } => (REMOVE, codec::encode(&Remove { device, reason, upto, last_owner })),
+            Self::Epoch(epoch) => (EPOCH, codec::encode(&epoch)),
             Self::Unknown { number, fields } => (number, fields),
         };
         Numbered { number, fields }
@@ -117,17 +203,18 @@ impl Change {
         let Numbered { number, fields } = numbered;
         Ok(match number {
             FOUND => {
-                let Found { name } = codec::decode("founding", &fields)?;
-                Self::Found { name }
+                let Found { name, agreement } = codec::decode("founding", &fields)?;
+                Self::Found { name, agreement }
             }
             ADMIT => {
-                let Admit { device, role, name } = codec::decode("admission", &fields)?;
-                Self::Admit { device, role, name }
+                let Admit { device, role, name, agreement } = codec::decode("admission", &fields)?;
+                Self::Admit { device, role, name, agreement }
             }
             REMOVE => {
                 let Remove { device, reason, upto, last_owner } = codec::decode("removal", &fields)?;
                 Self::Remove { device, reason, upto, last_owner }
             }
+            EPOCH => Self::Epoch(codec::decode("key epoch", &fields)?),
             _ => Self::Unknown { number, fields },
         })
     }
@@ -135,9 +222,10 @@ impl Change {
     fn validate(&self) -> Result<(), CodecError> {
         let error = |reason| Err(CodecError::new("membership change", reason));
         match self {
-            Self::Found { name } | Self::Admit { name, .. } if !is_name(name) => error("a name has 1 to 255 bytes, none of control"),
+            Self::Found { name, .. } | Self::Admit { name, .. } if !is_name(name) => error("a name has 1 to 255 bytes, none of control"),
             Self::Remove { reason: Some(reason), .. } if reason.len() > REASON_BYTES_MAX => error("the reason is too long"),
-            Self::Unknown { number, .. } if *number <= REMOVE => error("a known change as an unknown one"),
+            Self::Unknown { number, .. } if *number <= EPOCH => error("a known change as an unknown one"),
+            Self::Epoch(epoch) => epoch.validate(),
             Self::Found { .. } | Self::Admit { .. } | Self::Remove { .. } | Self::Unknown { .. } => Ok(()),
         }
     }

@@ -11,10 +11,13 @@
 //! ```
 //! A removal that was taken once stays. Each round takes one more, so it ends.
 
-use super::{Change, LastOwner, Role};
+use super::{
+    Change, LastOwner, Role,
+    epoch::{Epoch, collect},
+};
 use crate::{
     event::{Dot, Frontier},
-    id::{DeviceId, ReplicaId},
+    id::{AgreementKey, DeviceId, ReplicaId},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,6 +57,7 @@ struct Admission {
     act: Arc<Act>,
     role: Role,
     name: String,
+    agreement: Option<AgreementKey>,
 }
 
 /// A removal that counts.
@@ -80,6 +84,8 @@ pub struct Member<'m> {
     pub role: Role,
     /// What it called itself.
     pub name: &'m str,
+    /// What keys are sealed for it with.
+    pub agreement: Option<AgreementKey>,
 }
 
 /// How a device stands.
@@ -100,6 +106,8 @@ pub struct Membership {
     admissions: BTreeMap<DeviceId, Vec<Admission>>,
     /// In the order in which they were taken.
     removals: Vec<Removal>,
+    /// In causal order, without the first.
+    epochs: Vec<Epoch>,
 }
 
 /// Which events a question is about.
@@ -130,7 +138,8 @@ impl Membership {
     pub fn members(&self) -> impl Iterator<Item = Member<'_>> {
         self.admissions.keys().filter_map(|device| {
             let admission = self.admission_when(device, Asked::Now)?;
-            Some(Member { device: *device, role: admission.role, name: &admission.name })
+            let agreement = admission.agreement;
+            Some(Member { device: *device, role: admission.role, name: &admission.name, agreement })
         })
     }
 
@@ -152,6 +161,30 @@ impl Membership {
     /// The events that removals which count stand in.
     pub fn removal_places(&self) -> BTreeSet<Dot> {
         self.removals.iter().map(|removal| removal.dot).collect()
+    }
+
+    /// The key epochs after the first, in causal order.
+    pub fn epochs(&self) -> &[Epoch] {
+        &self.epochs
+    }
+
+    /// The epoch that everything new is sealed under; none while it is the first.
+    pub fn newest_epoch(&self) -> Option<&Epoch> {
+        self.epochs.iter().filter(|epoch| epoch.counts).max_by_key(|epoch| (epoch.number, epoch.rank))
+    }
+
+    /// Whether a device that is out was given the newest epoch: a new one is due. Everyone who was ever let in was given the first.
+    pub fn epoch_is_stale(&self) -> bool {
+        let is_out = |device: &DeviceId| self.role_of(device).is_none();
+        match self.newest_epoch() {
+            Some(epoch) => epoch.holders().any(|device| is_out(&device)),
+            None => self.admissions.keys().any(is_out),
+        }
+    }
+
+    /// What keys are sealed with for `device`, by its newest admission that says so.
+    pub fn agreement_of(&self, device: &DeviceId) -> Option<AgreementKey> {
+        self.admissions.get(device)?.iter().rev().find_map(|admission| admission.agreement)
     }
 
     /// What `device` called itself when it was let in last.
@@ -189,7 +222,7 @@ impl Membership {
     }
 
     /// Whether the act's device was an owner then, and no removal takes the act.
-    fn leaves(&self, act: &Act) -> bool {
+    pub(super) fn leaves(&self, act: &Act) -> bool {
         self.role_when(&act.device, Asked::At { past: &act.past, dot: &act.dot }) == Some(Role::Owner)
     }
 }
@@ -225,10 +258,12 @@ pub(super) fn resolve(founder: &DeviceId, acts: &[Arc<Act>]) -> Membership {
     let mut taken = BTreeSet::new();
     loop {
         admit(founder, acts, &mut membership);
-        let Some((place, removal)) = next_removal(acts, &membership, &taken) else { return membership };
+        let Some((place, removal)) = next_removal(acts, &membership, &taken) else { break };
         taken.insert(place);
         membership.removals.push(removal);
     }
+    membership.epochs = collect(acts, &membership);
+    membership
 }
 
 /// Collects the admissions of all acts that the removals leave in force.
@@ -240,13 +275,14 @@ fn admit(founder: &DeviceId, acts: &[Arc<Act>], membership: &mut Membership) {
             continue;
         }
         for change in &act.changes {
-            let (device, role, name) = match change {
-                Change::Found { name } if founds => (act.device, Role::Owner, name),
+            let (device, role, name, agreement) = match change {
+                Change::Found { name, agreement } if founds => (act.device, Role::Owner, name, agreement),
                 Change::Admit { device, role, .. } if *role != Role::Owner && is_last_owner(membership, device) => continue,
-                Change::Admit { device, role, name } => (*device, *role, name),
-                Change::Found { .. } | Change::Remove { .. } | Change::Unknown { .. } => continue,
+                Change::Admit { device, role, name, agreement } => (*device, *role, name, agreement),
+                Change::Found { .. } | Change::Remove { .. } | Change::Epoch(_) | Change::Unknown { .. } => continue,
             };
-            membership.admissions.entry(device).or_default().push(Admission { act: act.clone(), role, name: name.clone() });
+            let admission = Admission { act: act.clone(), role, name: name.clone(), agreement: *agreement };
+            membership.admissions.entry(device).or_default().push(admission);
         }
     }
 }

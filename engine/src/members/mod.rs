@@ -18,6 +18,10 @@
 //!   is one of those events that have no effect.
 //! - The last owner stays one, unless a removal says that it means it: it cannot be given a lesser role either.
 //!
+//! # Key epochs
+//! Acts also begin key epochs and give their secrets to devices ([`Epoch`]). Every act of who was an owner is heard for that, also one that
+//! a removal takes: what was sealed under its epoch must stay readable. Only an epoch whose act is in force is sealed under.
+//!
 //! Invariants: the result depends on the set of acts alone, not on the order in which they came; whether an event may be kept depends on
 //! its own past alone, which is the same wherever the event is.
 //!
@@ -25,13 +29,15 @@
 
 mod body;
 mod change;
+mod epoch;
 mod fold;
 mod roster;
 #[cfg(test)]
 mod tests;
 
 pub use body::Charter;
-pub use change::{Change, LastOwner, decode_changes, encode_changes};
+pub use change::{Change, EpochGrants, Grant, LastOwner, Link, decode_changes, encode_changes};
+pub use epoch::{Epoch, FIRST_EPOCH};
 pub use fold::{Act, Admittance, Member, Membership, Removal, fold};
 pub use roster::{Refusal, Roster};
 

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     event::{Dot, Event, EventHeader, Frontier, Incarnation, KIND_MEMBERSHIP, KIND_OPERATIONS},
-    id::{DeviceId, ReplicaId, VaultId},
+    id::{AgreementKey, DeviceId, EpochId, ReplicaId, VaultId},
     keys::{DeviceKey, ReplicationKey},
     limits::MEMBERSHIP_CHANGES_MAX,
 };
@@ -97,17 +97,29 @@ impl Replica {
         self.say(&[removal(number, upto, LastOwner::Stays)])
     }
 
+    /// An epoch that no other device begins, given to one.
+    fn new_epoch(&self, to: u8) -> Change {
+        let newest = self.roster.membership().epochs().iter().map(|epoch| epoch.number).max().unwrap_or(FIRST_EPOCH);
+        let place = blake3::hash(&[&[self.number], self.frontier().sequence_of(&self.author()).to_le_bytes().as_slice()].concat());
+        epoch(newest + 1, EpochId::from_bytes(*place.as_bytes()), to)
+    }
+
     fn role(&self, number: u8) -> Admittance {
         self.roster.admittance(&id(number))
     }
 }
 
 fn found() -> Change {
-    Change::Found { name: "zero".into() }
+    Change::Found { name: "zero".into(), agreement: None }
 }
 
 fn admit(number: u8, role: Role) -> Change {
-    Change::Admit { device: id(number), role, name: format!("device {number}") }
+    Change::Admit { device: id(number), role, name: format!("device {number}"), agreement: None }
+}
+
+fn epoch(number: u32, epoch: EpochId, to: u8) -> Change {
+    let grants = vec![Grant { device: id(to), sealed: vec![0; 49] }];
+    Change::Epoch(EpochGrants { number, epoch, giver: AgreementKey::from_bytes([1; 32]), grants, links: Vec::new() })
 }
 
 fn removal(number: u8, upto: Frontier, last_owner: LastOwner) -> Change {
@@ -271,12 +283,12 @@ fn only_the_same_vault_and_place_open_a_body() {
 
 #[test]
 fn what_is_outside_the_limits_is_neither_made_nor_read() {
-    let name = |length: usize| Change::Found { name: "n".repeat(length) };
+    let name = |length: usize| Change::Found { name: "n".repeat(length), agreement: None };
     for (changes, whether) in [
         (vec![name(255)], true),
         (vec![name(256)], false),
         (vec![name(0)], false),
-        (vec![Change::Found { name: "a\nb".into() }], false),
+        (vec![Change::Found { name: "a\nb".into(), agreement: None }], false),
         (vec![name(1); MEMBERSHIP_CHANGES_MAX], true),
         (vec![name(1); MEMBERSHIP_CHANGES_MAX + 1], false),
         (vec![Change::Unknown { number: 1, fields: vec![] }], false),
@@ -284,7 +296,7 @@ fn what_is_outside_the_limits_is_neither_made_nor_read() {
         assert_eq!(encode_changes(&changes).is_ok(), whether, "{changes:?}");
     }
     let twice = [0x81, 0x82, 0x00, 0x43, 0x81, 0x61, b'a'];
-    assert_eq!(decode_changes(&twice).unwrap(), [Change::Found { name: "a".into() }]);
+    assert_eq!(decode_changes(&twice).unwrap(), [Change::Found { name: "a".into(), agreement: None }]);
     for (bytes, why) in [
         (&[0x81, 0x82, 0x00, 0x44, 0x81, 0x78, 0x01, b'a'][..], "a longer encoding of the same"),
         (&[0x81, 0x82, 0x00, 0x44, 0x81, 0x61, b'a', 0x00], "something behind"),
@@ -293,6 +305,28 @@ fn what_is_outside_the_limits_is_neither_made_nor_read() {
         (b"", "nothing"),
     ] {
         assert!(decode_changes(bytes).is_err(), "{why}");
+    }
+}
+
+#[test]
+fn numbers_of_epochs_cannot_be_used_up_nor_grants_be_out_of_form() {
+    let mut replicas = vault(&[(1, Role::Owner)]);
+    let place = |byte| EpochId::from_bytes([byte; 32]);
+    replicas[0].say(&[epoch(u32::MAX, place(1), 1)]).unwrap();
+    assert_eq!(replicas[0].roster.membership().epochs(), [], "passed over");
+    replicas[0].say(&[epoch(2, place(2), 1)]).unwrap();
+    assert_eq!(replicas[0].roster.membership().newest_epoch().map(|epoch| epoch.number), Some(2));
+    let Change::Epoch(good) = epoch(2, place(3), 1) else { unreachable!() };
+    let twice = vec![good.grants[0].clone(), good.grants[0].clone()];
+    let short = vec![Grant { sealed: vec![0; 48], ..good.grants[0].clone() }];
+    let link = vec![Link { epoch: place(2), sealed: vec![0; 49] }];
+    for bad in [
+        EpochGrants { number: FIRST_EPOCH, ..good.clone() },
+        EpochGrants { grants: twice, ..good.clone() },
+        EpochGrants { grants: short, ..good.clone() },
+        EpochGrants { links: link, ..good.clone() },
+    ] {
+        assert!(encode_changes(&[Change::Epoch(bad.clone())]).is_err(), "{bad:?}");
     }
 }
 
@@ -333,6 +367,11 @@ fn play(steps: &[Step]) -> Vec<Replica> {
             3 => replica.remove(*whom),
             4 => replica.say(&[admit(*whom, Role::Owner)]),
             5 => replica.say(&[admit(*whom, Role::Member), admit(5, Role::Member)]),
+            6 => replica.say(&[replica.new_epoch(*whom)]),
+            7 => match replica.roster.membership().epochs().last().map(|epoch| (epoch.number, epoch.id)) {
+                Some((number, id)) => replica.say(&[epoch(number, id, *whom)]),
+                None => continue,
+            },
             _ => replica.write(),
         };
     }
@@ -340,7 +379,7 @@ fn play(steps: &[Step]) -> Vec<Replica> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    proptest::collection::vec((0..5u8, 0..8u8, 0..5u8), 0..40)
+    proptest::collection::vec((0..5u8, 0..9u8, 0..5u8), 0..40)
 }
 
 /// All events of `replicas` in an order that `seed` chooses and that respects causality.
@@ -377,6 +416,18 @@ proptest! {
         }
         let twice: Vec<&Act> = acts.iter().rev().chain(&acts).collect();
         prop_assert_eq!(fold(&id(0), twice), specified, "order and repetition change nothing");
+    }
+
+    #[test]
+    fn nothing_is_sealed_under_an_epoch_that_only_removed_owners_speak_of(steps in steps()) {
+        for replica in play(&steps) {
+            let membership = replica.roster.membership();
+            let Some(newest) = membership.newest_epoch() else { continue };
+            let said = |event: &&Event| event.header().kind == KIND_MEMBERSHIP
+                && charter().open(event).unwrap().iter().any(|change| matches!(change, Change::Epoch(said) if said.epoch == newest.id));
+            let in_force = |event: &Event| membership.is_in_force(&event.header().device, &event.header().past(), &event.dot());
+            prop_assert!(replica.held.iter().filter(said).any(in_force));
+        }
     }
 
     #[test]

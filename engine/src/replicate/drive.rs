@@ -69,7 +69,8 @@ const EXPORTER_LABEL: &[u8] = b"EXPORTER-mirror-hello";
 pub(super) struct Party<'a> {
     pub(super) store: &'a Arc<Store>,
     pub(super) home: &'a VaultHome,
-    pub(super) replication: &'a ReplicationKey,
+    /// Newest epoch first.
+    pub(super) replication: Vec<ReplicationKey>,
     pub(super) device: &'a DeviceKey,
     pub(super) replica: ReplicaId,
     pub(super) own: &'a OwnReplica,
@@ -83,7 +84,7 @@ impl<'a> Party<'a> {
         Self {
             store: vault.store(),
             home: vault.home(),
-            replication: vault.replication_key(),
+            replication: vault.replication_keys(),
             device: vault.device(),
             replica: vault.info().replica,
             own: vault.own(),
@@ -113,7 +114,7 @@ pub(super) async fn drive(
         direction: party.options.direction,
         vault: *party.store.vault(),
         replica: party.replica,
-        hello_keys: HelloKeys::derive(party.replication.as_bytes(), &exporter),
+        hello_keys: hello_keys(&party.replication, &exporter)?,
         cached_peer_frontier: recall(party.home, connection, party.options),
         stay: stay(side, party.options),
         windows: Windows::default(),
@@ -160,6 +161,12 @@ fn fork_knowledge(store: &Store, heads: &Heads) -> Result<ForkKnowledge, Replica
         proofs.extend(proof.map(|proof| (author, Bytes::from(proof))));
     }
     Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier(), wall_ms: clock::wall_ms() })
+}
+
+fn hello_keys(epochs: &[ReplicationKey], exporter: &[u8; 32]) -> Result<HelloKeys, ReplicateError> {
+    let (newest, older) = epochs.split_first().ok_or_else(|| VaultError::internal("no key to prove membership with"))?;
+    let newest = HelloKeys::derive(newest.as_bytes(), exporter);
+    Ok(older.iter().fold(newest, |keys, older| keys.and_older(older.as_bytes(), exporter)))
 }
 
 /// A dry run sends nothing, and a listener does not speak first.

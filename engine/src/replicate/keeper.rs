@@ -551,7 +551,7 @@ impl Keeper {
     fn look_at_deletions(&mut self, dots: &[Dot]) -> Result<(), ReplicateError> {
         let Some(fuse) = &self.fuse else { return Ok(()) };
         let events = dots.iter().filter_map(|dot| self.staged.get(dot)).map(|staged| &staged.event);
-        let keys = events.map(|event| fuse.deletions(event)).sum::<Result<u64, _>>()?;
+        let keys = fuse.deletions(events)?;
         if keys == 0 {
             return Ok(());
         }

@@ -12,8 +12,8 @@ use crate::{
     clock,
     codec::{self, CodecError},
     home::{Home, HomeError, Peer, Role, Ticket, TicketKey},
-    id::{DeviceId, TicketId},
-    keys::{Secrets, slots},
+    id::{AgreementKey, TicketId},
+    keys::{Newcomer, Secrets, slots},
     limits::{HANDSHAKE_MS, NAME_BYTES_MAX},
     transport::{CloseReason, Connection},
     vault::{Config, Origin, Vault, VaultError, create_replica},
@@ -43,6 +43,9 @@ struct Bearer {
     /// What the new replica calls itself.
     #[n(0)]
     name: String,
+    /// What keys are sealed for it with.
+    #[n(1)]
+    agreement: Option<AgreementKey>,
 }
 
 #[derive(Encode, Decode)]
@@ -132,7 +135,7 @@ async fn grant(vault: &Vault, connection: &Connection, own_name: &str) -> Result
     let grant = make_grant(vault, invitation.role, own_name)?;
     let invitation = vault.home().redeem(&request.ticket, now_ms).map_err(ticket_error)?;
     let name = shown_name(&bearer.name, connection);
-    let_in(vault, connection.peer(), invitation.role, &name)?;
+    let_in(vault, Newcomer { device: connection.peer(), agreement: bearer.agreement }, invitation.role, &name)?;
     let peer = add_peer(vault, connection, name, invitation.role)?;
     sender.send(Bytes::from(seal(&channel.grant, &grant))).await?;
     // The bearer closes once it has the grant; until then it must not be cut off. Paired it is anyway.
@@ -140,13 +143,16 @@ async fn grant(vault: &Vault, connection: &Connection, own_name: &str) -> Result
     Ok(peer)
 }
 
-/// Says so in the log. A device that is in keeps its role, if that is more than the ticket's: it may have another replica.
-fn let_in(vault: &Vault, device: DeviceId, role: Role, name: &str) -> Result<(), ReplicateError> {
-    match vault.membership()?.map(|membership| membership.role_of(&device)) {
-        None => Ok(()),
-        Some(Some(held)) if held <= role => Ok(()),
-        Some(_) => Ok(vault.admit(device, role, name).map(drop)?),
-    }
+/// Says so in the log. A device that is in keeps its role, if that is more than the ticket's: it may have another replica. One that was let
+/// in before it could be given keys of later epochs is given them now.
+fn let_in(vault: &Vault, newcomer: Newcomer, role: Role, name: &str) -> Result<(), ReplicateError> {
+    let Some(membership) = vault.membership()? else { return Ok(()) };
+    let role = match membership.role_of(&newcomer.device) {
+        Some(held) if held <= role && membership.agreement_of(&newcomer.device) == newcomer.agreement => return Ok(()),
+        Some(held) => held.min(role),
+        None => role,
+    };
+    Ok(vault.admit(newcomer, role, name).map(drop)?)
 }
 
 fn make_grant(vault: &Vault, role: Role, name: &str) -> Result<Grant, ReplicateError> {
@@ -193,7 +199,8 @@ pub(super) async fn ask(
     home: &Home,
     own_name: &str,
 ) -> Result<(Vault, Target), ReplicateError> {
-    let asked = tokio::time::timeout(TIMEOUT, request(connection, ticket, own_name)).await;
+    let own = Bearer { name: own_name.to_owned(), agreement: home.device().map_err(VaultError::from)?.newcomer().agreement };
+    let asked = tokio::time::timeout(TIMEOUT, request(connection, ticket, own)).await;
     let asked = asked.unwrap_or_else(|_| Err(ReplicateError::Ticket("the issuer did not answer in time".into())));
     // In TLS 1.3 the bearer's handshake is over before the issuer refuses, so a refusal may come at any step.
     let grant = asked.map_err(|error| match error {
@@ -213,10 +220,10 @@ pub(super) async fn ask(
     Ok((vault, peer))
 }
 
-async fn request(connection: &Connection, ticket: &Ticket, own_name: &str) -> Result<Grant, ReplicateError> {
+async fn request(connection: &Connection, ticket: &Ticket, own: Bearer) -> Result<Grant, ReplicateError> {
     let (mut sender, mut receiver) = connection.take_control().ok_or_else(|| ReplicateError::Peer("no control stream".into()))?;
     let channel = Channel::new(connection, &ticket.secret.key())?;
-    let sealed = seal(&channel.request, &Bearer { name: own_name.to_owned() });
+    let sealed = seal(&channel.request, &own);
     sender.send(Bytes::from(codec::encode(&Request { ticket: ticket.secret.id(), sealed }))).await?;
     match receiver.recv().await? {
         Some(answer) => open(&channel.grant, "grant", &answer).map_err(|_| refused()),

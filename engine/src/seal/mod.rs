@@ -23,9 +23,12 @@
 
 mod body;
 mod compress;
+mod keyring;
 mod record;
 #[cfg(test)]
 mod tests;
+
+pub use keyring::KeyRing;
 
 use crate::{
     event::ChunkRef,
@@ -81,6 +84,9 @@ pub enum OpenError {
     /// one error for wrong key, tag, header, siv, length and plaintext, so that nobody learns which.
     #[error("authentication failed")]
     Refused,
+    /// The bytes are sealed under a key epoch that this device was given no key of. Says nothing that the header does not show everyone.
+    #[error("it is sealed under key epoch {0}, and this device was given no key of it")]
+    NoKey(u32),
 }
 
 /// The keys of one vault and epoch. Erased on drop; share them behind an `Arc`.
@@ -112,6 +118,11 @@ impl SealKeys {
             encryption: key("mirror 2026-11 v1 encryption"),
             gear: key("mirror 2026-11 v1 gear"),
         }
+    }
+
+    /// Which epoch's they are: stands in all that they seal.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// The key of the vault's gear table, for [`Cutter::new`](crate::chunk::Cutter::new).

@@ -74,6 +74,11 @@ impl RecordHeader {
     }
 }
 
+/// The epoch that a record says it is sealed under; not authenticated yet.
+pub(super) fn epoch_of(record: &[u8]) -> Option<u32> {
+    RecordHeader::ref_from_prefix(record).ok().map(|(header, _)| header.epoch.get())
+}
+
 /// A record taken apart; nothing in it is authenticated yet.
 pub(super) struct Parts<'a> {
     pub(super) codec: Codec,

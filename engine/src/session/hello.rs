@@ -11,6 +11,13 @@
 //! - The exporter (RFC 8446, 7.5) binds the proof to the connection: it can be neither replayed on another one nor relayed.
 //! - One key a side: a Hello sent back to its sender does not open.
 //! - The encryption key follows from the plaintext, as in the seal of chunks: two Hellos on one connection never share key and nonce.
+//!
+//! # Key epochs
+//! Each epoch has a replication key. A dialer seals under that of the newest epoch that it has; if that is not the first one, its message
+//! carries the same Hello under the first epoch's key as well, for a listener that has not heard of the newer one: every replica has that
+//! key, and only the peer that TLS has let in gets the message. A listener tries what it has, newest first, and answers under what opened.
+//! So replicas on both sides of a new epoch talk, and it spreads. An old key alone lets nobody in: who was removed is turned away before,
+//! by the log, which says so in the same event that begins the epoch.
 
 use super::{Direction, Side};
 use crate::{
@@ -79,9 +86,16 @@ pub struct Hello {
 #[error("the peer did not prove that it belongs to this vault")]
 pub struct NotAMember;
 
-/// The two keys that seal the Hellos of one connection.
+/// The keys that seal the Hellos of one connection: two an epoch.
 #[derive(Clone)]
 pub struct HelloKeys {
+    newest: Pair,
+    /// Newest first; the last is the first epoch's.
+    older: Vec<Pair>,
+}
+
+#[derive(Clone)]
+struct Pair {
     dialer: Zeroizing<[u8; 32]>,
     listener: Zeroizing<[u8; 32]>,
 }
@@ -95,6 +109,36 @@ impl fmt::Debug for HelloKeys {
 impl HelloKeys {
     /// Keys for the connection whose TLS exporter value is `exporter`, in the vault with this replication key.
     pub fn derive(replication_key: &[u8; 32], exporter: &[u8; 32]) -> Self {
+        Self { newest: Pair::derive(replication_key, exporter), older: Vec::new() }
+    }
+
+    /// Adds those of an epoch before.
+    #[must_use]
+    pub fn and_older(mut self, replication_key: &[u8; 32], exporter: &[u8; 32]) -> Self {
+        self.older.push(Pair::derive(replication_key, exporter));
+        self
+    }
+
+    /// Those of the first epoch, if there are others.
+    pub fn first(&self) -> Option<Self> {
+        self.older.last().map(|first| Self { newest: first.clone(), older: Vec::new() })
+    }
+
+    /// Each epoch's alone, newest first.
+    fn each(&self) -> impl Iterator<Item = Self> {
+        std::iter::once(&self.newest).chain(&self.older).map(|pair| Self { newest: pair.clone(), older: Vec::new() })
+    }
+
+    fn of(&self, side: Side) -> &[u8; 32] {
+        match side {
+            Side::Dialer => &self.newest.dialer,
+            Side::Listener => &self.newest.listener,
+        }
+    }
+}
+
+impl Pair {
+    fn derive(replication_key: &[u8; 32], exporter: &[u8; 32]) -> Self {
         let mut material = Zeroizing::new([0; 64]);
         material[..32].copy_from_slice(replication_key);
         material[32..].copy_from_slice(exporter);
@@ -103,16 +147,9 @@ impl HelloKeys {
             listener: Zeroizing::new(blake3::derive_key("mirror 2026-11 v1 hello listener", &*material)),
         }
     }
-
-    fn of(&self, side: Side) -> &[u8; 32] {
-        match side {
-            Side::Dialer => &self.dialer,
-            Side::Listener => &self.listener,
-        }
-    }
 }
 
-/// Seals what `side` says.
+/// Seals what `side` says, under the newest epoch's key.
 pub fn seal(keys: &HelloKeys, side: Side, hello: &Hello) -> Vec<u8> {
     let plaintext = codec::encode(hello);
     let siv = siv(keys.of(side), &plaintext);
@@ -126,7 +163,16 @@ pub fn seal(keys: &HelloKeys, side: Side, hello: &Hello) -> Vec<u8> {
     sealed
 }
 
-/// Opens what `side` said. A listener that serves several vaults tries the keys of each.
+/// Opens what `side` said, one of `sealed`, under one of the epochs of `keys`. Returns that epoch's keys as well, to answer under.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_any<'s>(keys: &HelloKeys, side: Side, sealed: impl IntoIterator<Item = &'s [u8]>) -> Result<(Hello, HelloKeys), NotAMember> {
+    let opened = |sealed| keys.each().find_map(|epoch| Some((open(&epoch, side, sealed).ok()?, epoch)));
+    sealed.into_iter().find_map(opened).ok_or(NotAMember)
+}
+
+/// Opens what `side` said, under the newest epoch's key.
 ///
 /// # Errors
 /// [`NotAMember`] on anything that [`seal`] did not make with the same keys for the same side.
@@ -189,6 +235,24 @@ mod tests {
         assert_eq!(open(&keys, Side::Listener, &sealed), Err(NotAMember), "reflected");
         assert_eq!(open(&HelloKeys::derive(&[9; 32], &[2; 32]), Side::Dialer, &sealed), Err(NotAMember), "another vault");
         assert_eq!(open(&HelloKeys::derive(&[1; 32], &[9; 32]), Side::Dialer, &sealed), Err(NotAMember), "another connection");
+    }
+
+    #[test]
+    fn replicas_on_both_sides_of_a_new_epoch_open_each_others_hellos() {
+        let (first, ahead) = (HelloKeys::derive(&[1; 32], &[2; 32]), HelloKeys::derive(&[5; 32], &[2; 32]).and_older(&[1; 32], &[2; 32]));
+        let offered = [seal(&ahead, Side::Dialer, &hello()), seal(&ahead.first().unwrap(), Side::Dialer, &hello())];
+        let offered = || offered.iter().map(Vec::as_slice);
+        let (opened, answer) = open_any(&first, Side::Dialer, offered()).unwrap();
+        assert_eq!(opened, hello(), "a listener that is behind");
+        let answered = seal(&answer, Side::Listener, &hello());
+        assert_eq!(open_any(&ahead, Side::Listener, [answered.as_slice()]).unwrap().0, hello());
+        let (_, answer) = open_any(&ahead, Side::Dialer, offered()).unwrap();
+        let answered = seal(&answer, Side::Listener, &hello());
+        assert_eq!(open(&first, Side::Listener, &answered), Err(NotAMember), "answered under the newest that both have");
+        let behind = seal(&first, Side::Dialer, &hello());
+        assert_eq!(open_any(&ahead, Side::Dialer, [behind.as_slice()]).unwrap().0, hello(), "a dialer that is behind");
+        let stranger = HelloKeys::derive(&[9; 32], &[2; 32]);
+        assert_eq!(open_any(&stranger, Side::Dialer, offered()).map(drop), Err(NotAMember));
     }
 
     #[test]

@@ -27,6 +27,7 @@ const FINISHED: u8 = 7;
 const DAMAGED: u8 = 8;
 const BYE: u8 = 9;
 const HEALED: u8 = 10;
+const HELLO_OF_EPOCH: u8 = 11;
 /// The first extension.
 const LOAD: u8 = 0x80;
 const ATTESTED: u8 = 0x81;
@@ -92,6 +93,13 @@ pub enum ByeCode {
 pub enum Message {
     /// A sealed [`Hello`](super::hello::Hello).
     Hello(Bytes),
+    /// The same Hello twice: sealed under the newest key epoch that a dialer has, and under the first one, which every replica has.
+    HelloOfEpoch {
+        /// Under the newest.
+        newest: Bytes,
+        /// Under the first.
+        first: Bytes,
+    },
     /// A run of list and event frames in the sender's log order; each list before the event that names it.
     Events {
         /// Sent ahead of the peer's Hello or not.
@@ -208,6 +216,7 @@ impl Message {
     pub fn encode(&self) -> Bytes {
         match self {
             Self::Hello(sealed) => raw(HELLO, &[sealed]),
+            Self::HelloOfEpoch { newest, first } => raw(HELLO_OF_EPOCH, &[&(newest.len() as u32).to_le_bytes(), newest, first]),
             Self::Events { timing, promise, frames } => raw(EVENTS, &[&[flags(*timing, *promise)], frames]),
             Self::Want { list, want } => body(WANT, &WantBody { list: *list, bitmap: want.encode() }),
             Self::Served { list, unavailable } => {
@@ -241,6 +250,7 @@ impl Message {
         match kind {
             HELLO if rest.len() > HELLO_BYTES_MAX => Err(error("the Hello is too long")),
             HELLO => Ok(Self::Hello(rest)),
+            HELLO_OF_EPOCH => decode_hello_of_epoch(&rest),
             EVENTS => decode_events(&rest),
             WANT => decode_want(&rest),
             SERVED => decode_served(&rest),
@@ -264,7 +274,7 @@ impl Message {
             }
             EXTENSIONS.. if kind == FORK => Ok(Self::Fork(rest)),
             EXTENSIONS.. => Ok(Self::Extension(kind)),
-            0 | 11..EXTENSIONS => Err(error("its type is unknown")),
+            0 | 12..EXTENSIONS => Err(error("its type is unknown")),
         }
     }
 }
@@ -288,6 +298,20 @@ fn flags(timing: Timing, promise: Promise) -> u8 {
     let early = if timing == Timing::Early { EARLY } else { 0 };
     let promised = if promise == Promise::Chunks { PROMISE } else { 0 };
     early | promised
+}
+
+fn decode_hello_of_epoch(rest: &Bytes) -> Result<Message, CodecError> {
+    let cut_off = || error("HelloOfEpoch is cut off");
+    let length = u32::from_le_bytes(*rest.first_chunk().ok_or_else(cut_off)?) as usize;
+    let both = rest.slice(4..);
+    if length > both.len() {
+        return Err(cut_off());
+    }
+    let (newest, first) = (both.slice(..length), both.slice(length..));
+    if newest.len() > HELLO_BYTES_MAX || first.len() > HELLO_BYTES_MAX {
+        return Err(error("the Hello is too long"));
+    }
+    Ok(Message::HelloOfEpoch { newest, first })
 }
 
 fn decode_events(rest: &Bytes) -> Result<Message, CodecError> {

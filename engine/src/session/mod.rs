@@ -340,12 +340,19 @@ impl Session {
             extensions: Extensions { attestation: self.certifying.introduce(self.receiving.root()), forks: Some(self.forks.to_hello()) }
                 .encode(),
         };
-        self.out.say(&Message::Hello(hello::seal(&self.config.hello_keys, self.config.side, &hello).into()));
+        let seal = |keys: &HelloKeys| hello::seal(keys, self.config.side, &hello).into();
+        let newest = seal(&self.config.hello_keys);
+        let first = self.config.hello_keys.first().filter(|_| self.config.side == Side::Dialer);
+        self.out.say(&match first {
+            Some(first) => Message::HelloOfEpoch { newest, first: seal(&first) },
+            None => Message::Hello(newest),
+        });
     }
 
     fn hear(&mut self, now: Instant, message: Message) -> Result<(), SessionError> {
         match message {
-            Message::Hello(sealed) => self.hear_hello(&sealed),
+            Message::Hello(sealed) => self.hear_hello(&[&sealed]),
+            Message::HelloOfEpoch { newest, first } => self.hear_hello(&[&newest, &first]),
             Message::Events { timing, promise, frames } => {
                 self.accept(Input::Offer)?;
                 self.receiving.events(timing, promise, frames, &mut self.out)
@@ -420,11 +427,12 @@ impl Session {
         }
     }
 
-    fn hear_hello(&mut self, sealed: &[u8]) -> Result<(), SessionError> {
+    fn hear_hello(&mut self, sealed: &[&[u8]]) -> Result<(), SessionError> {
         if self.phase != Phase::Greeting {
             return self.accept(Input::HelloDiffers);
         }
-        let mut hello = hello::open(&self.config.hello_keys, self.config.side.other(), sealed)?;
+        let (mut hello, keys) = hello::open_any(&self.config.hello_keys, self.config.side.other(), sealed.iter().copied())?;
+        self.config.hello_keys = keys;
         if self.config.side == Side::Listener {
             self.greet();
         }
@@ -602,7 +610,7 @@ impl Session {
         if identical {
             self.out.tell(SessionEvent::Identical { root: ours });
         }
-        let outcome = if !here.is_empty() || there + lost_here + lost_there > 0 {
+        let outcome = if !here.is_empty() || [there, lost_here, lost_there] != [0; 3] {
             Outcome::Partial { here, there, lost_here, lost_there }
         } else if !equal && self.sending.peer_applied() == self.receiving.frontier() {
             Outcome::Diverged

@@ -79,6 +79,17 @@ pub(super) struct LogGuard<'a> {
     locked: Option<&'a File>,
 }
 
+impl LogGuard<'_> {
+    /// Lets readers see who is in as of this moment: whoever makes an event now has to know it, and another process may have changed it
+    /// just before.
+    fn show_membership(&self) {
+        let mut shown = lock(&self.inner.log_snapshot);
+        if shown.roster.as_ref().map(Arc::as_ptr) != self.state.roster.as_ref().map(Arc::as_ptr) {
+            *shown = Arc::new(self.state.clone());
+        }
+    }
+}
+
 impl Drop for LogGuard<'_> {
     fn drop(&mut self) {
         *lock(&self.inner.log_snapshot) = Arc::new(self.state.clone());
@@ -161,6 +172,7 @@ impl Store {
         make: &mut dyn FnMut(Slot) -> Result<(Event, Vec<ChunkList>), E>,
     ) -> Result<Event, E> {
         let mut guard = self.inner.lock_log()?;
+        guard.show_membership();
         let slot = next_slot(&guard.state, author)?;
         let (event, lists) = make(slot.clone())?;
         let header = event.header();

@@ -27,6 +27,7 @@ pub(super) fn status(vault: &Vault) -> Result<Status, VaultError> {
         bytes: counts.bytes,
         conflicts: view.conflicts,
         membership: vault.membership_status()?,
+        epoch: vault.epoch_status()?,
         lost: vault.store().lost_chunks()?.len() as u64,
         scrub: vault.home().scrub(vault.dir()),
         behind: vault.store().lost(),

@@ -64,7 +64,7 @@ impl Vault {
         let rows = self.versions_of(key)?;
         let (maximal, superseded): (Vec<_>, Vec<_>) = rows.iter().rev().partition(|row| row.standing != Standing::Superseded);
         let mut versions = maximal.into_iter().map(|row| row.version.clone());
-        let winner = versions.next().ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))?;
+        let winner = versions.next().ok_or_else(|| self.no_such_key(key))?;
         let rule = Resolved { winner, losers: versions.collect() }.rule(superseded.len());
         let older = rows.len().saturating_sub(EXPLAINED_VERSIONS_MAX);
         let versions = self.chain(&rows[older..])?;
@@ -73,7 +73,7 @@ impl Vault {
 
     fn versions_of(&self, key: &Key) -> Result<Vec<VersionRow>, VaultError> {
         let rows = self.ask(|view| view.versions(key))?;
-        if rows.is_empty() { Err(VaultError::NoSuchKey(key.to_text().into_owned())) } else { Ok(rows) }
+        if rows.is_empty() { Err(self.no_such_key(key)) } else { Ok(rows) }
     }
 
     /// `rows`, oldest first, each with the versions that its author had seen and nothing had superseded then.

@@ -3,8 +3,9 @@
 //! A new vault is built in a hidden directory beside its place and renamed, so that an interrupted `init` leaves no half vault.
 
 use super::{
-    Config, EPOCH, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError,
+    Config, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError,
     derived::Derived,
+    epochs::Keychain,
     membership::{PASSPHRASE, RECOVERY_PHRASE},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     io::durable,
     keys::{DeviceKey, MasterKey, Secrets, slots},
     limits::MEMORY_BYTES_DEFAULT,
-    members::Charter,
+    members::{Charter, FIRST_EPOCH},
     seal::SealKeys,
     store::{Lost, Store},
 };
@@ -54,7 +55,8 @@ pub(super) fn init(dir: &Path, home: &Home, options: InitOptions) -> Result<Init
     })?;
     let vault_home = home.vault(&id)?;
     let slot = if options.device_slot { DeviceSlot::Present } else { DeviceSlot::Absent };
-    let (vault, _) = assemble(dir, config, id, vault_home, device, Secrets::Member(master), slot)?;
+    let unlocked = Unlocked { secrets: Secrets::Member(master), spare: None, slot };
+    let (vault, _) = assemble(dir, config, id, vault_home, device, unlocked)?;
     vault.found(&options.device_name, &spares)?;
     Ok(Initialised { vault, recovery_phrase })
 }
@@ -83,7 +85,8 @@ pub fn create_replica(dir: &Path, home: &Home, origin: Origin) -> Result<Vault, 
     })?;
     let vault_home = home.vault(&id)?;
     vault_home.forget_directory(dir)?;
-    assemble(dir, origin.config, id, vault_home, device, origin.secrets, DeviceSlot::Present).map(|(vault, _)| vault)
+    let unlocked = Unlocked { secrets: origin.secrets, spare: None, slot: DeviceSlot::Present };
+    assemble(dir, origin.config, id, vault_home, device, unlocked).map(|(vault, _)| vault)
 }
 
 fn new_vault_id() -> Result<VaultId, VaultError> {
@@ -151,8 +154,7 @@ pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Vault, Ve
         None => (with_device.ok_or(VaultError::Locked)?, None),
     };
     let vault_home = home.vault(&id)?;
-    let (vault, repairs) = assemble(dir, config, id, vault_home, device, secrets, slot)?;
-    Ok((Vault { spare, ..vault }, repairs))
+    assemble(dir, config, id, vault_home, device, Unlocked { secrets, spare, slot })
 }
 
 /// Whether this device can open the vault without asking. If not, plaintext names are kept in memory only.
@@ -162,14 +164,21 @@ enum DeviceSlot {
     Absent,
 }
 
+/// What opened the vault.
+struct Unlocked {
+    secrets: Secrets,
+    /// What a passphrase or phrase can sign as.
+    spare: Option<DeviceKey>,
+    slot: DeviceSlot,
+}
+
 fn assemble(
     dir: &Path,
     config: Config,
     id: VaultId,
     home: VaultHome,
     device: DeviceKey,
-    secrets: Secrets,
-    slot: DeviceSlot,
+    unlocked: Unlocked,
 ) -> Result<(Vault, Vec<Repair>), VaultError> {
     let (store, mut repairs) = Store::open(dir, &id)?;
     let store = Arc::new(store);
@@ -185,19 +194,19 @@ fn assemble(
         let what = format!("{why}; this replica writes on as a new author");
         repairs.push(Repair { file: PathBuf::from("."), what, loss: false });
     }
+    let Unlocked { secrets, spare, slot } = unlocked;
     let replication = secrets.replication_key(&id);
     if let Some(founder) = pinned_founder(&config, &home)? {
         store.govern(Charter::new(founder, &replication))?;
     }
     let sealing = match secrets {
         Secrets::Keyless(_) => None,
-        Secrets::Member(master) => Some(Arc::new(sealing(master, &id, &own.id(), &home, dir, slot)?)),
+        Secrets::Member(ref master) => Some(Arc::new(sealing(master, &id, &own.id(), &home, dir, slot)?)),
     };
-    let dir = dir.to_owned();
-    Ok((
-        Vault { dir, config, id, store, home, device, own, replication, sealing, spare: None, memory_bytes: MEMORY_BYTES_DEFAULT },
-        repairs,
-    ))
+    let devices = std::iter::once(&device).chain(&spare).map(DeviceKey::duplicate).collect();
+    let keychain = Arc::new(Keychain::new(&id, &store, secrets, devices));
+    let (dir, memory_bytes) = (dir.to_owned(), MEMORY_BYTES_DEFAULT);
+    Ok((Vault { dir, config, id, store, home, device, own, replication, keychain, sealing, spare, memory_bytes }, repairs))
 }
 
 /// The founder that `vault.toml` names, if it is the one that this device knows of: who can write to the directory can't choose another.
@@ -234,19 +243,18 @@ fn own_log(store: &Store, author: &ReplicaId) -> OwnLog {
 }
 
 fn sealing(
-    master: MasterKey,
+    master: &MasterKey,
     id: &VaultId,
     replica: &ReplicaId,
     home: &VaultHome,
     dir: &Path,
     slot: DeviceSlot,
 ) -> Result<Sealing, VaultError> {
-    let keys = SealKeys::derive(&master, id, EPOCH);
-    let cutter = Cutter::new(&keys.gear_key());
+    let cutter = Cutter::new(&SealKeys::derive(master, id, FIRST_EPOCH).gear_key());
     let path = match slot {
         DeviceSlot::Present => Some(home.view_path(dir)?),
         DeviceSlot::Absent => None,
     };
     let derived = Derived::open(path, id, replica)?;
-    Ok(Sealing { secrets: Secrets::Member(master), keys, cutter, derived })
+    Ok(Sealing { cutter, derived })
 }

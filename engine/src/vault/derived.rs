@@ -19,6 +19,7 @@ use crate::{
     store::{LogPosition, StoreError},
 };
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -162,6 +163,7 @@ impl Vault {
         self.compare(&view, derived)?;
         self.heed_removals(&mut view)?;
         loop {
+            self.heed_keys(&mut view)?;
             let start = view.position()?;
             let events = self.store().events_from(log_position(start), EVENT_BODY_BYTES_MAX)?;
             let Some((next, _)) = events.last() else { return Ok(()) };
@@ -202,6 +204,18 @@ impl Vault {
             return Err(Stray::Untrue("a device was removed, and events of it have no effect now".to_owned()));
         }
         Ok(view.heed_removals(&now)?)
+    }
+
+    /// What was passed over for want of a key is read once the key has come: begin again then.
+    fn heed_keys(&self, view: &mut View) -> Result<(), Stray> {
+        let (unread, missing) = (view.unread()?, self.epochs_without_key().into_iter().map(|(_, epoch)| epoch).collect::<BTreeSet<_>>());
+        if !unread.is_subset(&missing) {
+            return Err(Stray::Untrue("the key of an epoch has come".to_owned()));
+        }
+        if unread != missing {
+            view.leave_unread(&missing)?;
+        }
+        Ok(())
     }
 
     fn opened(&self, event: &Event) -> Result<OpenedEvent, VaultError> {

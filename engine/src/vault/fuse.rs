@@ -6,10 +6,13 @@
 //! Counted are deletions of keys that stand here: the history of a vault that a new replica receives deletes nothing that it had. A
 //! decision in favour of a deletion is somebody's deliberate act and is not counted. Only a replica with the vault's key can count.
 
-use super::{Sealing, Vault, VaultError, history::opened};
+use super::{Sealing, Vault, VaultError, epochs::Keychain, history::opened};
 use crate::{
-    event::{Event, KIND_OPERATIONS, Key, Operation},
+    event::{Event, KIND_MEMBERSHIP, KIND_OPERATIONS, Key, Operation},
     limits::FUSE_KEYS_MIN,
+    members::Roster,
+    seal::KeyRing,
+    store::Store,
 };
 use std::{fmt, sync::Arc};
 
@@ -40,6 +43,8 @@ impl DeleteLimit {
 /// Counts deletions in events that are about to be taken over.
 pub struct Fuse {
     sealing: Arc<Sealing>,
+    keychain: Arc<Keychain>,
+    store: Arc<Store>,
     allowed: u64,
 }
 
@@ -58,7 +63,8 @@ impl Vault {
         let Some(sealing) = &self.sealing else { return Ok(None) };
         self.catch_up()?;
         let counts = self.ask(|view| view.counts())?;
-        Ok(Some(Arc::new(Fuse { sealing: Arc::clone(sealing), allowed: limit.of(counts.keys) })))
+        let (sealing, keychain, store) = (sealing.clone(), self.keychain.clone(), self.store.clone());
+        Ok(Some(Arc::new(Fuse { sealing, keychain, store, allowed: limit.of(counts.keys) })))
     }
 }
 
@@ -68,16 +74,37 @@ impl Fuse {
         self.allowed
     }
 
-    /// How many keys that stand here `event` deletes, as far as the view has followed the log. An event that cannot be read deletes
-    /// nothing.
+    /// How many keys that stand here `events` delete, as far as the view has followed the log. An event that cannot be read deletes
+    /// nothing; one that is sealed under a key epoch that begins in `events` can be.
     ///
     /// # Errors
     /// When the view cannot be read.
-    pub fn deletions(&self, event: &Event) -> Result<u64, VaultError> {
-        if event.header().kind != KIND_OPERATIONS {
-            return Ok(0);
+    pub fn deletions<'e>(&self, events: impl IntoIterator<Item = &'e Event>) -> Result<u64, VaultError> {
+        let mut ring = self.keychain.keys().ring.clone();
+        let mut ahead: Option<Roster> = None;
+        let mut count = 0;
+        for event in events {
+            match (event.header().kind, &ring) {
+                (KIND_MEMBERSHIP, _) => ring = self.ring_after(event, &mut ahead).or(ring),
+                (KIND_OPERATIONS, Some(ring)) => count += self.deletions_by(event, ring)?,
+                _ => {}
+            }
         }
-        let operations = opened(&self.sealing.keys, event).unwrap_or_default();
+        Ok(count)
+    }
+
+    /// The keys once `event` is in the log as well, and what is in `ahead`.
+    fn ring_after(&self, event: &Event, ahead: &mut Option<Roster>) -> Option<Arc<KeyRing>> {
+        if ahead.is_none() {
+            *ahead = self.store.roster().map(|roster| Roster::clone(&roster));
+        }
+        let roster = ahead.as_mut()?;
+        roster.add(event);
+        self.keychain.keys_by(roster.membership()).ring
+    }
+
+    fn deletions_by(&self, event: &Event, ring: &KeyRing) -> Result<u64, VaultError> {
+        let operations = opened(ring, event).unwrap_or_default();
         let deleted: Vec<&Key> = operations
             .iter()
             .filter_map(|operation| match operation {

@@ -8,7 +8,7 @@ use crate::{
     event::{Key, Operation, Value, decode_operations},
     id::EventId,
     limits::{EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, REASON_BYTES_MAX},
-    seal::SealKeys,
+    seal::KeyRing,
     store::LogPosition,
 };
 use std::{io::Write, ops::ControlFlow};
@@ -27,7 +27,16 @@ impl Vault {
 
     fn existing(&self, key: &Key) -> Result<VersionRow, VaultError> {
         let row = self.ask(|view| view.current(key))?;
-        row.filter(|row| row.version.value().is_some()).ok_or_else(|| VaultError::NoSuchKey(key.to_text().into_owned()))
+        row.filter(|row| row.version.value().is_some()).ok_or_else(|| self.no_such_key(key))
+    }
+
+    /// What is not there may be where this device cannot look.
+    pub(super) fn no_such_key(&self, key: &Key) -> VaultError {
+        let key = key.to_text().into_owned();
+        match self.epochs_without_key().first() {
+            Some((epoch, _)) => VaultError::NoEpochKey { key, epoch: *epoch, why: self.why_no_key() },
+            None => VaultError::NoSuchKey(key),
+        }
     }
 
     pub(super) fn get_value(&self, key: &Key, sink: &mut dyn Write) -> Result<Entry, VaultError> {
@@ -98,8 +107,15 @@ impl Vault {
         if event.header().kind != crate::event::KIND_OPERATIONS || !self.is_in_force(event) {
             return Ok(Vec::new());
         }
-        Ok(opened(self.seal_keys()?, event).unwrap_or_else(|error| {
-            tracing::warn!(event = %event.id(), device = %event.header().device, error, "an event says nothing that can be read");
+        let keys = self.seal_keys()?;
+        Ok(opened(&keys, event).unwrap_or_else(|error| {
+            match self.epochs_without_key().iter().any(|(number, _)| *number == event.header().epoch) {
+                // Expected where this device was removed, and said by `status`.
+                true => tracing::debug!(event = %event.id(), error, "an event cannot be read"),
+                false => {
+                    tracing::warn!(event = %event.id(), device = %event.header().device, error, "an event says nothing that can be read");
+                }
+            }
             Vec::new()
         }))
     }
@@ -197,7 +213,7 @@ pub(super) fn modified_ms(value: &Value) -> i64 {
 }
 
 /// The operations in an event's body, or why they cannot be read.
-pub(super) fn opened(keys: &SealKeys, event: &crate::event::Event) -> Result<Vec<Operation>, String> {
+pub(super) fn opened(keys: &KeyRing, event: &crate::event::Event) -> Result<Vec<Operation>, String> {
     let context = crate::event::body_context(&event.author(), event.header().sequence);
     let body = keys.open_body(event.body(), &context).map_err(|error| error.to_string())?;
     decode_operations(&body).map_err(|error| error.to_string())

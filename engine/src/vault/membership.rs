@@ -3,12 +3,12 @@
 //! The rule is [`members`](crate::members)'; the store holds every event to it. Here are the acts themselves, and answers in words that
 //! a user can do something with, before an event is made that everyone would refuse.
 
-use super::{Acquaintance, MembershipStatus, Vault, VaultError};
+use super::{Acquaintance, EpochBegun, MembershipStatus, Vault, VaultError, epochs::Recipient};
 use crate::{
     event::{Dot, Event, Frontier, Incarnation, KIND_MEMBERSHIP},
     home::Peer,
     id::{DeviceId, EventId},
-    keys::random_bytes,
+    keys::{Newcomer, random_bytes},
     limits::REASON_BYTES_MAX,
     members::{Admittance, Change, LastOwner, Membership, Role},
     store::Slot,
@@ -30,21 +30,34 @@ impl Vault {
         Ok(self.store().roster().map(|roster| roster.membership().clone()))
     }
 
-    /// Lets `device` in, or gives it another role.
+    /// Lets a device in, or gives it another role, and with it the keys of all epochs. One that read until now and shall not any more
+    /// makes a new epoch begin.
     ///
     /// # Errors
     /// [`VaultError::NotOwner`], [`VaultError::Unsigned`], [`VaultError::Usage`] for a name that is none.
-    pub fn admit(&self, device: DeviceId, role: Role, name: &str) -> Result<EventId, VaultError> {
-        self.require_owner("let devices in")?;
-        self.declare(&[Change::Admit { device, role, name: name.to_owned() }])
+    pub fn admit(&self, newcomer: impl Into<Newcomer>, role: Role, name: &str) -> Result<EventId, VaultError> {
+        let membership = self.require_owner("let devices in")?;
+        let newcomer = known_newcomer(newcomer.into(), &membership);
+        let device = newcomer.device;
+        let mut changes = vec![Change::admit(&newcomer, role, name)];
+        let read_until_now = membership.role_of(&device).is_some_and(|held| held != Role::Keyless);
+        if role == Role::Keyless && read_until_now && self.sealing.is_some() {
+            let lowered = |recipient: Recipient| if *recipient.device() == device { recipient.with_role(role) } else { recipient };
+            let recipients = self.recipients(&membership)?.into_iter().map(lowered).collect();
+            changes.push(self.next_epoch(&membership, recipients)?.0);
+        } else {
+            changes.extend(self.grants_of_heads(&membership, &[(newcomer, role)])?);
+        }
+        self.declare(&changes)
     }
 
     /// Puts `device` out: from now on nobody who knows talks with it, and what it writes has no effect. What this replica holds of it now
-    /// still counts.
+    /// still counts. A key epoch begins for all others in the same event; not when a device removes itself, which would know it: the next
+    /// owner that writes begins one then.
     ///
     /// # Errors
     /// [`VaultError::NotOwner`], [`VaultError::Unsigned`], [`VaultError::Usage`] when it is the last owner and `last_owner` is to stay.
-    pub fn expel(&self, device: DeviceId, reason: Option<&str>, last_owner: LastOwner) -> Result<EventId, VaultError> {
+    pub fn expel(&self, device: DeviceId, reason: Option<&str>, last_owner: LastOwner) -> Result<Option<EpochBegun>, VaultError> {
         let membership = self.require_owner("remove a device")?;
         let is_last = membership.owners().all(|owner| owner.device == device);
         if is_last && last_owner == LastOwner::Stays {
@@ -54,7 +67,16 @@ impl Vault {
             return Err(VaultError::Usage(format!("a reason has at most {REASON_BYTES_MAX} bytes")));
         }
         let upto = self.newest_of_authors()?.into_iter().filter(|event| event.header().device == device).map(|event| event.dot()).collect();
-        self.declare(&[Change::Remove { device, reason: reason.map(str::to_owned), upto, last_owner }])
+        let mut changes = vec![Change::Remove { device, reason: reason.map(str::to_owned), upto, last_owner }];
+        let mut begun = None;
+        if device != self.device().id() && self.sealing.is_some() {
+            let remaining = self.recipients(&membership)?.into_iter().filter(|recipient| *recipient.device() != device).collect();
+            let (change, epoch) = self.next_epoch(&membership, remaining)?;
+            changes.push(change);
+            begun = Some(epoch);
+        }
+        self.declare(&changes)?;
+        Ok(begun)
     }
 
     /// Whom this device may have to do with: those it has on record, and everyone else who is in.
@@ -83,19 +105,19 @@ impl Vault {
     }
 
     /// Says that this device has founded the vault, unless that is said already or was another's doing. `spares` are owners, too.
-    pub(super) fn found(&self, name: &str, spares: &[(&str, DeviceId)]) -> Result<(), VaultError> {
+    pub(super) fn found(&self, name: &str, spares: &[(&str, Newcomer)]) -> Result<(), VaultError> {
         let Some(roster) = self.store().roster() else { return Ok(()) };
         if !roster.membership().is_empty() || roster.charter().founder() != self.device().id() {
             return Ok(());
         }
         let is_name = |name: &&str| !name.trim().is_empty();
         let name = Some(name).filter(is_name).map_or_else(|| self.device().id().short(), str::to_owned);
-        let spares = spares.iter().map(|(name, device)| owner(*device, name));
-        let changes: Vec<Change> = std::iter::once(Change::Found { name }).chain(spares).collect();
+        let spares = spares.iter().map(|(name, spare)| Change::admit(spare, Role::Owner, name));
+        let changes: Vec<Change> = std::iter::once(Change::found(&self.device().newcomer(), &name)).chain(spares).collect();
         self.declare(&changes).map(drop)
     }
 
-    fn declare(&self, changes: &[Change]) -> Result<EventId, VaultError> {
+    pub(super) fn declare(&self, changes: &[Change]) -> Result<EventId, VaultError> {
         let roster = self.store().roster().ok_or(VaultError::Unsigned)?;
         self.commit(KIND_MEMBERSHIP, &[], &mut |slot| {
             roster.charter().seal(changes, &self.own.id(), slot.sequence).map_err(|error| VaultError::Usage(error.to_string()))
@@ -113,8 +135,11 @@ impl Vault {
         let incarnation = Incarnation(random_bytes()?);
         let author = crate::event::author(&spare.id(), &incarnation);
         let name = membership.name_of(&own).map_or_else(|| own.short(), str::to_owned);
+        let newcomer = self.device().newcomer();
+        let mut changes = vec![Change::admit(&newcomer, Role::Owner, &name)];
+        changes.extend(self.grants_of_heads(membership, &[(newcomer, Role::Owner)])?);
         self.store().append_own(&author, &mut |slot: Slot| -> Result<_, VaultError> {
-            let body = roster.charter().seal(&[owner(own, &name)], &author, slot.sequence).map_err(VaultError::internal)?;
+            let body = roster.charter().seal(&changes, &author, slot.sequence).map_err(VaultError::internal)?;
             let event = self.sign((spare, incarnation), slot, KIND_MEMBERSHIP, &[], &body).map_err(VaultError::internal)?;
             Ok((event, Vec::new()))
         })?;
@@ -157,15 +182,32 @@ impl Vault {
         }
         let membership = self.store().roster().unwrap_or(roster).membership().clone();
         match membership.admittance(&device) {
-            Admittance::In(role) if role.may_write() => Ok(()),
+            Admittance::In(role) if role.may_write() => self.require_newest_epoch(),
             Admittance::In(_) => Err(VaultError::Keyless),
-            Admittance::Removed => {
-                let removal = membership.removals().iter().rfind(|removal| removal.device == device);
-                let by = removal.and_then(|removal| membership.name_of(&removal.by)).unwrap_or("an owner");
-                Err(VaultError::NotAllowed(format!("this device was removed from the vault by {by}")))
-            }
+            Admittance::Removed => Err(VaultError::NotAllowed(format!("this device {}", self.removed_by(&membership)))),
             Admittance::Unknown => Err(VaultError::NotAllowed("this replica does not hold the event yet that lets it in".to_owned())),
         }
+    }
+
+    /// What is written now must be sealed under the newest epoch: under an older one, a device that is out could read it.
+    fn require_newest_epoch(&self) -> Result<(), VaultError> {
+        self.tend_epochs()?;
+        let newest = self.membership()?.and_then(|membership| Some((membership.newest_epoch()?.id, membership.newest_epoch()?.number)));
+        match newest {
+            Some((id, number)) if self.epochs_without_key().iter().any(|(_, missing)| *missing == id) => {
+                let why = self.why_no_key();
+                Err(VaultError::NotAllowed(format!("what is written now is sealed under key epoch {number}, and {why}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Who removed this device, in words that go on after its name.
+    pub(super) fn removed_by(&self, membership: &Membership) -> String {
+        let device = self.device().id();
+        let removal = membership.removals().iter().rfind(|removal| removal.device == device);
+        let by = removal.and_then(|removal| membership.name_of(&removal.by)).unwrap_or("an owner");
+        format!("was removed from the vault by {by}")
     }
 
     /// Whether an event that is held has an effect.
@@ -222,79 +264,23 @@ impl Vault {
     }
 }
 
-fn owner(device: DeviceId, name: &str) -> Change {
-    Change::Admit { device, role: Role::Owner, name: name.to_owned() }
+/// With the key that it was let in with before, should it not say.
+fn known_newcomer(newcomer: Newcomer, membership: &Membership) -> Newcomer {
+    let agreement = newcomer.agreement.or_else(|| membership.agreement_of(&newcomer.device));
+    Newcomer { agreement, ..newcomer }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        event::{Frontier, Key},
-        frame::Verified,
-        home::Home,
-        keys::Secrets,
-        store::LogPosition,
-        vault::{CONFIG_FILE, InitOptions, Origin, Unlock, Unwatched, create_replica},
+        event::Frontier,
+        vault::{
+            CONFIG_FILE, Unlock,
+            replicas::{Devices, keys, pull, put},
+        },
     };
     use std::{fs, ops::ControlFlow};
-    use tempfile::TempDir;
-
-    struct Devices(TempDir);
-
-    impl Devices {
-        fn new() -> (Self, Vault) {
-            let devices = Self(TempDir::new().unwrap());
-            let options =
-                InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
-            let vault = Vault::init(&devices.0.path().join("first"), &devices.home("first"), options).unwrap().vault;
-            (devices, vault)
-        }
-
-        fn home(&self, name: &str) -> Home {
-            Home::open(&self.0.path().join(format!("home-{name}"))).unwrap()
-        }
-
-        /// A replica of a device that `owner` lets in; it holds nothing yet.
-        fn join(&self, owner: &Vault, name: &str, role: Role) -> Vault {
-            let secrets = match role {
-                Role::Keyless => Secrets::Keyless(owner.replication_key().clone()),
-                Role::Owner | Role::Member => owner.secrets().unwrap().clone(),
-            };
-            let origin = Origin { config: owner.config().clone(), secrets, slots: Vec::new() };
-            let vault = create_replica(&self.0.path().join(name), &self.home(name), origin).unwrap();
-            owner.admit(vault.info().device, role, name).unwrap();
-            vault
-        }
-    }
-
-    /// As a session would bring it about.
-    fn pull(to: &Vault, from: &Vault) -> Result<(), VaultError> {
-        let batch = from.store().events_beyond(&to.store().frontier(), LogPosition::START, usize::MAX)?;
-        let mut writer = to.store().writer();
-        for id in batch.events.iter().flat_map(|(_, lists)| lists).flat_map(|list| list.entries()).map(|entry| entry.id) {
-            let frame = from.store().read_frame(&id)?.expect("it is there");
-            writer.append(Verified::check(&frame).expect("it is whole"))?;
-        }
-        writer.checkpoint()?;
-        to.store().append_foreign(&batch.events)?;
-        Ok(())
-    }
-
-    fn put(vault: &Vault, key: &str) -> Result<(), VaultError> {
-        vault.put(&Key::new(key).unwrap(), &mut &b"value"[..], &Unwatched).map(drop)
-    }
-
-    fn keys(vault: &Vault) -> Vec<String> {
-        let mut keys = Vec::new();
-        vault
-            .list(b"", false, &mut |entry| {
-                keys.push(entry.key.to_text().into_owned());
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        keys
-    }
 
     #[test]
     fn the_founder_is_an_owner_and_lets_others_in() {
@@ -386,7 +372,7 @@ mod tests {
         let (devices, first) = Devices::new();
         let dir = first.dir().to_owned();
         let config = crate::vault::Config { founder: None, ..first.config().clone() };
-        let pinned = devices.0.path().join("home-first/vaults").join(first.info().id.to_string()).join("founder");
+        let pinned = devices.dir("home-first").join("vaults").join(first.info().id.to_string()).join("founder");
         drop(first);
         config.write(&dir).unwrap();
         fs::remove_file(pinned).unwrap();

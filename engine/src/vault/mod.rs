@@ -10,12 +10,15 @@ mod conflicts;
 mod content;
 mod create;
 mod derived;
+mod epochs;
 mod errors;
 mod forks;
 mod fuse;
 mod history;
 mod ingest;
 mod membership;
+#[cfg(test)]
+mod replicas;
 mod restore;
 mod scrub;
 mod target;
@@ -27,6 +30,7 @@ mod walk;
 
 pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
+pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
 pub use scrub::Scrub;
 pub use types::*;
@@ -39,10 +43,11 @@ use crate::{
     id::{ChunkId, EventId, PlaintextId, VaultId},
     keys::{DeviceKey, ReplicationKey, Secrets},
     limits::{EVENT_BODY_BYTES_MAX, KIB},
-    seal::SealKeys,
+    seal::KeyRing,
     store::{Slot, Store},
 };
 use derived::Derived;
+use epochs::Keychain;
 use ingest::KnownChunk;
 use std::{
     collections::HashSet,
@@ -56,9 +61,6 @@ use view::{FileState, StandingFile};
 /// Plaintext of a body that fits an event even if it does not shrink: a kibibyte is more than what sealing adds.
 const BODY_PLAINTEXT_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX - KIB;
 
-/// The only key epoch so far.
-const EPOCH: u32 = 1;
-
 /// A vault that is open. `Send + Sync`; several processes may have the same one open.
 pub struct Vault {
     dir: PathBuf,
@@ -69,6 +71,7 @@ pub struct Vault {
     device: DeviceKey,
     own: OwnReplica,
     replication: ReplicationKey,
+    keychain: Arc<Keychain>,
     /// None on a keyless replica.
     sealing: Option<Arc<Sealing>>,
     /// What the passphrase or phrase that opened it can sign as.
@@ -78,8 +81,6 @@ pub struct Vault {
 
 /// What only a replica with the vault's key has.
 struct Sealing {
-    secrets: Secrets,
-    keys: SealKeys,
     cutter: Cutter,
     derived: Derived,
 }
@@ -148,14 +149,14 @@ impl Vault {
         &self.device
     }
 
-    /// The key that proves membership to peers.
+    /// The first epoch's key of what every replica reads, also one without the vault's key.
     pub fn replication_key(&self) -> &ReplicationKey {
         &self.replication
     }
 
-    /// What a new replica of the same role must be given.
+    /// What a new replica of the same role must be given: the first epoch's secrets. Those of the others lie in the log.
     pub fn secrets(&self) -> Option<&Secrets> {
-        self.sealing.as_ref().map(|sealing| &sealing.secrets)
+        self.sealing.as_ref().map(|_| self.keychain.first())
     }
 
     /// `vault.toml`.
@@ -294,8 +295,9 @@ impl Vault {
         self.sealing.as_deref().ok_or(VaultError::Keyless)
     }
 
-    fn seal_keys(&self) -> Result<&SealKeys, VaultError> {
-        Ok(&self.sealing()?.keys)
+    /// The sealing keys of all epochs, by what is known of the log now.
+    fn seal_keys(&self) -> Result<Arc<KeyRing>, VaultError> {
+        self.keys().ring.clone().ok_or(VaultError::Keyless)
     }
 
     fn cutter(&self) -> Result<&Cutter, VaultError> {
@@ -311,10 +313,12 @@ impl Vault {
             self.append(first, lists)?;
             return self.append(rest, Vec::new());
         }
-        let keys = self.seal_keys()?;
+        self.sealing()?;
         self.require_writer()?;
         self.check_whole()?;
-        self.commit(KIND_OPERATIONS, &lists, &mut |slot| Ok(keys.seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence))))
+        self.commit(KIND_OPERATIONS, &lists, &mut |slot| {
+            Ok(self.seal_keys()?.current().seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence)))
+        })
     }
 
     /// Signs what `seal` makes for the place of this replica's next event, and commits it.
@@ -351,7 +355,7 @@ impl Vault {
             lamport: slot.lamport,
             previous: slot.previous,
             deps: slot.deps,
-            epoch: EPOCH,
+            epoch: self.keys().current,
             lists: lists.iter().map(ChunkList::reference).collect(),
             kind,
             body_hash: [0; 32],

@@ -152,7 +152,7 @@ fn rows_below(
             each(row)
         })?;
         if !found {
-            return Err(VaultError::NoSuchKey(prefix.to_text().into_owned()));
+            return Err(vault.no_such_key(prefix));
         }
     }
     Ok(())

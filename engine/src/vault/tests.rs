@@ -111,7 +111,7 @@ fn foreign(vault: &Vault, device: &DeviceKey, body: &[u8]) -> Event {
         lamport: 1 + newest.unwrap_or(0),
         previous: None,
         deps: vault.store().frontier(),
-        epoch: EPOCH,
+        epoch: crate::members::FIRST_EPOCH,
         lists: Vec::new(),
         kind: KIND_OPERATIONS,
         body_hash: [0; 32],

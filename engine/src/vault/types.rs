@@ -1,5 +1,6 @@
 //! What goes into and comes out of a vault's operations.
 
+use super::EpochStatus;
 pub use super::view::Standing;
 pub use crate::store::Repair;
 use crate::{
@@ -253,6 +254,8 @@ pub struct Status {
     pub conflicts: u64,
     /// Who is in, as the log says; none in a vault without signed roles.
     pub membership: Option<MembershipStatus>,
+    /// The key epoch that new things are sealed under; none in a vault without signed roles.
+    pub epoch: Option<EpochStatus>,
     /// Chunks that events name and that are known to be gone.
     pub lost: u64,
     /// The last scrub of this directory.
@@ -431,6 +434,16 @@ pub enum VaultError {
     /// The operation needs the vault's key and this replica is keyless.
     #[error("this replica is keyless: it holds no key to read or write values")]
     Keyless,
+    /// What it says of the key, if anything, lies under an epoch that this device was given no key of.
+    #[error("no such key: {key}; what was written under key epoch {epoch} cannot be read here: {why}")]
+    NoEpochKey {
+        /// The key.
+        key: String,
+        /// The oldest such epoch.
+        epoch: u32,
+        /// Why this device has no key of it.
+        why: String,
+    },
     /// No such key.
     #[error("no such key: {0}")]
     NoSuchKey(String),

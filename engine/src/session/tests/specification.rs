@@ -36,7 +36,7 @@ fn phase_table() -> String {
     table
 }
 
-fn samples() -> [(&'static str, Message); 13] {
+fn samples() -> [(&'static str, Message); 14] {
     let frontier: Frontier = [Dot { author: ReplicaId::from_bytes([1; 32]), sequence: 5 }].into_iter().collect();
     let list = ListRef { id: ListId::from_bytes([2; 32]), entries: 8, bytes: 800 };
     let mut bits = Bitmap::empty(8);
@@ -54,6 +54,7 @@ fn samples() -> [(&'static str, Message); 13] {
         ("Finished", Message::Finished),
         ("Damaged", Message::Damaged(vec![ChunkId::from_bytes([4; 32])])),
         ("Healed, but for 3 chunks", Message::Healed { lost: 3 }),
+        ("HelloOfEpoch", Message::HelloOfEpoch { newest: Bytes::from_static(b"newest"), first: Bytes::from_static(b"first") }),
         ("Load, 1 s, of which 0.5 s to check", Message::Load(Load { elapsed_us: 1_000_000, check_us: 500_000, ..Load::default() })),
         ("Bye", Message::Bye { code: ByeCode::Stopped, reason: "why".into() }),
     ]

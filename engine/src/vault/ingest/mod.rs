@@ -106,6 +106,10 @@ fn pass(
     report: &mut AddReport,
     watch: &dyn Watch,
 ) -> Result<Vec<Found>, VaultError> {
+    if !dry_run {
+        // Before anything is read, and sealed under an epoch that is not the newest or is to be followed by another.
+        vault.require_writer()?;
+    }
     let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
     let reader = Reader::new(vault, &gate)?;
     let (items, inbox) = bounded(256);
@@ -277,6 +281,7 @@ pub(super) enum Known {
 /// Puts one value, streamed from `source`, under `key`.
 pub(super) fn put(vault: &Vault, key: &Key, source: &mut dyn Read, watch: &dyn Watch) -> Result<AddReport, VaultError> {
     vault.catch_up()?;
+    vault.require_writer()?;
     vault.check_whole()?;
     let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
     let reader = Reader::new(vault, &gate)?;

@@ -8,7 +8,7 @@ use crate::{
     id::PlaintextId,
     io::map::Map,
     limits::{CHUNK_BYTES_MAX, MIB},
-    seal::{ChunkType, Compression, Draft, SealKeys},
+    seal::{ChunkType, Compression, Draft, KeyRing},
     vault::{
         Vault, VaultError,
         walk::{Found, Stamp},
@@ -64,14 +64,13 @@ impl Source {
 /// What every task needs.
 pub(super) struct Reader<'a> {
     vault: &'a Vault,
-    keys: &'a SealKeys,
     cutter: &'a Cutter,
     gate: &'a Gate,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(vault: &'a Vault, gate: &'a Gate) -> Result<Self, VaultError> {
-        Ok(Self { vault, keys: vault.seal_keys()?, cutter: vault.cutter()?, gate })
+        Ok(Self { vault, cutter: vault.cutter()?, gate })
     }
 
     pub(super) fn gate(&self) -> &'a Gate {
@@ -100,9 +99,13 @@ impl<'a> Reader<'a> {
 
     /// Copies, hashes and, unless the vault has it, seals one piece.
     pub(super) fn seal(&self, data: &[u8], permit: Permit) -> Result<Piece, VaultError> {
-        let draft = self.keys.draft(data, self.gate.buffer());
-        match self.vault.known_chunks(&[draft.plaintext_id()]) {
-            Ok(known) => Ok(self.finish(draft, known.first().copied().flatten(), permit)),
+        let drafted = self.vault.seal_keys().and_then(|keys| {
+            let draft = keys.current().draft(data, self.gate.buffer());
+            let known = self.vault.known_chunks(&[draft.plaintext_id()])?;
+            Ok((keys, draft, known.first().copied().flatten()))
+        });
+        match drafted {
+            Ok((keys, draft, known)) => Ok(self.finish(&keys, draft, known, permit)),
             Err(error) => {
                 // Nobody else gives it back, and whoever cuts the next pieces waits for it.
                 self.gate.leave(permit);
@@ -113,10 +116,17 @@ impl<'a> Reader<'a> {
 
     /// Reads and seals a group of small files, links and directories.
     pub(super) fn read_group(&self, group: Vec<(Found, Known)>, permit: Permit) -> Vec<Item> {
+        let keys = match self.vault.seal_keys() {
+            Ok(keys) => keys,
+            Err(error) => {
+                self.gate.leave(permit);
+                return group.into_iter().map(|(found, _)| Item::Skipped(found.path, error.to_string())).collect();
+            }
+        };
         let mut items = Vec::new();
         let mut drafts = Vec::with_capacity(group.len());
         for (found, known) in group {
-            match self.draft(&found) {
+            match self.draft(&keys, &found) {
                 Ok((draft, moved)) => drafts.push(((found, known), draft, moved)),
                 Err(reason) => items.push(Item::Skipped(found.path, reason)),
             }
@@ -135,7 +145,7 @@ impl<'a> Reader<'a> {
         for ((found, known), draft, moved) in drafts {
             let piece = draft.map(|draft| {
                 let permit = permit.take().unwrap_or_else(Permit::none);
-                self.finish(draft, chunks.next().flatten(), permit)
+                self.finish(&keys, draft, chunks.next().flatten(), permit)
             });
             wholes.push(Whole { found, known, piece, moved });
         }
@@ -146,7 +156,7 @@ impl<'a> Reader<'a> {
         items
     }
 
-    fn draft(&self, found: &Found) -> Result<(Option<Draft>, bool), String> {
+    fn draft(&self, keys: &KeyRing, found: &Found) -> Result<(Option<Draft>, bool), String> {
         if !found.is_file() || found.stamp.size == 0 {
             return Ok((None, false));
         }
@@ -157,17 +167,17 @@ impl<'a> Reader<'a> {
         let after = file.metadata().map_err(|error| error.to_string())?;
         let moved = Stamp::of(&after) != found.stamp || bytes.len() as u64 != found.stamp.size;
         bytes.truncate(found.stamp.size as usize);
-        let draft = (!bytes.is_empty()).then(|| self.keys.draft(&bytes, self.gate.buffer()));
+        let draft = (!bytes.is_empty()).then(|| keys.current().draft(&bytes, self.gate.buffer()));
         Ok((draft, moved))
     }
 
-    fn finish(&self, draft: Draft, known: Option<KnownChunk>, permit: Permit) -> Piece {
+    fn finish(&self, keys: &KeyRing, draft: Draft, known: Option<KnownChunk>, permit: Permit) -> Piece {
         if let Some(KnownChunk { chunk, present: true }) = known {
             let reference = ChunkRef { chunk, plaintext: draft.plaintext_id(), length: draft.length() };
             self.gate.recycle(draft.into_buffer());
             return Piece { reference, frame: None, listed: true, permit };
         }
-        let sealed = self.keys.seal(draft, ChunkType::Data, Compression::Auto);
+        let sealed = keys.current().seal(draft, ChunkType::Data, Compression::Auto);
         // A chunk that some event names but no pack holds any more comes back under its old list, if it sealed the same.
         let listed = known.is_some_and(|known| known.chunk == sealed.reference.chunk);
         Piece { reference: sealed.reference, frame: Some(sealed.frame), listed, permit }

@@ -1,6 +1,6 @@
 //! The one writer: appends chunks, gathers operations, commits events.
 
-use super::{FileNumber, Item, Known, Round, Whole, gate::Gate, read::Piece, read::Source};
+use super::{FileNumber, Item, Known, Round, Whole, gate::Gate, read::KnownChunk, read::Piece, read::Source};
 use crate::{
     codec,
     event::{ChunkList, ChunkRef, Content, Entry, Operation, Value, ValueKind},
@@ -218,9 +218,12 @@ impl<'a> Writer<'a> {
     fn node(&mut self, below: &[ChunkRef]) -> Result<ChunkRef, VaultError> {
         let keys = self.vault.seal_keys()?;
         let plaintext = codec::encode(&below.to_vec());
-        let draft = keys.draft(&plaintext, self.gate.buffer());
+        let draft = keys.current().draft(&plaintext, self.gate.buffer());
         let known = self.vault.known_chunks(&[draft.plaintext_id()])?.into_iter().flatten().next();
-        let sealed = keys.seal(draft, ChunkType::Node, Compression::Never);
+        if let Some(KnownChunk { chunk, present: true }) = known {
+            return Ok(ChunkRef { chunk, plaintext: draft.plaintext_id(), length: draft.length() });
+        }
+        let sealed = keys.current().seal(draft, ChunkType::Node, Compression::Never);
         let (chunk, frame) = (sealed.reference.chunk, sealed.frame.verified());
         self.pack.append_run(&[frame])?;
         // As with data: an event that is applied already names the nodes of a value that is put again.

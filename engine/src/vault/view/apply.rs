@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event::{Dot, Frontier, Key, Operation},
-    id::{EventId, ReplicaId},
+    id::{EpochId, EventId, ReplicaId},
     merge::{self, Action, Agreement, OpenedEvent, Place},
 };
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -258,6 +258,20 @@ pub(super) fn heed_removals(connection: &mut Connection, removals: &BTreeSet<Dot
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for dot in removals {
         transaction.execute("INSERT OR IGNORE INTO removal VALUES(?1, ?2)", params![dot.author.as_bytes(), dot.sequence as i64])?;
+    }
+    Ok(transaction.commit()?)
+}
+
+pub(super) fn unread(connection: &Connection) -> Result<BTreeSet<EpochId>, ViewError> {
+    let mut statement = connection.prepare_cached("SELECT epoch FROM unread")?;
+    let epochs = statement.query_map([], |row| Ok(EpochId::from_bytes(row.get(0)?)))?;
+    Ok(epochs.collect::<Result<_, _>>()?)
+}
+
+pub(super) fn leave_unread(connection: &mut Connection, epochs: &BTreeSet<EpochId>) -> Result<(), ViewError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for epoch in epochs {
+        transaction.execute("INSERT OR IGNORE INTO unread VALUES(?1)", params![epoch.as_bytes()])?;
     }
     Ok(transaction.commit()?)
 }

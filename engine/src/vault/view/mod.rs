@@ -37,7 +37,7 @@ pub use schema::CACHE_KIB;
 
 use crate::{
     event::{Dot, Frontier},
-    id::{EventId, ReplicaId, VaultId},
+    id::{EpochId, EventId, ReplicaId, VaultId},
 };
 use rusqlite::{Connection, ErrorCode};
 use std::{
@@ -152,6 +152,22 @@ impl View {
     /// [`ViewError`] when the file cannot be written.
     pub fn heed_removals(&mut self, removals: &BTreeSet<Dot>) -> Result<(), ViewError> {
         apply::heed_removals(&mut self.connection, removals)
+    }
+
+    /// The key epochs that it was made without the keys of: what lies under them is not in it.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be read.
+    pub fn unread(&self) -> Result<BTreeSet<EpochId>, ViewError> {
+        apply::unread(&self.connection)
+    }
+
+    /// Notes that from now on it is made without the keys of `epochs`.
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be written.
+    pub fn leave_unread(&mut self, epochs: &BTreeSet<EpochId>) -> Result<(), ViewError> {
+        apply::leave_unread(&mut self.connection, epochs)
     }
 
     /// The place in the log up to which the view is true. Should the log end before it, the log was put back to an older state

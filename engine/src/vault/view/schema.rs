@@ -15,7 +15,7 @@ use std::{
 /// Page cache of one open view, in KiB: what bounds its memory.
 pub const CACHE_KIB: usize = 32 * 1024;
 /// Changes with the tables, and when an event kind or operation becomes known that older programs passed over.
-const SCHEMA: u32 = 3;
+const SCHEMA: u32 = 4;
 /// Longer than the largest batch takes to commit.
 const BUSY: Duration = Duration::from_secs(10);
 /// Rows hold a value with its chunk reference, some 200 bytes: pages of 8 KiB keep trees without row ids shallow.
@@ -29,6 +29,7 @@ const TABLES: &str = "
         vault BLOB NOT NULL, replica BLOB NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL,
         keys INTEGER NOT NULL, conflicts INTEGER NOT NULL);
     CREATE TABLE removal(author BLOB NOT NULL, sequence INTEGER NOT NULL, PRIMARY KEY(author, sequence)) WITHOUT ROWID;
+    CREATE TABLE unread(epoch BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE frontier(author BLOB PRIMARY KEY, sequence INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE event(
         number INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, author BLOB NOT NULL, sequence INTEGER NOT NULL,
