@@ -198,8 +198,9 @@ async fn an_event_behind_a_hole_waits_until_somebody_has_what_is_missing() {
     let (mut world, device) = World::with_member().await;
     let author = Author::new(&world, &device);
     taken(&mut world, &author).await;
-    let second = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (2, 2, Some(author.event().id())));
-    let third = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (3, 3, Some(second.id())));
+    let (first, lamport) = (author.event().id(), author.event().header().lamport);
+    let second = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (2, lamport + 1, Some(first)));
+    let third = changed(&author, |header| (header.sequence, header.lamport, header.previous) = (3, lamport + 2, Some(second.id())));
     let mut peer = EvilPeer::greeted(&world, &device, TransportKind::Tcp).await;
     peer.offer(third.to_frame().into_bytes()).await;
     let dot = third.dot();
