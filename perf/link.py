@@ -41,6 +41,12 @@ class Link:
             ip("-n", name, "addr", "add", address, "dev", "mirror0")
             ip("-n", name, "link", "set", "mirror0", "up")
 
+    def shape(self, rate):
+        """A token bucket of the kernel's at each end: segments stay as large as the offloads make them, as on a card."""
+        for name in (self.a, self.b):
+            qdisc = ["tc", "qdisc", "add", "dev", "mirror0", "root", "tbf", "rate", rate, "burst", "256kb", "latency", "20ms"]
+            subprocess.run([*self.inside(name), *qdisc], check=True)
+
     def remove(self):
         if self.own:
             for name in (self.a, self.b):
@@ -105,6 +111,7 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--work", required=True)
     arguments.add_argument("--mtu", type=int, default=1500)
+    arguments.add_argument("--rate", help="shape both ends of the link to it, as tc writes it: 1gbit (a link of this script's own only)")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--mib", type=int, default=1024, help="size of the large file; 0 for none")
     arguments.add_argument("--files", type=int, default=0, help="files of 1-16 KiB instead of the large one")
@@ -115,6 +122,8 @@ def main():
     options = arguments.parse_args()
     link = Link(options.mtu)
     try:
+        if options.rate and link.own:
+            link.shape(options.rate)
         measure(options, link)
     finally:
         link.remove()
