@@ -4,7 +4,7 @@ use super::{Session, replicate};
 use crate::{
     args::{PeerCommand, RekeyArgs},
     failure::{Code, Failure},
-    render,
+    render::{self, Extent},
 };
 use mirror_engine::{
     home::{Peer, Role},
@@ -63,7 +63,7 @@ fn remove(session: &Session, vault: &Vault, name: &str, reason: Option<&str>, fo
     }
     let known = acquaintance(vault, &known.peer)?;
     let text = || match &begun {
-        Some(begun) => format!("{said}: {}\n{}", render::peer_text(&known), render::epoch_text(begun)),
+        Some(begun) => format!("{said}: {}\n{}", render::peer_text(&known), render::epoch_text(begun, Extent::Done)),
         None => format!("{said}: {}", render::peer_text(&known)),
     };
     session.report(|| render::removed_record(&known, begun.as_ref()), text)
@@ -72,11 +72,8 @@ fn remove(session: &Session, vault: &Vault, name: &str, reason: Option<&str>, fo
 /// An owner begins a key epoch without removing anyone.
 pub(super) fn rekey(session: &Session, args: &RekeyArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
-    let (begun, would) = match args.dry_run {
-        true => (vault.plan_epoch()?, "would begin: "),
-        false => (vault.begin_epoch()?, ""),
-    };
-    session.report(|| render::epoch_record(&begun), || format!("{would}{}", render::epoch_text(&begun)))?;
+    let begun = if args.dry_run { vault.plan_epoch()? } else { vault.begin_epoch()? };
+    session.report(|| render::epoch_record(&begun), || render::epoch_text(&begun, Extent::of(args.dry_run)))?;
     Ok(Code::Ok)
 }
 

@@ -375,9 +375,10 @@ pub(crate) fn epoch_record(begun: &EpochBegun) -> EpochRecord {
     EpochRecord { epoch: begun.number, given: begun.given.clone(), without: begun.without.clone() }
 }
 
-pub(crate) fn epoch_text(begun: &EpochBegun) -> String {
+pub(crate) fn epoch_text(begun: &EpochBegun, extent: Extent) -> String {
     let names = |names: &[String]| names.iter().map(|name| escape(name.as_bytes())).collect::<Vec<_>>().join(", ");
-    let mut text = format!("key epoch {} began, for {}", begun.number, names(&begun.given));
+    let verb = if extent == Extent::DryRun { "would begin" } else { "began" };
+    let mut text = format!("key epoch {} {verb}, for {}", begun.number, names(&begun.given));
     if !begun.without.is_empty() {
         let without = names(&begun.without);
         text.push_str(&format!(
