@@ -5,7 +5,7 @@
 //! recovery phrase ───────┼─ slot ─► master key ─ derive_key ─► sealing keys (see `seal`), replication key
 //! device key ────────────┘                                       replication key = all that a keyless replica has
 //! ```
-//! A vault has one master key for each key epoch ([`epoch`]): the slots hold the first, the log the others.
+//! A vault has one master key for each key epoch (`epoch.rs`): the slots hold the first, the log the others.
 //!
 //! Whoever has the master key reads and writes; whoever has only the replication key stores, verifies and serves. Both are random, never
 //! derived from what a person types: a passphrase can be changed without sealing anything anew.
