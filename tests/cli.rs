@@ -39,3 +39,5 @@ mod support;
 mod usage;
 #[path = "cli/values.rs"]
 mod values;
+#[path = "cli/why.rs"]
+mod why;

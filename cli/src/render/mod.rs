@@ -21,6 +21,7 @@ mod text;
 mod time;
 mod transfer;
 mod units;
+mod why;
 
 pub(crate) use acknowledged::{Acknowledged, Unheld};
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
@@ -39,3 +40,4 @@ pub(crate) use text::{escape, escape_lines, key_text, path_text};
 pub(crate) use time::{rfc3339, span_text};
 pub(crate) use transfer::*;
 pub(crate) use units::{bytes_text, count_text, rate_text};
+pub(crate) use why::{why_record, why_text};

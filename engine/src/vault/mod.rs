@@ -27,6 +27,7 @@ mod tests;
 mod types;
 pub mod view;
 mod walk;
+mod why;
 
 pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
@@ -34,6 +35,7 @@ pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
 pub use scrub::Scrub;
 pub use types::*;
+pub use why::{PeerWord, Subject, Whereabouts, Why, Word};
 
 use crate::{
     chunk::Cutter,
