@@ -22,6 +22,8 @@ mod healing;
 mod history;
 #[path = "cli/interruption.rs"]
 mod interruption;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/merge.rs"]
 mod merge;
 #[path = "cli/pairing.rs"]

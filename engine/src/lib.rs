@@ -33,3 +33,7 @@ pub mod session;
 pub mod store;
 pub mod transport;
 pub mod vault;
+
+#[cfg(test)]
+#[path = "../../tests/vectors/read.rs"]
+mod vectors;
