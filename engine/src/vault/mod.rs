@@ -20,6 +20,7 @@ mod membership;
 #[cfg(test)]
 mod replicas;
 mod restore;
+mod rewrite;
 mod scrub;
 mod target;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
 pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
+pub use rewrite::Rewrite;
 pub use scrub::Scrub;
 pub use types::*;
 
