@@ -30,6 +30,8 @@ mod merge;
 mod pairing;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/rewrite.rs"]
+mod rewrite;
 #[path = "cli/roles.rs"]
 mod roles;
 #[path = "cli/secrets.rs"]

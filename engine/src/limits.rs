@@ -23,6 +23,10 @@ pub const LIST_ENTRIES_MAX: usize = 16_384;
 pub const EVENT_LISTS_MAX: usize = 64;
 /// Most operations in one event: amortises its signature and its fdatasync, keeps it a few MiB.
 pub const EVENT_OPERATIONS_MAX: usize = 16_384;
+/// Pieces that one event says to be resealed: their references take 1.3 MiB.
+pub const RESEALED_PIECES_MAX: usize = LIST_ENTRIES_MAX;
+/// Plaintext of the pieces after which such an event is made all the same: what an interruption leaves to be sealed again.
+pub const RESEALED_BYTES_MAX: u64 = 256 * MIB as u64;
 /// Largest sealed body of an event.
 pub const EVENT_BODY_BYTES_MAX: usize = 8 * MIB;
 /// Largest plaintext of an event's body: what a small compressed body may unfold to.

@@ -20,6 +20,7 @@ mod membership;
 #[cfg(test)]
 mod replicas;
 mod restore;
+mod rewrite;
 mod scrub;
 mod target;
 #[cfg(test)]
@@ -33,6 +34,7 @@ pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
 pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
+pub use rewrite::Rewrite;
 pub use scrub::Scrub;
 pub use types::*;
 pub use why::{PeerWord, Subject, Whereabouts, Why, Word};
