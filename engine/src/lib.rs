@@ -16,6 +16,7 @@ pub mod bitmap;
 pub mod chunk;
 pub mod clock;
 pub mod codec;
+pub mod discovery;
 pub mod event;
 pub mod frame;
 pub mod home;

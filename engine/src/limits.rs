@@ -116,6 +116,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const PEERS_MAX: usize = 1_024;
 /// Addresses of one peer.
 pub const ADDRESSES_MAX: usize = 16;
+/// Services on the local network that are remembered at once: anyone there can announce any number.
+pub const NEIGHBOURS_MAX: usize = 256;
 /// Longest address as text, in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Events that are kept although one that has to come first is missing. A log has no holes, so even one is the sign of a fault.
