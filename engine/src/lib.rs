@@ -30,6 +30,8 @@ pub mod probe;
 pub mod replicate;
 pub mod seal;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod transport;
 pub mod vault;
