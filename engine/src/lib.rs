@@ -12,6 +12,16 @@
 //! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
 #![warn(missing_docs)]
 
+/// [`tokio::select!`], whose branches get their turns by chance so that none starves. Tests go by their order: one seed has one outcome.
+#[cfg(not(test))]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { $($branches)* } };
+}
+#[cfg(test)]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { biased; $($branches)* } };
+}
+
 pub mod bitmap;
 pub mod chunk;
 pub mod clock;

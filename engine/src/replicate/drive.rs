@@ -330,7 +330,7 @@ impl Crank<'_> {
                 return Ok(());
             }
             let timeout = self.session.poll_timeout();
-            tokio::select! {
+            select! {
                 message = control.recv() => if let Some(end) = self.hear(message, control).await {
                     self.drain(outlets).await?;
                     return self.end(end);

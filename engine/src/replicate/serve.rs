@@ -108,7 +108,7 @@ impl Server {
         let mut cancel = tokio::time::interval(CANCEL_POLL);
         let mut watching = std::pin::pin!(watch(self.vault.store()));
         loop {
-            tokio::select! {
+            select! {
                 connection = self.listener.accept() => {
                     let Some(connection) = connection else { break };
                     let Some(seat) = seats.take(&connection.peer(), connection.protocol()) else {

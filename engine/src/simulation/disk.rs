@@ -5,7 +5,7 @@
 //!
 //! After a failed sync what was written before stays in doubt for good: a later sync that succeeds says nothing about it (fsyncgate).
 
-use super::dice::Dice;
+use super::{dice::Dice, net::Nic};
 use crate::io::durable::{Observer, Operation, Permit};
 use std::{
     collections::BTreeMap,
@@ -92,6 +92,8 @@ impl EntryChange {
 
 struct Shadow {
     dir: PathBuf,
+    /// Of a process that ends here nothing is heard any more.
+    nic: Nic,
     dice: Dice,
     files: Vec<File>,
     entries: BTreeMap<PathBuf, usize>,
@@ -104,10 +106,11 @@ struct Shadow {
 }
 
 impl FaultyDisk {
-    /// Of the vault in `dir`, all of which is durable.
-    pub(super) fn new(dir: &Path, dice: Dice) -> Self {
+    /// Of the vault in `dir`, all of which is durable, in the host with `nic`.
+    pub(super) fn new(dir: &Path, nic: Nic, dice: Dice) -> Self {
         let mut shadow = Shadow {
             dir: dir.to_owned(),
+            nic,
             dice,
             files: Vec::new(),
             entries: BTreeMap::new(),
@@ -135,7 +138,7 @@ impl FaultyDisk {
 
     /// From now on nothing is written.
     pub(super) fn die(&self) {
-        self.shadow().dead = true;
+        self.shadow().end();
     }
 
     pub(super) fn operations(&self) -> u64 {
@@ -188,7 +191,7 @@ impl Shadow {
 
     /// The process ends in `operation`: of a write some bytes may still go through, of everything else nothing.
     fn crash(&mut self, operation: &Operation<'_>) -> io::Result<Permit> {
-        self.dead = true;
+        self.end();
         if let Operation::Write { path, offset, parts } = operation
             && let Some(first) = parts.first().filter(|first| !first.is_empty())
             && self.dice.hits(700_000)
@@ -198,6 +201,11 @@ impl Shadow {
             return Ok(Permit::First(bytes));
         }
         Err(gone())
+    }
+
+    fn end(&mut self) {
+        self.dead = true;
+        self.nic.close_sockets();
     }
 
     fn file(&mut self, path: &Path) -> &mut File {

@@ -77,8 +77,9 @@ impl Replica {
     pub(super) fn new(number: usize, parent: &Path, net: &Net, dice: &mut Dice) -> Self {
         let (dir, home) = template::copy(number, parent);
         let device = home.device().unwrap().id();
-        let disk = FaultyDisk::new(&dir, dice.split());
-        Self { nic: net.host(), disk, device, dir, home, dice: dice.split(), running: None, old_index: None }
+        let nic = net.host();
+        let disk = FaultyDisk::new(&dir, nic.clone(), dice.split());
+        Self { nic, disk, device, dir, home, dice: dice.split(), running: None, old_index: None }
     }
 
     pub(super) fn vault(&self) -> Option<&Arc<Vault>> {
@@ -120,7 +121,6 @@ impl Replica {
     pub(super) async fn crash(&mut self, crash: Crash) {
         let Some(Running { vault, mut tasks }) = self.running.take() else { return };
         self.disk.die();
-        self.nic.close_sockets();
         let store = Arc::downgrade(vault.store());
         drop(vault);
         tasks.shutdown().await;

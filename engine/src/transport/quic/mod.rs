@@ -53,7 +53,7 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     let unreachable = |what: &dyn std::fmt::Display| TransportError::unreachable(super::TransportKind::Quic, addr, what);
     // The name goes nowhere (no SNI); an address always parses.
     let connecting = dial.endpoint.connect_with(config, addr, &addr.ip().to_string()).map_err(|error| unreachable(&error))?;
-    let connection = tokio::select! {
+    let connection = select! {
         connected = connecting => connected.map_err(|error| match pinned.explain(ended(error)) {
             TransportError::Timeout => unreachable(&"no answer"),
             other => other,
