@@ -7,6 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch; 0 if the clock stands before it.
 pub fn wall_ms() -> u64 {
+    #[cfg(test)]
+    if let Some(simulated_ms) = crate::simulation::wall_ms() {
+        return simulated_ms;
+    }
     let read_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
     #[cfg(test)]
     let read_ms = read_ms.saturating_add_signed(WRONG_BY_MS.get());
@@ -28,8 +32,15 @@ pub(crate) fn wrong_by<T>(ms: i64, work: impl FnOnce() -> T) -> T {
 }
 
 /// Monotonic time, for durations and timeouts.
+#[cfg(not(test))]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// Of the runtime, whose time may be virtual.
+#[cfg(test)]
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// CPU time of this process so far, all threads, in user mode and in the kernel.

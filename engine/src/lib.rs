@@ -13,6 +13,16 @@
 //! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
 #![warn(missing_docs)]
 
+/// [`tokio::select!`], whose branches get their turns by chance so that none starves. Tests go by their order: one seed has one outcome.
+#[cfg(not(test))]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { $($branches)* } };
+}
+#[cfg(test)]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { biased; $($branches)* } };
+}
+
 pub mod bitmap;
 pub mod chunk;
 pub mod clock;
@@ -33,6 +43,8 @@ pub mod probe;
 pub mod replicate;
 pub mod seal;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod transport;
 pub mod vault;

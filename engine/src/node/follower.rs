@@ -120,7 +120,7 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
         let _presence = presence;
         dial_and_stay(&following, &followed, leash).await
     });
-    tokio::select! {
+    select! {
         ended = task.join_next() => Ended::Session(finished(ended)),
         () = outranked(run, link) => {
             link.stop(|other| other == number);

@@ -83,7 +83,7 @@ impl Run {
         let mut changes = self.vault.store().changes();
         let mut watching = std::pin::pin!(replicate::watch(self.vault.store()));
         let end = loop {
-            tokio::select! {
+            select! {
                 _ = stop.wait_for(|stop| *stop) => break End::Stopped,
                 Some(caller) = accept(server.as_ref()) => self.answer(caller, &mut sessions),
                 Some(_) = sessions.join_next() => {}
@@ -200,7 +200,7 @@ impl Run {
         let mut standing = self.shared.standing.subscribe();
         loop {
             let until: Option<Instant> = standing.borrow_and_update().as_ref().and_then(|standing| standing.until);
-            tokio::select! {
+            select! {
                 () = sleep_until(until) => return,
                 _ = standing.changed() => {}
             }

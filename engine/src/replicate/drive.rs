@@ -21,6 +21,7 @@ use super::{
     remembered::Remembered,
     server::{self, Request, Server},
     tally::{Ended, Tally, conclude},
+    worker,
 };
 use crate::{
     clock,
@@ -45,7 +46,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// Runs of frames between the lanes and the keeper.
 const RUNS_QUEUED: usize = 4;
@@ -203,7 +204,7 @@ async fn prepare(
     meter: Arc<Meter>,
 ) -> Result<(Keeper, Vec<Admitted>, Holding), ReplicateError> {
     let (store, fuse) = (party.store.clone(), party.options.fuse.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = worker::call(move || {
         store.refresh()?;
         let holding = if store.is_whole()? { Holding::Whole } else { Holding::Gaps };
         let (keeper, pending) = Keeper::new(store, done, failures, fuse, meter)?;
@@ -240,7 +241,7 @@ struct Carried {
 struct Outlets {
     messages: Outgoing,
     keeper: mpsc::Sender<keeper::Job>,
-    server: std::sync::mpsc::Sender<server::Job>,
+    server: mpsc::UnboundedSender<server::Job>,
     carriers: Carriers,
 }
 
@@ -261,10 +262,10 @@ impl Crank<'_> {
             return (Err(taken), self.tally, (Default::default(), Default::default(), shares), Findings::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
-        let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
+        let keeper = worker::run(keeper.run(keeper_jobs));
         let (spans_in, spans) = mpsc::channel(SPANS_QUEUED);
         let (messages, mut outgoing, waiting) = outgoing::queue();
-        let (server_in, server_jobs) = std::sync::mpsc::channel();
+        let (server_in, server_jobs) = mpsc::unbounded_channel();
         let observer = self.observer.clone();
         let server = Server {
             store: store.clone(),
@@ -274,10 +275,9 @@ impl Crank<'_> {
             on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
             waiting,
             limits: self.options.limits.clone(),
-            runtime: Handle::current(),
             meter: self.loads.meter(),
         };
-        let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
+        let server = worker::run(server.run(server_jobs));
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
         let mut sender = JoinSet::new();
         sender.spawn(async move {
@@ -330,7 +330,7 @@ impl Crank<'_> {
                 return Ok(());
             }
             let timeout = self.session.poll_timeout();
-            tokio::select! {
+            select! {
                 message = control.recv() => if let Some(end) = self.hear(message, control).await {
                     self.drain(outlets).await?;
                     return self.end(end);

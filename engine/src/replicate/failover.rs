@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     clock,
+    keys::random_bytes,
     session::Side,
     transport::{Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
     vault::Vault,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
@@ -103,11 +103,9 @@ impl Attempts {
 
 /// Half of `pause` and up to as much again.
 pub fn jittered(pause: Duration) -> Duration {
-    let mut random = [0];
-    if SystemRandom::new().fill(&mut random).is_err() {
-        return pause;
-    }
-    pause / 2 + pause * u32::from(random[0]) / 510
+    // Two: one byte alone looks like a broken generator's.
+    let Ok([random, _]) = random_bytes::<2>() else { return pause };
+    pause / 2 + pause * u32::from(random) / 510
 }
 
 /// A connection that was dialled ahead.

@@ -6,7 +6,7 @@
 //! ```
 //! So what B receives from A goes on to C at once, by the same notification. Nothing is looked for in files while nobody listens.
 
-use super::{Observer, Options, ReplicateError, Summary, Target, sync};
+use super::{Observer, Options, ReplicateError, Summary, Target, sync, worker};
 use crate::{
     event::Frontier,
     id::Root,
@@ -50,7 +50,7 @@ impl Growth {
 /// [`ReplicateError`] when the session broke or the peer ended it: what was committed stays, and following again goes on from there.
 pub async fn follow(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
     let options = Options { stay: Stay::Live, ..options.clone() };
-    let summary = tokio::select! {
+    let summary = select! {
         summary = sync(vault, target, &options, observer.clone()) => summary?,
         never = watch(vault.store()) => match never {},
     };
@@ -66,7 +66,7 @@ pub async fn watch(store: &Arc<Store>) -> std::convert::Infallible {
             continue;
         }
         let store = store.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.refresh()).await {
+        if let Ok(Err(error)) = worker::call(move || store.refresh()).await {
             tracing::warn!(%error, "what other processes write is not seen");
         }
     }

@@ -25,6 +25,7 @@ mod serve;
 mod server;
 mod tally;
 mod types;
+mod worker;
 
 pub use crate::meter::{Shares, Stage};
 pub use failover::jittered;

@@ -7,7 +7,7 @@
 //! Neither ends a session: the events that one of the two has lost flow back in it. A peer that claims more of our log than there ever was
 //! costs us a new author and nothing more.
 
-use super::{ReplicateError, drive::Party, tally::Tally};
+use super::{ReplicateError, drive::Party, tally::Tally, worker};
 use crate::{
     clock,
     event::{Dot, Frontier},
@@ -103,7 +103,7 @@ impl<'a> Remembered<'a> {
         if self.noted.elapsed() >= NOTE_SEEN {
             self.noted = clock::now();
             let (home, dir, heads) = (self.party.home.clone(), self.party.dir.to_owned(), self.party.store.heads());
-            drop(tokio::task::spawn_blocking(move || home.record_seen(&dir, &heads)));
+            drop(worker::call(move || home.record_seen(&dir, &heads)));
         }
     }
 

@@ -4,10 +4,10 @@ use super::super::{Congestion, TransportError, Tuning, tls::Identity};
 use super::{adaptive::AdaptiveConfig, batching::BatchedSocket, congestion::Yielding, paths::Paths};
 use crate::limits::{LANES_MAX, QUIC_IDLE_MS, QUIC_KEEP_ALIVE_MS, QUIC_WINDOW_BYTES_MAX};
 use quinn::{
-    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, Runtime, ServerConfig, TokioRuntime, TransportConfig, VarInt, congestion,
+    AsyncUdpSocket, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt, congestion,
     crypto::rustls::QuicServerConfig,
 };
-use std::{net::UdpSocket, ops::Deref, sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 /// UDP payload that fits an Ethernet frame whatever the IP version.
 const ETHERNET_PAYLOAD_BYTES: u16 = 1_452;
@@ -47,14 +47,18 @@ impl Deref for Endpoint {
 /// An endpoint on `socket`; it accepts connections if `server` is there.
 ///
 /// # Errors
-/// The system's, when the socket cannot be registered.
-pub(in super::super) fn endpoint(socket: UdpSocket, server: Option<ServerConfig>, tuning: &Tuning) -> Result<Endpoint, TransportError> {
+/// The system's, when the socket has no address.
+pub(in super::super) fn endpoint(
+    socket: Arc<dyn AsyncUdpSocket>,
+    server: Option<ServerConfig>,
+    tuning: &Tuning,
+) -> Result<Endpoint, TransportError> {
     let failed = TransportError::io("setting up a UDP socket");
     let receive_bytes = tuning.quic_datagram_bytes_max.max(JUMBO_PAYLOAD_BYTES);
     let paths = Paths::default();
-    let inner = TokioRuntime.wrap_udp_socket(socket).map_err(TransportError::io("setting up a UDP socket"))?;
-    let socket = BatchedSocket::spawn(inner, paths.clone(), receive_bytes.into());
+    let socket = BatchedSocket::spawn(socket, paths.clone(), receive_bytes.into());
     let mut config = EndpointConfig::default();
+    config.rng_seed(tuning.network.seed());
     if let Err(error) = config.max_udp_payload_size(receive_bytes) {
         tracing::warn!(%error, "datagram size not possible");
     }

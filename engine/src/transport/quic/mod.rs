@@ -14,7 +14,7 @@ pub(super) use endpoint::{Endpoint, Role, endpoint, server_config, transport_con
 pub(super) use paths::Paths;
 pub(super) use streams::{QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender};
 
-use super::{Admission, CloseReason, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
+use super::{Admission, CloseReason, Network, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
 use crate::id::DeviceId;
 use paths::Path;
 use quinn::{ClientConfig, ConnectionError, VarInt, crypto::rustls::QuicClientConfig};
@@ -48,17 +48,17 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     let (client, pinned) = dial.identity.client(dial.expected, dial.protocol.alpn())?;
     let crypto = QuicClientConfig::try_from(client).map_err(|error| TransportError::Protocol(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport_config(Role::Dialer, dial.tuning, socket::payload_bytes(addr)));
+    config.transport_config(transport_config(Role::Dialer, dial.tuning, payload_bytes(&dial.tuning.network, addr)));
     let path = dial.endpoint.paths().open(addr);
     let unreachable = |what: &dyn std::fmt::Display| TransportError::unreachable(super::TransportKind::Quic, addr, what);
     // The name goes nowhere (no SNI); an address always parses.
     let connecting = dial.endpoint.connect_with(config, addr, &addr.ip().to_string()).map_err(|error| unreachable(&error))?;
-    let connection = tokio::select! {
+    let connection = select! {
         connected = connecting => connected.map_err(|error| match pinned.explain(ended(error)) {
             TransportError::Timeout => unreachable(&"no answer"),
             other => other,
         })?,
-        refused = refusal(addr) => return Err(unreachable(&refused)),
+        refused = refusal(&dial.tuning.network, addr) => return Err(unreachable(&refused)),
     };
     let (mut send, receive) = connection.open_bi().await.map_err(ended)?;
     send.write_all(&control::keep_alive()).await.map_err(|error| streams::write_failure(&connection, error))?;
@@ -80,7 +80,7 @@ pub(super) struct Accept {
 pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<QuicConnection, TransportError> {
     let Accept { mut config, admission, tuning, paths } = accept;
     let addr = incoming.remote_address();
-    config.transport_config(transport_config(Role::Listener, &tuning, socket::payload_bytes(canonical(addr))));
+    config.transport_config(transport_config(Role::Listener, &tuning, payload_bytes(&tuning.network, canonical(addr))));
     let path = paths.open(addr);
     let connection = incoming.accept_with(Arc::new(config)).map_err(ended)?.await.map_err(ended)?;
     let peer = peer(&connection)?;
@@ -101,17 +101,25 @@ fn hang_up(connection: &quinn::Connection, reason: CloseReason) {
 
 /// Ends only when `addr` is known not to answer. QUIC's own socket is not connected, so it never hears that a port is closed or
 /// a network is gone; a connected socket that sends one byte of nothing does.
-async fn refusal(addr: SocketAddr) -> io::Error {
+async fn refusal(network: &Network, addr: SocketAddr) -> io::Error {
     async fn probe(addr: SocketAddr) -> io::Result<usize> {
         let socket = UdpSocket::bind(socket::unspecified(addr)).await?;
         socket.connect(addr).await?;
         socket.send(&[0]).await?;
         socket.recv(&mut [0]).await
     }
+    if !network.is_system() {
+        return std::future::pending().await;
+    }
     match probe(addr).await {
         Err(error) => error,
         Ok(_) => std::future::pending().await,
     }
+}
+
+/// What fits a frame towards `addr`, as far as the system knows.
+fn payload_bytes(network: &Network, addr: SocketAddr) -> u16 {
+    if network.is_system() { socket::payload_bytes(addr) } else { socket::ETHERNET_PAYLOAD_BYTES }
 }
 
 fn peer(connection: &quinn::Connection) -> Result<DeviceId, TransportError> {
