@@ -22,6 +22,8 @@ mod healing;
 mod history;
 #[path = "cli/interruption.rs"]
 mod interruption;
+#[path = "cli/leaks.rs"]
+mod leaks;
 #[path = "cli/limits.rs"]
 mod limits;
 #[path = "cli/merge.rs"]
@@ -36,9 +38,13 @@ mod rewrite;
 mod roles;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/slots.rs"]
+mod slots;
 #[path = "cli/slow.rs"]
 mod slow;
 mod support;
+#[path = "cli/trees.rs"]
+mod trees;
 #[path = "cli/usage.rs"]
 mod usage;
 #[path = "cli/values.rs"]

@@ -213,7 +213,7 @@ impl From<VaultError> for Failure {
                 Self::of(Code::NoVault, &error).hint("name the vault with -V DIR or MIRROR_VAULT, or make one: mirror init DIR")
             }
             E::NotEmpty(_) => Self::of(Code::Usage, &error).hint("name a directory that is empty or does not exist yet"),
-            E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep the vault and the files that go into it apart"),
+            E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep vaults apart from each other, and from the files that go into them"),
             E::Locked => Self::of(Code::Locked, &error)
                 .hint("give --passphrase-file or --passphrase-command, or --recovery-phrase-file; on a terminal you are asked"),
             E::WrongPassphrase => Self::of(Code::WrongKey, &error)
@@ -241,6 +241,9 @@ impl From<VaultError> for Failure {
             E::TooNew { .. } => Self::of(Code::TooNew, &error).hint("nothing was changed; update mirror on this device"),
             E::Damaged(_) => Self::of(Code::Damaged, &error)
                 .hint("mirror verify --read-data lists what is affected; mirror scrub --from PEER fetches good copies, mirror recover rebuilds the rest"),
+            E::DamagedKey(_) => Self::of(Code::Damaged, &error).hint(
+                "open it another way: --passphrase-file FILE or --recovery-phrase-file FILE; passphrase and recovery slots can be copied from keys/ of another member",
+            ),
             E::NoSpace(_) => {
                 Self::of(Code::NoSpace, &error).hint("free some space, then run the same command again: it continues where it stopped")
             }
@@ -407,6 +410,7 @@ mod tests {
             (E::WouldClobber("d".into()), 1),
             (E::TooNew { what: "vault.toml".into(), found: 9, known: 1 }, 8),
             (E::Damaged("chunk".into()), 13),
+            (E::DamagedKey("slot".into()), 13),
             (E::NoSpace("packs".into()), 14),
             (E::Busy("pid 7".into()), 5),
             (E::Usage("no".into()), 2),

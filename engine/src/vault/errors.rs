@@ -76,6 +76,7 @@ impl From<KeyError> for VaultError {
             KeyError::PassphraseLength | KeyError::Phrase(_) => Self::Usage(error.to_string()),
             KeyError::TooNew { file } => Self::TooNew { what: file.display().to_string(), found: 2, known: 1 },
             KeyError::Io { what, source } => Self::Io { what, source },
+            KeyError::Damaged { .. } | KeyError::Bounds { .. } => Self::DamagedKey(error.to_string()),
             other => Self::Damaged(other.to_string()),
         }
     }

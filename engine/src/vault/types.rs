@@ -480,6 +480,9 @@ pub enum VaultError {
     /// Something of the vault is damaged.
     #[error("damage found: {0}")]
     Damaged(String),
+    /// A file in `keys/` is damaged, or asks for what no program should do. Another slot may still open the vault.
+    #[error("a key slot cannot be used: {0}")]
+    DamagedKey(String),
     /// No space, quota or inodes.
     #[error("no space left: {0}")]
     NoSpace(String),

@@ -91,6 +91,23 @@ fn an_old_copy_of_the_index_catches_up() {
     assert_eq!((store.root(), store.counts().unwrap().chunks), (root, 15));
 }
 
+/// What a file system leaves that had made the file longer and had not written what was to be there.
+#[test]
+fn a_pack_or_log_that_grew_and_was_not_written_opens_at_its_last_record() {
+    let (dir, frames) = filled();
+    let (pack, log) = (length(&dir.pack(1)), length(&dir.segment(1)));
+    append_bytes(&dir.pack(1), &[0; 8_192]);
+    append_bytes(&dir.segment(1), &[0; 8_192]);
+    let (store, repairs) = dir.open_mending();
+    assert!(repairs.len() == 2 && repairs.iter().all(|repair| !repair.loss), "{repairs:?}");
+    assert_eq!((length(&dir.pack(1)), length(&dir.segment(1))), (pack, log));
+    assert_whole(&store, &frames);
+    let more = put(&store, &chunks(100..105));
+    Author::new(1).append(&store, &[more]).unwrap();
+    drop(store);
+    assert_eq!(dir.open().counts().unwrap().chunks, frames.len() as u64 + 5);
+}
+
 #[test]
 fn a_torn_tail_is_dropped_and_reported() {
     let (dir, frames) = filled();
