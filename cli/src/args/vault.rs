@@ -179,10 +179,22 @@ pub(crate) struct ScrubArgs {
 
 /// `recover`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror recover -n                        what would be rebuilt
+  mirror recover --accept-loss             after a backup was put back and nobody has what is gone
+  mirror log --forks                       which logs were forked, and what other branches say
+  mirror recover --leave-branch 3f9c -n    what this replica holds of a forked log
+  mirror recover --leave-branch 3f9c       on each replica that holds the branch that gives way; then mirror sync with one that does not
+Leaving a branch keeps its events beside the log, where get KEY --event EVENT reads them, and writes again what they said; nothing is
+decided that somebody else decided otherwise meanwhile. Choose the branch that fewer replicas hold.")]
 pub(crate) struct RecoverArgs {
     /// Go on from what is here after the vault was rolled back and no peer has what is gone
     #[arg(long)]
     pub(crate) accept_loss: bool,
+    /// Of a forked log, make room for the branch that others hold: what the one here says is written again (mirror log --forks)
+    #[arg(long, value_name = "REPLICA", conflicts_with = "accept_loss")]
+    pub(crate) leave_branch: Option<String>,
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,

@@ -16,6 +16,7 @@ mod forks;
 mod fuse;
 mod history;
 mod ingest;
+mod leaving;
 mod membership;
 #[cfg(test)]
 pub(crate) mod replicas;
@@ -34,6 +35,7 @@ pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
 pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
+pub use leaving::Left;
 pub use rewrite::Rewrite;
 pub use scrub::Scrub;
 pub use types::*;
