@@ -28,7 +28,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// Connections in a row that moved nothing: after so many it is given up.
 const FRUITLESS_MAX: u32 = 3;
@@ -225,6 +225,10 @@ impl Observer for Continued {
 
     fn cancelled(&self) -> bool {
         self.inner.cancelled()
+    }
+
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        self.inner.stopping()
     }
 }
 
