@@ -158,7 +158,7 @@ impl Run {
     pub(super) fn session_options(&self) -> Result<Options, VaultError> {
         let options = &self.shared.options;
         let fuse = match options.max_delete {
-            Some(limit) => self.vault.fuse(limit)?,
+            Some(limit) => self.vault.lasting_fuse(limit)?,
             None => None,
         };
         let direction = match self.shared.standing.borrow().as_ref() {
