@@ -258,7 +258,8 @@ fn replicas_on_two_branches_come_together_when_one_leaves_its_own() {
         assert_eq!(device.run(&["get", "both"]).ok().stdout, b"both of b");
         // Also what stands no more is there, with its bytes, wherever the events are kept.
         let aside = device.run(&["--json", "log", "--forks"]).ok().json();
-        let deleted = aside.iter().find(|said| said["key"] == "a-deleted" && said["action"] == "put").unwrap_or_else(|| panic!("{aside:?}"));
+        let deleted =
+            aside.iter().find(|said| said["key"] == "a-deleted" && said["action"] == "put").unwrap_or_else(|| panic!("{aside:?}"));
         let ran = device.run(&["get", "a-deleted", "--event", deleted["event"].as_str().unwrap()]).ok();
         assert_eq!(ran.stdout, b"a-deleted of a");
         assert_sound(device);

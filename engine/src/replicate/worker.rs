@@ -26,9 +26,9 @@ pub(super) fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 }
 
 #[cfg(not(test))]
-const fn is_simulated() -> bool {
+pub(super) const fn is_simulated() -> bool {
     false
 }
 
 #[cfg(test)]
-use crate::simulation::is_simulated;
+pub(super) use crate::simulation::is_simulated;

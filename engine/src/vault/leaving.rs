@@ -66,7 +66,14 @@ impl Vault {
     pub fn plan_leaving(&self, author: &ReplicaId) -> Result<Left, VaultError> {
         let branch = self.branch_to_leave(author)?;
         let keys = self.words_of(&branch).map_or(0, |words| words.len() as u64);
-        Ok(Left { author: *author, from: branch.from.sequence, events: branch.events.len() as u64, keys, written: 0, undecided: Vec::new() })
+        Ok(Left {
+            author: *author,
+            from: branch.from.sequence,
+            events: branch.events.len() as u64,
+            keys,
+            written: 0,
+            undecided: Vec::new(),
+        })
     }
 
     /// Leaves the branch that this replica holds of the forked log of `author`, so that the next session brings the one that others
