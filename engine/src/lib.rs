@@ -3,6 +3,7 @@
 //! # Layers
 //! A module uses only those below it; `docs/architecture.md` draws the map and a test holds the code to it.
 //! ```text
+//! folder      a directory followed into a vault and out of it
 //! replicate   drives one session over one connection and one store · pairing
 //! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
 //! session     (pure)                       store   packs, log, heads, index, journal
@@ -17,6 +18,7 @@ pub mod chunk;
 pub mod clock;
 pub mod codec;
 pub mod event;
+pub mod folder;
 pub mod frame;
 pub mod home;
 pub mod id;
