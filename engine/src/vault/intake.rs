@@ -120,11 +120,12 @@ impl Vault {
         Ok((if everything { Changes::Everything } else { Changes::Keys(keys) }, position))
     }
 
-    /// Hands every key below `prefix` that has a value, or had one, to `each`, in byte order.
+    /// Brings the view up to the end of the log and hands every key below `prefix` that has a value, or had one, to `each`, in byte order.
     ///
     /// # Errors
     /// When the view cannot be read, or what `each` fails with.
     pub(crate) fn each_key(&self, prefix: &[u8], each: &mut dyn FnMut(Key) -> Result<(), VaultError>) -> Result<(), VaultError> {
+        self.catch_up()?;
         self.scan(prefix, true, &mut |row| each(row.key).map(|()| ControlFlow::Continue(())))
     }
 

@@ -19,7 +19,7 @@ mod ingest;
 mod intake;
 mod membership;
 #[cfg(test)]
-mod replicas;
+pub(crate) mod replicas;
 mod restore;
 mod scribe;
 mod scrub;
