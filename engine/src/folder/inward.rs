@@ -17,6 +17,7 @@ use super::{
     Folder,
     look::{self, Scope},
     naming::copy_key,
+    outward::is_directory,
     state::{Digest, Row},
     types::Flow,
 };
@@ -134,7 +135,7 @@ impl Folder {
     ) -> Result<Vec<Operation>, VaultError> {
         let mut said = Vec::new();
         for version in versions {
-            let Some(value) = version.value().filter(|value| !matches!(value.kind, ValueKind::Directory(_))) else { continue };
+            let Some(value) = version.value().filter(|value| !is_directory(value)) else { continue };
             let agrees = local.is_some_and(|local| Action::Put(local.clone()).agrees_with(&version.action));
             let copy = copy_key(key, &version.place.dot).filter(|copy| !agrees && !gone.contains(copy));
             if let Some(copy) = copy
@@ -156,7 +157,7 @@ impl Folder {
         let mut shown = BTreeMap::new();
         let mut said: Vec<&Action> = maximal.first().map(|winner| &winner.action).into_iter().collect();
         for version in maximal.iter().skip(1) {
-            let Some(value) = version.value().filter(|value| !matches!(value.kind, ValueKind::Directory(_))) else { continue };
+            let Some(value) = version.value().filter(|value| !is_directory(value)) else { continue };
             if said.iter().any(|action| action.agrees_with(&version.action)) {
                 continue;
             }
@@ -238,7 +239,7 @@ impl Decider<'_> {
     fn yielding(&self, gathered: &Gathered, standing: &Value, row: Row) -> Result<Verdict, VaultError> {
         let Gathered { found, value, .. } = gathered;
         let same_bytes = Action::Put(Value { kind: value.kind.clone(), ..standing.clone() }).agrees_with(&Action::Put(value.clone()));
-        let directory = matches!(value.kind, ValueKind::Directory(_));
+        let directory = is_directory(value);
         let vault = &self.folder.vault;
         let dot = Dot { author: vault.info().replica, sequence: vault.next_sequence() };
         let copy = copy_key(&found.key, &dot).filter(|_| !directory && !same_bytes);

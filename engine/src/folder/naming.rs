@@ -64,6 +64,13 @@ impl Naming {
         }
     }
 
+    /// The keys of the directories that `key` lies in.
+    pub(super) fn above(&self, key: &Key) -> Vec<Key> {
+        let bytes = key.as_bytes();
+        let slashes = (self.prefix.len()..bytes.len()).filter(|at| bytes[*at] == b'/');
+        slashes.filter_map(|at| Key::new(&bytes[..at]).ok()).collect()
+    }
+
     /// The absolute path of `key`, if it can have one.
     pub(super) fn path(&self, key: &Key) -> Option<PathBuf> {
         self.relative(key).ok().flatten().map(|relative| self.root.join(relative))
@@ -118,6 +125,8 @@ mod tests {
         assert_eq!(naming.path(&key), Some("/home/docs/a/b".into()));
         assert_eq!(naming.key(Path::new("/home/docs")), None);
         assert_eq!(naming.key(Path::new("/home/other")), None);
+        let above = naming.above(&naming.key(Path::new("/home/docs/a/b/c")).unwrap());
+        assert_eq!(above, ["work/docs/a", "work/docs/a/b"].map(|key| Key::new(key).unwrap()));
         for other in ["work/docs", "work/docsx", "elsewhere"] {
             assert_eq!(naming.relative(&Key::new(other).unwrap()), Ok(None), "{other}");
         }

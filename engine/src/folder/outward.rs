@@ -10,6 +10,7 @@ use super::{
     Folder,
     inward::is_untouched,
     look::Parents,
+    naming::copy_key,
     state::{Digest, Row},
 };
 use crate::{
@@ -79,8 +80,9 @@ impl Folder {
     /// Brings what lies under `keys` to what the vault says. Returns what has to wait.
     pub(super) fn write_out(&self, keys: &BTreeSet<Key>) -> Result<Undone, VaultError> {
         let mut wanted = BTreeMap::new();
-        for key in keys {
-            self.want(key, &mut wanted)?;
+        let in_the_way = self.in_the_way(keys)?;
+        for key in keys.iter().chain(&in_the_way) {
+            self.want(key, in_the_way.contains(key), &mut wanted)?;
         }
         let mut undone = Undone::default();
         let (mut removals, mut directories, mut files) = (Vec::new(), Vec::new(), Vec::new());
@@ -117,8 +119,23 @@ impl Folder {
         Ok(undone)
     }
 
-    /// What `key` and its conflict, if there is one, are to look like.
-    fn want(&self, key: &Key, wanted: &mut BTreeMap<Key, Wanted>) -> Result<(), VaultError> {
+    /// What is no directory although `keys` lie, or lay, in it.
+    fn in_the_way(&self, keys: &BTreeSet<Key>) -> Result<BTreeSet<Key>, VaultError> {
+        let above: BTreeSet<Key> = keys.iter().flat_map(|key| self.naming.above(key)).collect();
+        let mut in_the_way = BTreeSet::new();
+        for key in above {
+            let maximal = self.vault.maximal(&key)?;
+            let value = maximal.first().and_then(Version::value);
+            if value.is_some_and(|value| !is_directory(value)) {
+                in_the_way.insert(key);
+            }
+        }
+        Ok(in_the_way)
+    }
+
+    /// What `key` and its conflict, if there is one, are to look like. A file or link makes way for what lies below its key, and lies
+    /// beside it then, like a version of a conflict.
+    fn want(&self, key: &Key, in_the_way: bool, wanted: &mut BTreeMap<Key, Wanted>) -> Result<(), VaultError> {
         match self.naming.relative(key) {
             Ok(Some(_)) => {}
             Ok(None) => return Ok(()),
@@ -128,8 +145,14 @@ impl Folder {
             }
         }
         let maximal = self.vault.maximal(key)?;
-        let value = maximal.first().and_then(Version::value).cloned();
-        let copies = self.shown_beside(key, &maximal)?;
+        let mut value = maximal.first().and_then(Version::value).cloned();
+        let mut copies = self.shown_beside(key, &maximal)?;
+        let no_directory = value.as_ref().is_some_and(|value| !is_directory(value));
+        if no_directory && (in_the_way || self.directory_mode(key).is_some()) && self.vault.has_below(key)? {
+            let beside = maximal.first().and_then(|winner| copy_key(key, &winner.place.dot));
+            copies.extend(beside.zip(value.take()));
+            value = maximal.iter().filter_map(Version::value).find(|value| is_directory(value)).cloned();
+        }
         for (copy, _) in self.state.copies_of(key)? {
             if !copies.contains_key(&copy) && !self.is_live(&copy)? {
                 wanted.entry(copy.clone()).or_insert(Wanted { key: copy, value: None, of: None });
@@ -411,6 +434,10 @@ impl Folder {
         });
         Ok(())
     }
+}
+
+pub(super) fn is_directory(value: &Value) -> bool {
+    matches!(value.kind, ValueKind::Directory(_))
 }
 
 /// Files are synced together, but not so many that nothing is seen of them for long.

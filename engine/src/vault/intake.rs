@@ -9,6 +9,7 @@ use super::{
     content::Placed,
     ingest::{self, Intake, Moving, NotTaken},
     scribe::{Failure, Scribe},
+    view::Deleted,
     walk::Found,
 };
 use crate::{
@@ -46,6 +47,8 @@ impl Vault {
         intake: &dyn Intake,
         watch: &dyn Watch,
     ) -> Result<NotTaken, VaultError> {
+        // What came from others need not be sealed again.
+        self.catch_up()?;
         self.check_whole()?;
         ingest::take_in(self, found, moving, intake, watch)
     }
@@ -94,6 +97,16 @@ impl Vault {
     /// When the view cannot be read.
     pub(crate) fn maximal(&self, key: &Key) -> Result<Vec<Version>, VaultError> {
         Ok(self.ask(|view| view.maximal(key))?.into_iter().map(|row| row.version).collect())
+    }
+
+    /// Whether a key below `key`, as in a directory, has a value, or one that lost a conflict.
+    ///
+    /// # Errors
+    /// When the view cannot be read.
+    pub(crate) fn has_below(&self, key: &Key) -> Result<bool, VaultError> {
+        let prefix = [key.as_bytes(), b"/"].concat();
+        let live = self.ask(|view| view.scan(&prefix, None, Deleted::Hidden, 1))?;
+        Ok(!live.is_empty() || !self.ask(|view| view.conflicts(&prefix, None, 1))?.is_empty())
     }
 
     /// The sequence number that this replica's next event gets.
