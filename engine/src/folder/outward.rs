@@ -16,7 +16,7 @@ use super::{
 use crate::{
     event::{Key, Value, ValueKind},
     io::durable,
-    limits::FOLDER_PAGE,
+    limits::{FOLDER_PAGE, FOLDER_PAGE_BYTES},
     merge::Version,
     vault::{Failure, Judged, Scribe, Stamp, Target, VaultError, Watch},
 };
@@ -31,6 +31,9 @@ use std::{
 
 /// Files that are synced one by one; of more, their file system is.
 const SYNCED_SINGLY_MAX: usize = 8;
+
+/// Permissions of a directory that nobody has said anything of, as `restore` makes it.
+const TACIT_DIRECTORY_MODE: u32 = 0o700;
 
 /// What is to lie under a key.
 #[derive(Debug, Clone)]
@@ -151,7 +154,8 @@ impl Folder {
         if no_directory && (in_the_way || self.directory_mode(key).is_some()) && self.vault.has_below(key)? {
             let beside = maximal.first().and_then(|winner| copy_key(key, &winner.place.dot));
             copies.extend(beside.zip(value.take()));
-            value = maximal.iter().filter_map(Version::value).find(|value| is_directory(value)).cloned();
+            let directory = maximal.iter().filter_map(Version::value).find(|value| is_directory(value));
+            value = Some(directory.cloned().unwrap_or_else(|| directory_value(TACIT_DIRECTORY_MODE)));
         }
         for (copy, _) in self.state.copies_of(key)? {
             if !copies.contains_key(&copy) && !self.is_live(&copy)? {
@@ -206,7 +210,7 @@ impl Folder {
 
     /// Whether nobody has changed what lies under `key` since it was noted.
     fn is_as_known(&self, key: &Key, row: &Row, stamp: &Stamp) -> bool {
-        is_untouched(row, stamp) || self.directory_mode(key).is_some_and(|mode| row.digest == directory_digest(mode))
+        is_untouched(row, stamp) || self.directory_mode(key).is_some_and(|mode| row.digest == Digest::of(&directory_value(mode)))
     }
 
     fn directory_mode(&self, key: &Key) -> Option<u32> {
@@ -442,10 +446,18 @@ pub(super) fn is_directory(value: &Value) -> bool {
 
 /// Files are synced together, but not so many that nothing is seen of them for long.
 fn pages(files: Vec<(Wanted, Option<Row>)>) -> Vec<Vec<(Wanted, Option<Row>)>> {
-    let mut pages = Vec::new();
-    let mut files = files.into_iter().peekable();
-    while files.peek().is_some() {
-        pages.push(files.by_ref().take(FOLDER_PAGE).collect());
+    let mut pages: Vec<Vec<_>> = Vec::new();
+    let mut bytes = 0;
+    for file in files {
+        let more = file.0.value.as_ref().map_or(0, |value| value.content.bytes);
+        bytes += more;
+        match pages.last_mut() {
+            Some(page) if page.len() < FOLDER_PAGE && bytes <= FOLDER_PAGE_BYTES => page.push(file),
+            _ => {
+                bytes = more;
+                pages.push(vec![file]);
+            }
+        }
     }
     pages
 }
@@ -456,8 +468,8 @@ fn open_up(path: &Path) -> io::Result<()> {
     if mode & 0o700 == 0o700 { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode | 0o700)) }
 }
 
-fn directory_digest(mode: u32) -> Digest {
-    Digest::of(&Value { kind: ValueKind::Directory(mode), modified_s: 0, modified_ns: 0, content: Default::default() })
+fn directory_value(mode: u32) -> Value {
+    Value { kind: ValueKind::Directory(mode), modified_s: 0, modified_ns: 0, content: Default::default() }
 }
 
 /// Opens a file without following a link that has taken its place and without waiting for a pipe's other end.
