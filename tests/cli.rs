@@ -12,6 +12,8 @@ mod demo;
 mod epochs;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/folder.rs"]
+mod folder;
 #[path = "cli/follow.rs"]
 mod follow;
 #[path = "cli/fuse.rs"]

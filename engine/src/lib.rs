@@ -4,6 +4,7 @@
 //! A module uses only those below it; `docs/architecture.md` draws the map and a test holds the code to it.
 //! ```text
 //! node        a vault kept equal with its peers: listener, followers, what stands still and why
+//! folder      a directory followed into a vault and out of it
 //! replicate   drives one session over one connection and one store · pairing
 //! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
 //! session     (pure)                       store   packs, log, heads, index, journal
@@ -29,6 +30,7 @@ pub mod clock;
 pub mod codec;
 pub mod discovery;
 pub mod event;
+pub mod folder;
 pub mod frame;
 pub mod home;
 pub mod id;

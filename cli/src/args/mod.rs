@@ -21,8 +21,8 @@ pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
 pub(crate) use quantity::{BandwidthLimit, MaxDelete, RateLimit, Size, Span};
 pub(crate) use replica::{
-    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RekeyArgs, RoleChoice, ServeArgs,
-    SyncArgs, TransportChoice,
+    CloneArgs, CongestionChoice, FolderArgs, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RekeyArgs, RoleChoice,
+    ServeArgs, SyncArgs, TransportChoice,
 };
 pub(crate) use vault::{
     AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, ScrubArgs, UndeleteArgs, VerifyArgs,

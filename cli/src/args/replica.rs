@@ -185,6 +185,10 @@ Examples:
   mirror sync nas            both ways
   mirror sync nas --pull     only fetch
   mirror sync nas --follow   stay, and send each change the moment it is durable, both ways
+  mirror sync nas --follow --watch ~/docs --materialize ~/docs
+      keep the files of a folder the same, too: what is saved there goes into the vault, what others change comes out
+  mirror sync nas --follow --watch ~/camera --prefix camera
+      only in: the folder's files become the keys below camera/
 Interrupted? The same command continues where it stopped.")]
 pub(crate) struct SyncArgs {
     #[command(flatten)]
@@ -198,6 +202,22 @@ pub(crate) struct SyncArgs {
     /// Stay connected and keep both the same until Ctrl-C; goes on by itself when the link or the peer comes back
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) folders: FolderArgs,
+}
+
+/// Folders that are followed beside a peer.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FolderArgs {
+    /// Take what changes in this folder into the vault; with --materialize of the same folder, keep both the same
+    #[arg(long, value_name = "DIR", requires = "follow")]
+    pub(crate) watch: Option<PathBuf>,
+    /// Write what changes in the vault out to this folder; what was changed there and not taken in is never replaced
+    #[arg(long, value_name = "DIR", requires = "follow")]
+    pub(crate) materialize: Option<PathBuf>,
+    /// The keys below K only, which lie in the folder without K
+    #[arg(long, value_name = "K", requires = "follow")]
+    pub(crate) prefix: Option<String>,
 }
 
 /// With whom, and how.
@@ -227,7 +247,7 @@ pub(crate) struct PeerOptions {
     #[arg(long, value_name = "RATE[:RATE]")]
     pub(crate) bwlimit: Option<BandwidthLimit>,
     /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none (the default;
-    /// with --follow 10%, at most 10000)
+    /// with --follow 10%, at most 10000). A folder of --watch in which more is gone at once is left alone until it is back
     #[arg(long, value_name = "N|N%")]
     pub(crate) max_delete: Option<MaxDelete>,
 }

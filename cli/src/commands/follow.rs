@@ -2,10 +2,11 @@
 
 use super::{
     Session,
+    folder::Folders,
     replicate::{block_on, fuse, report, sync_options, target},
 };
 use crate::{
-    args::{MaxDelete, PeerOptions},
+    args::{FolderArgs, MaxDelete, PeerOptions},
     failure::{Code, Failure},
     progress::Meter,
     render::{self, Extent, FollowState, Following, Format, Output, Talk},
@@ -18,16 +19,17 @@ use mirror_engine::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
-    let vault = session.open()?;
+pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions, folders: &FolderArgs) -> Result<Code, Failure> {
+    let vault = Arc::new(session.open()?);
     // What is typed wrong is said at once; an address that cannot be looked up now may be later.
     let known = target(&vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));
     let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options) };
+    let folders = Folders::open(&vault, folders, limit.0)?;
     let find = || target(&vault, &options.peer, options.device).or_else(|_| Ok(known.clone()));
     let progress = session.transfer_progress("sync");
     let told = Arc::new(Teller::new(session, &options.peer, progress.meter()));
-    let ended = block_on(replicate::keep_following(&vault, &find, &following, told))?;
+    let ended = folders.followed_while(session, || block_on(replicate::keep_following(&vault, &find, &following, told)))??;
     drop(progress);
     match ended {
         // The user's wish is the only good end that it has.

@@ -3,6 +3,7 @@
 mod acknowledge;
 mod demo;
 mod doctor;
+mod folder;
 mod follow;
 mod generate;
 mod health;

@@ -37,7 +37,7 @@ pub(super) fn sync(session: &Session, args: &SyncArgs) -> Result<Code, Failure> 
         (_, true) => Direction::Pull,
         (false, false) => Direction::Both,
     };
-    if args.follow { follow::run(session, direction, &args.options) } else { run(session, "sync", direction, &args.options) }
+    if args.follow { follow::run(session, direction, &args.options, &args.folders) } else { run(session, "sync", direction, &args.options) }
 }
 
 fn run(session: &Session, operation: &'static str, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
