@@ -4,7 +4,10 @@
 //! command to type. Exit codes are a contract that scripts rely on; [`Code`] is its only table.
 
 use crate::render::{self, Record};
-use mirror_engine::{home::HomeError, io::backend::Unavailable, replicate::ReplicateError, transport::TransportError, vault::VaultError};
+use mirror_engine::{
+    discovery::DiscoveryError, home::HomeError, io::backend::Unavailable, replicate::ReplicateError, transport::TransportError,
+    vault::VaultError,
+};
 use serde::Serialize;
 use std::{error::Error, io, path::Path};
 
@@ -187,6 +190,12 @@ impl From<clap::Error> for Failure {
             (true, _) => "--help explains every flag".to_owned(),
         };
         Self::usage(message.trim()).hint(hint)
+    }
+}
+
+impl From<DiscoveryError> for Failure {
+    fn from(error: DiscoveryError) -> Self {
+        Self::of(Code::Failed, &error).hint("peers can be reached by address: mirror peer add NAME HOST:PORT --device ID")
     }
 }
 

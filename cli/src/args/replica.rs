@@ -12,7 +12,8 @@ Examples:
   mirror serve                                all interfaces, UDP and TCP port 7740
   mirror serve --listen 192.168.1.5:7740      one interface
   mirror --json serve --listen 127.0.0.1:0    any free port; the line `listening` says which
-Only paired devices can connect; `mirror invite` lets a new one in.")]
+Only paired devices can connect; `mirror invite` lets a new one in. Others on the local network can see that this device serves
+(mirror peer discover), unless --no-discovery is given.")]
 pub(crate) struct ServeArgs {
     /// Address to listen on, UDP and TCP (default: port 7740 on all interfaces); may be repeated
     #[arg(long, value_name = "ADDR")]
@@ -100,13 +101,14 @@ pub(crate) struct RekeyArgs {
 Examples:
   mirror peer list                                  who is in, as what, and where
   mirror peer add nas 10.0.0.7 --device 3f9c...     where a peer is; being in or not is what owners say
+  mirror peer discover                              who announces itself on the local network
   mirror peer remove laptop --reason stolen         on an owner: out of the vault, everywhere")]
 pub(crate) struct PeerArgs {
     #[command(subcommand)]
     pub(crate) command: PeerCommand,
 }
 
-/// `peer add|list|remove`
+/// `peer add|list|discover|remove`
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
     /// Remember a peer under a name
@@ -122,6 +124,17 @@ pub(crate) enum PeerCommand {
     },
     /// List who is in the vault, and peers with an address here
     List,
+    /// List the devices that announce themselves on the local network
+    #[command(after_long_help = "\
+Examples:
+  mirror peer discover             listens for three seconds
+  mirror peer discover --for 10s   for slow networks
+Whatever announces itself is listed and nothing is trusted: a known peer is only talked to once it has proved its key.")]
+    Discover {
+        /// How long to listen, as in 3s
+        #[arg(long = "for", value_name = "TIME", default_value = "3s")]
+        time: Span,
+    },
     /// On an owner: put a device out of the vault, on every replica. Elsewhere: forget where it is
     Remove {
         /// Its name, as in `mirror peer list`, or its device

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 pub(super) fn push(session: &Session, options: &PeerOptions, wanted: usize) -> Result<Code, Failure> {
     let vault = session.open()?;
     let held = vault.store().frontier();
-    let target = replicate::target(&vault, &options.peer, options.device)?;
+    let target = replicate::target(session, &vault, &options.peer, options.device)?;
     refuse_too_many(&vault, target.device, wanted)?;
     let first = transfer(session, "push", &vault, &target, &sync_options(Direction::Push, options))?;
     let mut holders = holders(&vault, &held)?;
@@ -67,7 +67,7 @@ fn holders(vault: &Vault, held: &Frontier) -> Result<BTreeSet<DeviceId>, Failure
 
 /// Whether `peer` holds everything now, or why not. Only the user's wish to stop is a failure.
 fn push_to(session: &Session, vault: &Vault, peer: &Peer, options: &PeerOptions) -> Result<Result<(), String>, Failure> {
-    let target = match known_target(peer.clone()) {
+    let target = match known_target(session, vault, peer.clone()) {
         Ok(target) => target,
         Err(failure) => return Ok(Err(failure.message().to_owned())),
     };

@@ -2,7 +2,8 @@
 
 use super::{
     Session,
-    replicate::{block_on, fuse, report, sync_options, target},
+    replicate::{block_on, fuse, report, sync_options},
+    whereabouts::Whereabouts,
 };
 use crate::{
     args::{MaxDelete, PeerOptions},
@@ -20,11 +21,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
     let vault = session.open()?;
-    // What is typed wrong is said at once; an address that cannot be looked up now may be later.
-    let known = target(&vault, &options.peer, options.device)?;
+    let whereabouts = Whereabouts::of(session, &vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));
     let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options) };
-    let find = || target(&vault, &options.peer, options.device).or_else(|_| Ok(known.clone()));
+    let find = || whereabouts.target();
     let progress = session.transfer_progress("sync");
     let told = Arc::new(Teller::new(session, &options.peer, progress.meter()));
     let ended = block_on(replicate::keep_following(&vault, &find, &following, told))?;

@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod demo;
+mod discover;
 mod doctor;
 mod follow;
 mod generate;
@@ -16,6 +17,7 @@ mod restore;
 mod scrub;
 mod session;
 mod values;
+mod whereabouts;
 
 pub(crate) use session::Session;
 

@@ -58,10 +58,10 @@ fn fetch(session: &Session, vault: &Vault, targets: &[Target], args: &ScrubArgs)
 /// Who can be asked: the peer that was named, else all that are known and whose addresses can be found.
 fn targets(session: &Session, vault: &Vault, args: &ScrubArgs) -> Result<Vec<Target>, Failure> {
     if let Some(peer) = &args.from {
-        return Ok(vec![replicate::target(vault, peer, args.device)?]);
+        return Ok(vec![replicate::target(session, vault, peer, args.device)?]);
     }
     let known = vault.home().peers()?.into_iter().filter(|peer| !peer.addresses.is_empty());
-    let found = known.filter_map(|peer| match replicate::target(vault, &peer.name, None) {
+    let found = known.filter_map(|peer| match replicate::target(session, vault, &peer.name, None) {
         Ok(target) => Some(target),
         Err(failure) => {
             session.talk.warn(&format!("{} cannot be asked: {}", peer.name, failure.message));

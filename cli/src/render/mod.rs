@@ -11,6 +11,7 @@ mod entry;
 mod findings;
 mod following;
 mod merge;
+mod neighbour;
 mod output;
 mod report;
 mod scrub;
@@ -29,6 +30,7 @@ pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log
 pub(crate) use findings::*;
 pub(crate) use following::{FollowState, Following};
 pub(crate) use merge::*;
+pub(crate) use neighbour::{neighbour_hint, neighbour_record, neighbour_text};
 pub(crate) use output::{Format, Output, Record, json_line, stdout_failure};
 pub(crate) use report::*;
 pub(crate) use scrub::{LastScrub, Scrubbed, last_scrub_text, scrub_record, scrub_text};

@@ -4,11 +4,7 @@ use super::{
     Discovery, DiscoveryError,
     service::{Heard, KIND, Tag, best_first},
 };
-use crate::{
-    clock,
-    id::DeviceId,
-    limits::NEIGHBOURS_MAX,
-};
+use crate::{clock, id::DeviceId, limits::NEIGHBOURS_MAX};
 use mdns_sd::{Receiver, ServiceEvent};
 use std::{
     collections::BTreeMap,
@@ -171,7 +167,11 @@ mod tests {
         let device = DeviceId::from_bytes([1; 32]);
         let [one, two]: [Tag; 2] = ["1", "2"].map(|tag| tag.parse().unwrap());
         let heard = |tag, port| Heard { device, tag, addresses: vec![SocketAddr::from(([10, 0, 0, 7], port))] };
-        let all = BTreeMap::from([("a".to_owned(), heard(Some(one), 1)), ("b".to_owned(), heard(Some(two), 2)), ("c".to_owned(), heard(None, 3))]);
+        let all = BTreeMap::from([
+            ("a".to_owned(), heard(Some(one), 1)),
+            ("b".to_owned(), heard(Some(two), 2)),
+            ("c".to_owned(), heard(None, 3)),
+        ]);
         let ports = |tag| addresses(&all, &device, tag).iter().map(SocketAddr::port).collect::<Vec<_>>();
         assert_eq!(ports(Some(one)), [1, 3]);
         assert_eq!(ports(Some(two)), [2, 3]);

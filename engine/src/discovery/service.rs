@@ -1,11 +1,7 @@
 //! What is said of a served vault, and what is made of what others say: pure, no network.
 
 use super::DiscoveryError;
-use crate::{
-    id::DeviceId,
-    keys::ReplicationKey,
-    limits::ADDRESSES_MAX,
-};
+use crate::{id::DeviceId, keys::ReplicationKey, limits::ADDRESSES_MAX};
 use mdns_sd::{IfKind, ResolvedService, ScopedIp, ServiceInfo};
 use std::{
     fmt,
@@ -80,7 +76,8 @@ fn with_port(ip: &ScopedIp, port: u16) -> SocketAddr {
 
 /// Without repetitions, and no more than a dialer tries: IPv4 before IPv6, then what only works on one link, then what only works here.
 pub(super) fn best_first(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = addresses.into_iter().filter(|addr| !addr.ip().is_unspecified() && !addr.ip().is_multicast()).collect();
+    let mut addresses: Vec<SocketAddr> =
+        addresses.into_iter().filter(|addr| !addr.ip().is_unspecified() && !addr.ip().is_multicast()).collect();
     addresses.sort_by_key(|addr| (rank(addr.ip()), *addr));
     addresses.dedup();
     addresses.truncate(ADDRESSES_MAX);
@@ -153,7 +150,8 @@ mod tests {
 
     #[test]
     fn each_port_is_a_service_of_its_own() {
-        let names: Vec<String> = announced(&["10.0.0.7:7740", "[2001:db8::7]:7740", "10.0.0.7:99"]).iter().map(|s| s.get_fullname().to_owned()).collect();
+        let names: Vec<String> =
+            announced(&["10.0.0.7:7740", "[2001:db8::7]:7740", "10.0.0.7:99"]).iter().map(|s| s.get_fullname().to_owned()).collect();
         assert_eq!(names, ["3f3f3f3f-99._mirror._udp.local.", "3f3f3f3f-7740._mirror._udp.local."]);
     }
 
