@@ -8,6 +8,8 @@ mod certificates;
 mod damage;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/discovery.rs"]
+mod discovery;
 #[path = "cli/epochs.rs"]
 mod epochs;
 #[path = "cli/files.rs"]

@@ -5,6 +5,7 @@
 
 use crate::render::{self, Record};
 use mirror_engine::{
+    discovery::DiscoveryError,
     home::HomeError,
     io::{backend::Unavailable, descriptors},
     replicate::ReplicateError,
@@ -196,6 +197,12 @@ impl From<clap::Error> for Failure {
             (true, _) => "--help explains every flag".to_owned(),
         };
         Self::usage(message.trim()).hint(hint)
+    }
+}
+
+impl From<DiscoveryError> for Failure {
+    fn from(error: DiscoveryError) -> Self {
+        Self::of(Code::Failed, &error).hint("peers can be reached by address: mirror peer add NAME HOST:PORT --device ID")
     }
 }
 

@@ -83,7 +83,7 @@ impl Device {
                 command.env_remove(name);
             }
         }
-        command.args(args).env("MIRROR_HOME", &self.home).current_dir(&self.cwd).stdin(Stdio::null());
+        command.args(args).env("MIRROR_HOME", &self.home).env("MIRROR_NO_DISCOVERY", "1").current_dir(&self.cwd).stdin(Stdio::null());
         command
     }
 

@@ -3,10 +3,12 @@
 use super::{
     Session,
     folder::Folders,
-    replicate::{block_on, fuse, report, sync_options, target},
+    replicate::{block_on, fuse, report, sync_options},
+    whereabouts::Whereabouts,
 };
 use crate::{
     args::{FolderArgs, MaxDelete, PeerOptions},
+    bandwidth::Kept,
     failure::{Code, Failure},
     progress::Meter,
     render::{self, Extent, FollowState, Following, Format, Output, Talk},
@@ -21,12 +23,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions, folders: &FolderArgs) -> Result<Code, Failure> {
     let vault = Arc::new(session.open()?);
-    // What is typed wrong is said at once; an address that cannot be looked up now may be later.
-    let known = target(&vault, &options.peer, options.device)?;
+    let whereabouts = Whereabouts::of(session, &vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));
-    let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options) };
+    let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
+    let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options, &kept) };
     let folders = Folders::open(&vault, folders, limit.0)?;
-    let find = || target(&vault, &options.peer, options.device).or_else(|_| Ok(known.clone()));
+    let find = || whereabouts.target();
     let progress = session.transfer_progress("sync");
     let told = Arc::new(Teller::new(session, &options.peer, progress.meter()));
     let ended = folders.followed_while(session, || block_on(replicate::keep_following(&vault, &find, &following, told)))??;

@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod demo;
+mod discover;
 mod doctor;
 mod folder;
 mod follow;
@@ -17,6 +18,7 @@ mod restore;
 mod scrub;
 mod session;
 mod values;
+mod whereabouts;
 mod why;
 
 pub(crate) use session::Session;

@@ -1,8 +1,9 @@
 //! `serve`, `invite`, `clone`: how a second replica comes to be.
 
-use super::{Session, replicate::block_on};
+use super::{Session, discover, replicate::block_on};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
+    bandwidth::Kept,
     failure::{Code, Failure},
     render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
@@ -27,7 +28,9 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let vault = Arc::new(session.open()?);
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
+    let kept = Kept::to(args.bwlimit.as_ref(), &session.talk);
     let options = Options {
+        limits: Arc::clone(&kept.limits),
         plain_lanes: super::replicate::plain_lanes(args.lanes_plain),
         fuse: super::replicate::fuse(&vault, args.max_delete)?,
         ..Options::default()
@@ -35,8 +38,9 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let progress = session.progress("serve");
     let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
     let served = block_on(async {
-        let server = replicate::Server::bind(vault, listen, &own_name(), &options).await?;
+        let server = replicate::Server::bind(Arc::clone(&vault), listen, &own_name(), &options).await?;
         let (quic, tcp) = server.local_addrs();
+        let announcement = discover::announce(session, &vault, &tcp);
         for (quic, tcp) in quic.into_iter().zip(tcp) {
             let listening = Listening { quic, tcp, device };
             session.output.show(|| render::listening_record(&listening), || render::listening_text(&listening))?;
@@ -45,6 +49,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
         // A reader of stdout that has gone does not end a server.
         let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
         server.run(options, progress.meter(), report).await;
+        drop(announcement);
         Ok::<_, Failure>(())
     })?;
     drop(progress);

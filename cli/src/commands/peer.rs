@@ -1,6 +1,6 @@
-//! `peer add|list|remove`, `rekey`: who is in, who may connect, where they are, and which keys they have.
+//! `peer add|list|discover|remove`, `rekey`: who is in, who may connect, where they are, and which keys they have.
 
-use super::{Session, replicate};
+use super::{Session, discover, replicate};
 use crate::{
     args::{PeerCommand, RekeyArgs},
     failure::{Code, Failure},
@@ -8,29 +8,33 @@ use crate::{
 };
 use mirror_engine::{
     home::{Peer, Role},
+    id::DeviceId,
     keys::slots,
     members::{Admittance, LastOwner},
     vault::{Acquaintance, EpochBegun, Vault, VaultError},
 };
 
 pub(super) fn peer(session: &Session, command: PeerCommand) -> Result<Code, Failure> {
-    let vault = session.open()?;
     match command {
-        PeerCommand::Add { name, address, device } => {
-            let added_ms = mirror_engine::clock::wall_ms();
-            let peer = Peer { name, device, addresses: vec![replicate::with_port(&address)?], role: Role::Member, added_ms };
-            vault.home().add_peer(peer.clone())?;
-            let known = acquaintance(&vault, &peer)?;
-            session.report(|| render::peer_record(&known), || format!("added {}", render::peer_text(&known)))?;
-        }
+        PeerCommand::Add { name, address, device } => add(session, name, &address, device)?,
         PeerCommand::List => {
-            for known in vault.acquaintances()? {
+            for known in session.open()?.acquaintances()? {
                 session.output.show(|| render::peer_record(&known), || render::peer_text(&known))?;
             }
         }
-        PeerCommand::Remove { name, reason, force } => remove(session, &vault, &name, reason.as_deref(), force)?,
+        PeerCommand::Discover { time } => return discover::list(session, time.0),
+        PeerCommand::Remove { name, reason, force } => remove(session, &session.open()?, &name, reason.as_deref(), force)?,
     }
     Ok(Code::Ok)
+}
+
+fn add(session: &Session, name: String, address: &str, device: DeviceId) -> Result<(), Failure> {
+    let vault = session.open()?;
+    let added_ms = mirror_engine::clock::wall_ms();
+    let peer = Peer { name, device, addresses: vec![replicate::with_port(address)?], role: Role::Member, added_ms };
+    vault.home().add_peer(peer.clone())?;
+    let known = acquaintance(&vault, &peer)?;
+    session.report(|| render::peer_record(&known), || format!("added {}", render::peer_text(&known)))
 }
 
 fn acquaintance(vault: &Vault, peer: &Peer) -> Result<Acquaintance, Failure> {

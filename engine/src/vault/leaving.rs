@@ -14,9 +14,8 @@ use crate::{
     event::{ChunkList, Event, Frontier, Key, Operation},
     id::{EventId, ReplicaId},
     limits::{EVENT_LISTS_MAX, EVENT_OPERATIONS_MAX},
-    merge::{Action, Version},
+    merge::Action,
     store::LeftBranch,
-    vault::view::Standing,
 };
 use std::collections::{BTreeMap, HashSet};
 
@@ -140,11 +139,6 @@ impl Vault {
         left.written = operations.len() as u64;
         self.append_with(&operations, self.whole_lists(branch)?)?;
         self.catch_up()
-    }
-
-    fn maximal(&self, key: &Key) -> Result<Vec<Version>, VaultError> {
-        let versions = self.ask(|view| view.versions(key))?;
-        Ok(versions.into_iter().filter(|row| row.standing != Standing::Superseded).map(|row| row.version).collect())
     }
 
     /// The last word of the branch on each key. A resolution says what the version says that it chose, in the branch or before it.

@@ -187,15 +187,15 @@ impl<'a> Writer<'a> {
     fn put(&mut self, found: Found, known: Known, references: Vec<ChunkRef>, moved: bool) -> Result<(), VaultError> {
         let bytes = references.iter().map(|reference| u64::from(reference.length)).sum();
         self.watch.advance(1, if found.value_bytes() > crate::limits::WHOLE_VALUE_BYTES_MAX as u64 { 0 } else { bytes });
-        if self.intake.is_some() {
-            return self.gather(found, value, moved);
-        }
         let before = if known == Known::New { None } else { self.vault.current_value(&found.key)? };
         let content = match &before {
             Some((_, current)) if self.holds(current, &references) => current.content.clone(),
             _ => self.content(references, bytes)?,
         };
         let value = Value { content, ..found.value.clone() };
+        if self.intake.is_some() {
+            return self.gather(found, value, moved);
+        }
         let stands = before.as_ref().filter(|(_, current)| same(current, &value)).map(|(event, _)| *event);
         match (&before, stands) {
             (_, Some(_)) => self.written.report.unchanged += 1,
