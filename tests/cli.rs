@@ -36,6 +36,8 @@ mod merge;
 mod pairing;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/progress.rs"]
+mod progress;
 #[path = "cli/rewrite.rs"]
 mod rewrite;
 #[path = "cli/roles.rs"]
