@@ -189,8 +189,12 @@ impl Run {
 
     /// What an error of a session means for the whole vault.
     pub(super) fn judge(&self, error: Option<&ReplicateError>) {
-        if let Some(ReplicateError::Vault(VaultError::NoSpace(text))) = error {
-            self.shared.stand_still(PauseReason::NoSpace, text.clone());
+        match error {
+            Some(ReplicateError::Vault(VaultError::NoSpace(text))) => self.shared.stand_still(PauseReason::NoSpace, text.clone()),
+            Some(ReplicateError::Vault(VaultError::Io { what, source })) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                self.shared.stand_still(PauseReason::Disk, format!("{what}: {source}"));
+            }
+            _ => {}
         }
     }
 
@@ -233,8 +237,14 @@ impl Run {
     }
 
     fn grown(&self) {
-        let (root, now) = (self.vault.store().root(), clock::now());
-        self.shared.links().iter().for_each(|link| link.grown(root, now));
+        let (heads, now) = (self.vault.store().heads(), clock::now());
+        let (frontier, root) = (heads.frontier(), heads.root());
+        for link in self.shared.links() {
+            link.grown(root, now);
+            if link.is_freed_by(&frontier) {
+                link.wake.notify_one();
+            }
+        }
     }
 
     /// Follows who is known now, and nobody else.

@@ -3,7 +3,7 @@
 //! Nothing has to be carried over: what arrived is in packs and journal, and the next Hello and wants say the rest. Only a connection that
 //! was up and broke is replaced (silence, reset, cut), never one that was refused, closed in order or fed nonsense; and only while it gets
 //! somewhere. The user who named one transport gets that one and its errors. A session that stays is not dialled again here: whoever keeps it
-//! hears of everything that may bring the peer back, and decides when.
+//! hears of everything that may bring the peer back, and decides when; only a connection that was dialled beside a silent one (`silence`) takes its place.
 //!
 //! QUIC takes [`crate::limits::QUIC_IDLE_MS`] to call a silent path dead. Where TCP answers meanwhile, that is not waited for:
 //! ```text
@@ -13,6 +13,7 @@
 use super::{
     Observer, Options, Progress, ReplicateError, Summary, Target,
     drive::{Party, drive},
+    silence::dial_beside,
     tally::Ended,
 };
 use crate::{
@@ -51,7 +52,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
     loop {
         observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
         let party = Party::of(vault, options);
-        let silence = caller.watch(&connection, options.choice);
+        let silence = caller.watch(&connection, options);
         let Ended { summary, result } = drive(&connection, Side::Dialer, party, observer.clone()).await?;
         drop(silence);
         let moved = summary.moved();
@@ -60,7 +61,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
             None => summary,
         };
         match result {
-            Err(error) if options.choice == Choice::Auto && is_broken(&connection, &error).await && !observer.cancelled() => {
+            Err(error) if may_go_on(options) && is_broken(&connection, &error).await && !observer.cancelled() => {
                 let next = match options.stay {
                     Stay::UntilEqual => caller.replace(&connection, error.to_string(), attempts.lost(moved)).await,
                     Stay::Live => caller.spare(),
@@ -74,6 +75,11 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
             Ok(()) => return Ok(total),
         }
     }
+}
+
+/// Whether another connection may take the place of one that breaks.
+fn may_go_on(options: &Options) -> bool {
+    options.choice == Choice::Auto || options.stay == Stay::Live
 }
 
 /// Whether the connection broke, as opposed to being ended for a reason.
@@ -110,7 +116,7 @@ pub fn jittered(pause: Duration) -> Duration {
 }
 
 /// A connection that was dialled ahead.
-type Spare = Arc<Mutex<Option<Connection>>>;
+pub(super) type Spare = Arc<Mutex<Option<Connection>>>;
 
 /// Dials the target.
 struct Caller {
@@ -154,10 +160,13 @@ impl Caller {
     }
 
     /// Gives `connection` up when it has gone silent and TCP answers, for as long as what is returned is kept.
-    fn watch(&self, connection: &Connection, choice: Choice) -> JoinSet<()> {
+    fn watch(&self, connection: &Connection, options: &Options) -> JoinSet<()> {
         let mut task = JoinSet::new();
-        if choice == Choice::Auto && connection.kind() == TransportKind::Quic {
-            task.spawn(listen(connection.clone(), self.dialer.clone(), self.target.clone(), self.spare.clone()));
+        let (dialer, target, spare) = (self.dialer.clone(), self.target.clone(), self.spare.clone());
+        if options.stay == Stay::Live {
+            task.spawn(dial_beside(connection.clone(), dialer, target, options.choice, spare));
+        } else if options.choice == Choice::Auto && connection.kind() == TransportKind::Quic {
+            task.spawn(listen(connection.clone(), dialer, target, spare));
         }
         task
     }

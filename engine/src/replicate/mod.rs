@@ -24,6 +24,7 @@ mod remembered;
 mod seats;
 mod serve;
 mod server;
+mod silence;
 mod tally;
 mod types;
 mod worker;
