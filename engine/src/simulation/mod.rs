@@ -25,6 +25,7 @@ mod world;
 use dice::Dice;
 use std::{
     cell::{Cell, RefCell},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -61,6 +62,16 @@ fn jump_clock(offset: Duration, ahead: Ahead) {
             Ahead::No => at_ms.saturating_sub(offset_ms),
         };
         WALL.set(Some((began, at_ms)));
+    }
+}
+
+/// Whether it is: threads of the replicas ask, too.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// What happens, for whoever looks into one seed.
+fn tell(what: impl FnOnce() -> String) {
+    if TOLD.load(Ordering::Relaxed) {
+        eprintln!("{:?} {}", WALL.get().map(|(began, _)| began.elapsed()).unwrap_or_default(), what());
     }
 }
 

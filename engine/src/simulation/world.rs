@@ -75,9 +75,12 @@ impl World {
     }
 
     pub(super) async fn start(&mut self, number: usize) {
-        let started = self.replicas[number].start().await;
-        started.unwrap_or_else(|error| panic!("replica {number}: {error}"));
-        self.compared[number] = Frontier::new();
+        match self.replicas[number].start().await {
+            Ok(()) => self.compared[number] = Frontier::new(),
+            // The disk fails, or fails no more when it is tried again.
+            Err(error) if error.contains("Input/output error") => {}
+            Err(error) => panic!("replica {number}: {error}"),
+        }
     }
 
     pub(super) async fn crash(&mut self, number: usize, crash: Crash) {
@@ -212,6 +215,7 @@ impl World {
             if !self.replicas[number].is_running() {
                 self.start(number).await;
             }
+            assert!(self.replicas[number].is_running(), "replica {number} cannot be opened");
         }
         for number in 1..self.replicas.len() {
             self.connect(number, 0, Talk::Follow);
