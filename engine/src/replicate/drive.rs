@@ -321,7 +321,7 @@ impl Crank<'_> {
         done: &mut mpsc::UnboundedReceiver<Done>,
         outlets: &mut Outlets,
     ) -> Result<(), ReplicateError> {
-        let mut cancel = tokio::time::interval(CANCEL_POLL);
+        let mut cancel = tokio::time::interval(worker::look_every(CANCEL_POLL));
         let mut stopping = false;
         let mut carried = Carried { bytes: 0, told: self.began };
         loop {

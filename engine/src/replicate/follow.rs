@@ -59,7 +59,7 @@ pub async fn follow(vault: &Vault, target: &Target, options: &Options, observer:
 
 /// Notices what other processes append to the log of `store`, for as long as it is polled.
 pub async fn watch(store: &Arc<Store>) -> std::convert::Infallible {
-    let mut look = tokio::time::interval(LOOK);
+    let mut look = tokio::time::interval(worker::look_every(LOOK));
     loop {
         look.tick().await;
         if !store.is_watched() {

@@ -7,6 +7,7 @@ use super::{
     pairing,
     seats::{Seat, Seats},
     tally::Ended,
+    worker,
 };
 use crate::{
     clock,
@@ -105,7 +106,7 @@ impl Server {
     pub async fn run(self, options: Options, observer: Arc<dyn Observer>, report: Arc<dyn Fn(Served) + Send + Sync>) {
         let mut sessions = JoinSet::new();
         let seats = Seats::default();
-        let mut cancel = tokio::time::interval(CANCEL_POLL);
+        let mut cancel = tokio::time::interval(worker::look_every(CANCEL_POLL));
         let mut watching = std::pin::pin!(watch(self.vault.store()));
         loop {
             select! {

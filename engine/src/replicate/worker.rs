@@ -6,6 +6,7 @@
 //! ```
 //! Which of the two is not the caller's business.
 
+use std::time::Duration;
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, spawn_blocking},
@@ -23,6 +24,12 @@ pub(super) fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'sta
 /// Calls `work`, which blocks.
 pub(super) fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     if is_simulated() { tokio::spawn(async move { work() }) } else { spawn_blocking(work) }
+}
+
+/// How often something is looked at that nobody reports: every `period`, and rarely where a day passes in seconds and there is no other
+/// process.
+pub(super) fn look_every(period: Duration) -> Duration {
+    if is_simulated() { period * 40 } else { period }
 }
 
 #[cfg(not(test))]

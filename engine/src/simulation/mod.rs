@@ -14,6 +14,7 @@
 //! # What is not simulated
 //! SQLite: `index.db` and the view lie behind no observer. A crash leaves them, deletes them or puts an older copy back.
 
+mod day;
 mod dice;
 mod disk;
 mod histories;
