@@ -12,7 +12,7 @@
 use super::{
     dice::Dice,
     net::{Plugged, Weather},
-    play,
+    play, tell,
     world::{Talk, World},
 };
 use crate::event::Dot;
@@ -37,6 +37,7 @@ struct Delays {
 }
 
 struct Day {
+    seed: u64,
     world: World,
     dice: Dice,
     began: Instant,
@@ -71,6 +72,7 @@ impl Day {
         }
         let began = Instant::now();
         Self {
+            seed,
             world,
             dice,
             began,
@@ -121,7 +123,7 @@ impl Day {
                 () = sleep_until(until.min(due.unwrap_or(until))) => {
                     self.arrived();
                     let late = due.is_some_and(|due| due <= Instant::now()) && self.due().is_some_and(|due| due <= Instant::now());
-                    assert!(!late, "{:?}: a change is not there {ALWAYS_WITHIN:?} after it could go", self.began.elapsed());
+                    assert!(!late, "seed {}, {:?}: a change is not there {ALWAYS_WITHIN:?} after it could go", self.seed, self.began.elapsed());
                     if Instant::now() >= until {
                         return;
                     }
@@ -143,6 +145,7 @@ impl Day {
         let frontiers = [0, 1].map(|number| self.world.replicas[number].vault().unwrap().store().frontier());
         let now = Instant::now();
         let up = self.up;
+        self.open.iter().filter(|change| frontiers[1 - change.on].contains(&change.dot)).for_each(|change| tell(|| format!("change {} has arrived", change.dot.sequence)));
         for change in self.open.extract_if(.., |change| frontiers[1 - change.on].contains(&change.dot)) {
             match up {
                 Some(up) if up > change.made => self.delays.returned.push(now - up),
@@ -154,11 +157,12 @@ impl Day {
 
     fn change(&mut self) {
         let on = self.dice.index(2);
-        let bytes = if self.dice.hits(50_000) { self.dice.within(3_000..400_000) } else { self.dice.within(0..3_000) };
+        let bytes = if self.dice.hits(50_000) { self.dice.within(3_000..60_000) } else { self.dice.within(0..3_000) };
         self.world.put(on, bytes as usize).unwrap();
         let vault = self.world.replicas[on].vault().unwrap();
         let author = vault.info().replica;
         let dot = Dot { author, sequence: vault.store().frontier().sequence_of(&author) };
+        tell(|| format!("change {} on laptop {on}", dot.sequence));
         self.open.push(Change { dot, on, made: Instant::now() });
         // Sometimes one after the other, mostly now and then.
         let pause = [Duration::from_millis(50), Duration::from_secs(20), Duration::from_secs(240), Duration::from_secs(240)];
@@ -185,12 +189,14 @@ impl Day {
         let back = Instant::now() + self.dice.between(range);
         self.back[number] = self.back[number].max(Some(back));
         self.world.replicas[number].nic.plug(Plugged::Out);
+        tell(|| format!("laptop {number} goes away until {:?}", back - self.began));
         self.up = None;
     }
 
     fn comes_back(&mut self, number: usize) {
         self.back[number] = None;
         self.world.replicas[number].nic.plug(Plugged::In);
+        tell(|| format!("laptop {number} is back"));
         if self.dice.hits(300_000) {
             self.world.replicas[number].nic.move_to(self.dice.below(200) as u8);
         }
@@ -202,6 +208,7 @@ impl Day {
     /// The same link with another address counts as a link that came back just now.
     fn moves(&mut self, number: usize) {
         self.world.replicas[number].nic.move_to(self.dice.below(200) as u8);
+        tell(|| format!("laptop {number} moves to {}", self.world.replicas[number].nic.address()));
         if self.up.is_some() {
             self.up = Some(Instant::now());
         }
@@ -260,4 +267,12 @@ fn days(seeds: std::ops::Range<u64>) -> Delays {
 #[test]
 fn must_pass_4_two_laptops_are_equal_whenever_the_link_is_up() {
     days(0..1).hold();
+}
+
+#[test]
+#[ignore = "the one that MIRROR_SEED says, to look into"]
+fn one_day() {
+    let seed = super::asked("MIRROR_SEED", 0);
+    super::TOLD.store(true, Ordering::Relaxed);
+    play(seed, async { Day::new(seed).await.run().await }).hold();
 }

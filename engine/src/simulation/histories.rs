@@ -7,7 +7,7 @@
 //! ```
 
 use super::{
-    Ahead, TOLD,
+    Ahead, TOLD, asked,
     dice::Dice,
     disk::{Crash, Fault},
     jump_clock,
@@ -141,10 +141,6 @@ fn play_some(next: &AtomicU64, end: u64) -> Vec<u64> {
             failed.push(seed);
         }
     }
-}
-
-fn asked(name: &str, otherwise: u64) -> u64 {
-    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)
 }
 
 #[test]

@@ -24,6 +24,8 @@ use std::{
 use tokio::task::{JoinSet, yield_now};
 
 const PORT: u16 = 7_000;
+/// Why a replica did not start that crashed meanwhile.
+pub(super) const ENDED: &str = "the process ended while it opened the vault";
 
 pub(super) struct Replica {
     pub(super) nic: Nic,
@@ -41,6 +43,22 @@ pub(super) struct Replica {
 struct Running {
     vault: Arc<Vault>,
     tasks: JoinSet<Ended>,
+}
+
+impl Running {
+    async fn end(self) {
+        let Self { vault, mut tasks } = self;
+        let store = Arc::downgrade(vault.store());
+        drop(vault);
+        tasks.shutdown().await;
+        // What was handed to tasks of their own ends when they next look.
+        for _ in 0..1_000 {
+            if store.strong_count() == 0 {
+                return;
+            }
+            yield_now().await;
+        }
+    }
 }
 
 /// How a task of a process ended.
@@ -101,7 +119,13 @@ impl Replica {
     /// Opens the vault and serves it. What was mended is returned when it is a loss.
     pub(super) async fn start(&mut self) -> Result<(), String> {
         let disk = Disk::observed(Arc::new(self.disk.clone())).through(Backend::Portable);
-        let (vault, repairs) = Vault::open_on(&self.dir, &self.home, disk).map_err(|error| format!("it does not open: {error}"))?;
+        let opened = Vault::open_on(&self.dir, &self.home, disk);
+        if self.disk.is_dead() {
+            drop(opened);
+            self.find_after(Crash::PowerCut);
+            return Err(ENDED.into());
+        }
+        let (vault, repairs) = opened.map_err(|error| format!("it does not open: {error}"))?;
         if let Some(loss) = repairs.iter().find(|repair| repair.loss && !repair.what.contains("are damaged")) {
             return Err(format!("a loss: {loss:?}"));
         }
@@ -119,18 +143,14 @@ impl Replica {
 
     /// Ends the process, as a crash does, and makes of the files what the crash left.
     pub(super) async fn crash(&mut self, crash: Crash) {
-        let Some(Running { vault, mut tasks }) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
         self.disk.die();
-        let store = Arc::downgrade(vault.store());
-        drop(vault);
-        tasks.shutdown().await;
-        // What was handed to tasks of their own ends when they next look.
-        for _ in 0..1_000 {
-            if store.strong_count() == 0 {
-                break;
-            }
-            yield_now().await;
-        }
+        running.end().await;
+        self.find_after(crash);
+    }
+
+    /// What the next process finds.
+    fn find_after(&mut self, crash: Crash) {
         self.disk.restart(crash);
         self.lose_caches();
     }

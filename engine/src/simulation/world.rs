@@ -10,7 +10,7 @@ use super::{
     dice::Dice,
     disk::Crash,
     net::{Net, Plugged, Weather},
-    replica::{Ended, Heard, Replica},
+    replica::{ENDED, Ended, Heard, Replica},
     template,
 };
 use crate::{
@@ -78,7 +78,7 @@ impl World {
         match self.replicas[number].start().await {
             Ok(()) => self.compared[number] = Frontier::new(),
             // The disk fails, or fails no more when it is tried again.
-            Err(error) if error.contains("Input/output error") => {}
+            Err(error) if error == ENDED || error.contains("Input/output error") => {}
             Err(error) => panic!("replica {number}: {error}"),
         }
     }
