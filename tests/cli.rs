@@ -22,12 +22,16 @@ mod healing;
 mod history;
 #[path = "cli/interruption.rs"]
 mod interruption;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/merge.rs"]
 mod merge;
 #[path = "cli/pairing.rs"]
 mod pairing;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/rewrite.rs"]
+mod rewrite;
 #[path = "cli/roles.rs"]
 mod roles;
 #[path = "cli/secrets.rs"]
@@ -39,3 +43,5 @@ mod support;
 mod usage;
 #[path = "cli/values.rs"]
 mod values;
+#[path = "cli/why.rs"]
+mod why;

@@ -4,7 +4,13 @@
 //! command to type. Exit codes are a contract that scripts rely on; [`Code`] is its only table.
 
 use crate::render::{self, Record};
-use mirror_engine::{home::HomeError, io::backend::Unavailable, replicate::ReplicateError, transport::TransportError, vault::VaultError};
+use mirror_engine::{
+    home::HomeError,
+    io::{backend::Unavailable, descriptors},
+    replicate::ReplicateError,
+    transport::TransportError,
+    vault::VaultError,
+};
 use serde::Serialize;
 use std::{error::Error, io, path::Path};
 
@@ -105,6 +111,9 @@ impl Failure {
         let failure = Self::new(code_of_io(error), what).cause(error.to_string());
         if Unavailable::behind(error).is_some() {
             return failure.hint(IO_HINT);
+        }
+        if descriptors::is_lack(error) {
+            return failure.hint(open_files_hint());
         }
         match error.kind() {
             io::ErrorKind::PermissionDenied => failure.hint("check the permissions and the owner of that path"),
@@ -261,6 +270,7 @@ impl From<HomeError> for Failure {
             E::NameTaken { .. } => of(Code::Usage).hint("choose another name, or forget that peer: mirror peer remove NAME"),
             E::Invalid(_) => of(Code::Usage).hint("--help explains every flag"),
             E::Damaged { .. } => of(Code::Damaged).hint("put that file back from a backup of MIRROR_HOME; it is never replaced by itself"),
+            _ if system_error(&error).is_some_and(descriptors::is_lack) => of(Code::Failed).hint(open_files_hint()),
             _ => of(system_error(&error).map_or(Code::Failed, code_of_io))
                 .hint("MIRROR_HOME names the directory that holds this device's key and peers"),
         }
@@ -317,6 +327,7 @@ impl From<TransportError> for Failure {
             E::Closed(_) | E::LaneReset => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
+            E::Io { source, .. } if descriptors::is_lack(source) => Self::of(Code::Failed, &error).hint(open_files_hint()),
             E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
@@ -352,6 +363,12 @@ fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
         next = error.source();
     }
     None
+}
+
+/// For whoever may not have as many files open as this needs.
+fn open_files_hint() -> String {
+    let limit = descriptors::limit().map_or_else(String::new, |limit| format!("this process may have {limit} files open; "));
+    format!("{limit}raise the limit, then run the same command again: ulimit -n 1024")
 }
 
 fn code_of_io(error: &io::Error) -> Code {

@@ -11,7 +11,24 @@ pub fn wall_ms() -> u64 {
     if let Some(simulated_ms) = crate::simulation::wall_ms() {
         return simulated_ms;
     }
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64)
+    let read_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);
+    #[cfg(test)]
+    let read_ms = read_ms.saturating_add_signed(WRONG_BY_MS.get());
+    read_ms
+}
+
+#[cfg(test)]
+thread_local! {
+    static WRONG_BY_MS: std::cell::Cell<i64> = const { std::cell::Cell::new(0) };
+}
+
+/// Does `work` while the wall clock, as this thread reads it, is wrong by so much.
+#[cfg(test)]
+pub(crate) fn wrong_by<T>(ms: i64, work: impl FnOnce() -> T) -> T {
+    let before = WRONG_BY_MS.replace(ms);
+    let done = work();
+    WRONG_BY_MS.set(before);
+    done
 }
 
 /// Monotonic time, for durations and timeouts.

@@ -23,6 +23,10 @@ pub const LIST_ENTRIES_MAX: usize = 16_384;
 pub const EVENT_LISTS_MAX: usize = 64;
 /// Most operations in one event: amortises its signature and its fdatasync, keeps it a few MiB.
 pub const EVENT_OPERATIONS_MAX: usize = 16_384;
+/// Pieces that one event says to be resealed: their references take 1.3 MiB.
+pub const RESEALED_PIECES_MAX: usize = LIST_ENTRIES_MAX;
+/// Plaintext of the pieces after which such an event is made all the same: what an interruption leaves to be sealed again.
+pub const RESEALED_BYTES_MAX: u64 = 256 * MIB as u64;
 /// Largest sealed body of an event.
 pub const EVENT_BODY_BYTES_MAX: usize = 8 * MIB;
 /// Largest plaintext of an event's body: what a small compressed body may unfold to.
@@ -112,6 +116,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const PEERS_MAX: usize = 1_024;
 /// Addresses of one peer.
 pub const ADDRESSES_MAX: usize = 16;
+/// Services on the local network that are remembered at once: anyone there can announce any number.
+pub const NEIGHBOURS_MAX: usize = 256;
 /// Longest address as text, in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Events that are kept although one that has to come first is missing. A log has no holes, so even one is the sign of a fault.
@@ -178,6 +184,8 @@ pub const HANDSHAKE_MS: u64 = 10_000;
 pub const CONNECT_MS: u64 = 5_000;
 /// TCP is dialled as well when QUIC has not connected after this time: UDP may be blocked.
 pub const TCP_AFTER_MS: u64 = 1_000;
+/// A peer that has been away for long is dialled at least this often.
+pub const REDIAL_MS_MAX: u64 = 60_000;
 /// Sessions of one listener at once: each has its threads and its buffers.
 pub const SESSIONS_MAX: usize = 64;
 /// Sessions of one device at once: one that hangs on to all it gets leaves room for the others.

@@ -117,12 +117,6 @@ fn help_and_version_go_to_stdout() {
 }
 
 #[test]
-fn what_is_not_there_yet_is_not_in_the_help() {
-    let help = Sandbox::new().device("a").run(&["--help"]).ok().text();
-    assert!(!help.lines().any(|line| line.trim_start().starts_with("why")));
-}
-
-#[test]
 fn completions_are_scripts_for_each_shell() {
     let device = Sandbox::new().device("a");
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -12,6 +12,7 @@ mod nearest;
 mod quantity;
 mod replica;
 mod vault;
+mod why;
 
 pub(crate) use demo::DemoArgs;
 pub(crate) use doctor::DoctorArgs;
@@ -26,6 +27,7 @@ pub(crate) use replica::{
 pub(crate) use vault::{
     AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, ScrubArgs, UndeleteArgs, VerifyArgs,
 };
+pub(crate) use why::WhyArgs;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
@@ -111,6 +113,8 @@ pub(crate) enum Command {
     Pull(PullArgs),
     /// Make this replica and a peer's the same, both ways
     Sync(SyncArgs),
+    /// Say why something is not here yet, or not there: what waits, for what, and who has it
+    Why(WhyArgs),
     /// Measure each stage between here and a peer alone, and say which one limits
     Doctor(DoctorArgs),
     /// Show all of it on this machine: two replicas, the link cut half-way, resumed, restored, compared

@@ -86,9 +86,21 @@ pub(crate) struct CloneArgs {
 Examples:
   mirror rekey -n       who would be given the new key
   mirror rekey          when a device may have been copied or read by somebody else
-Only owners can. Removing a device (mirror peer remove) begins an epoch by itself. What was written before stays as it is, under the
-keys that devices had: nothing is sealed or sent again.")]
+  mirror rekey --rewrite -n
+                        how much of what stands is sealed under older keys, and the space that new records take
+  mirror rekey --rewrite
+                        seal it anew; interrupted, the same command goes on
+Only owners begin an epoch; removing a device (mirror peer remove) begins one by itself. What was written before stays as it is, under
+the keys that devices had: nothing is sealed or sent again.
+
+With --rewrite, which members can do as well, no epoch begins. The bytes of every key's value (both sides of conflicts, too) get new
+records under the newest keys and are read from there; keys, events and conflicts stay what they are. Every replica receives the new
+records. Nothing is removed: old records, and with them old names and versions, stay on every replica and open with old keys. A device
+that was removed keeps what it has, and can still read an old record that it gets hold of.")]
 pub(crate) struct RekeyArgs {
+    /// Begin no epoch, but seal anew what stands and is sealed under older keys
+    #[arg(long)]
+    pub(crate) rewrite: bool,
     /// Say what would be done, do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,

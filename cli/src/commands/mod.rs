@@ -16,6 +16,7 @@ mod restore;
 mod scrub;
 mod session;
 mod values;
+mod why;
 
 pub(crate) use session::Session;
 
@@ -55,6 +56,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Push(args) => replicate::push(session, &args),
         Command::Pull(args) => replicate::pull(session, &args.options),
         Command::Sync(args) => replicate::sync(session, &args),
+        Command::Why(args) => why::why(session, &args),
         Command::Doctor(args) => doctor::doctor(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
         Command::Completions(args) => generate::completions(session, args.shell),

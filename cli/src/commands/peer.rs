@@ -72,9 +72,36 @@ fn remove(session: &Session, vault: &Vault, name: &str, reason: Option<&str>, fo
 /// An owner begins a key epoch without removing anyone.
 pub(super) fn rekey(session: &Session, args: &RekeyArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
+    if args.rewrite {
+        return rewrite(session, &vault, Extent::of(args.dry_run));
+    }
     let begun = if args.dry_run { vault.plan_epoch()? } else { vault.begin_epoch()? };
     session.report(|| render::epoch_record(&begun), || render::epoch_text(&begun, Extent::of(args.dry_run)))?;
     Ok(Code::Ok)
+}
+
+/// A writer seals anew what stands under older epochs.
+fn rewrite(session: &Session, vault: &Vault, extent: Extent) -> Result<Code, Failure> {
+    let progress = session.transfer_progress("rekey");
+    let (rewrite, enough) = match extent {
+        Extent::DryRun => {
+            let (plan, free_bytes) = vault.plan_rewrite(&*progress.meter())?;
+            let enough = plan.require_space(free_bytes);
+            (plan, enough)
+        }
+        Extent::Done => (vault.rewrite(&*progress.meter())?, Ok(())),
+    };
+    drop(progress);
+    for (key, reason) in &rewrite.unreadable {
+        session.talk.warn(&render::unreadable_line(key, reason));
+    }
+    session.report(|| render::rewrite_record(extent, &rewrite), || render::rewrite_text(extent, &rewrite))?;
+    enough?;
+    if rewrite.unreadable.is_empty() {
+        return Ok(Code::Ok);
+    }
+    session.talk.note("hint: mirror scrub --from PEER fetches what is damaged or missing; then the same command goes on");
+    Ok(Code::Damaged)
 }
 
 fn expel(session: &Session, vault: &Vault, known: &Acquaintance, reason: Option<&str>, force: bool) -> Result<Option<EpochBegun>, Failure> {

@@ -306,6 +306,15 @@ pub fn classify(error: &io::Error, path: &Path) -> Failure {
     }
 }
 
+/// Bytes that this user may still write to the file system of `path`.
+///
+/// # Errors
+/// What the system says.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let statistics = rustix::fs::statvfs(path)?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+}
+
 /// File systems without a table of inodes report zero of zero and are never out of them.
 fn inodes_are_used_up(path: &Path) -> bool {
     let existing = path.ancestors().find(|ancestor| ancestor.exists());

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod buffers;
 pub mod cached;
 pub mod counting;
+pub mod descriptors;
 pub mod durable;
 pub mod map;
 pub mod piece;

@@ -102,7 +102,7 @@ impl Attempts {
 }
 
 /// Half of `pause` and up to as much again.
-pub(super) fn jittered(pause: Duration) -> Duration {
+pub fn jittered(pause: Duration) -> Duration {
     // Two: one byte alone looks like a broken generator's.
     let Ok([random, _]) = random_bytes::<2>() else { return pause };
     pause / 2 + pause * u32::from(random) / 510

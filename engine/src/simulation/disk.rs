@@ -307,7 +307,9 @@ impl Shadow {
         let paths = self.paths();
         self.entries.retain(|path, _| paths.binary_search(path).is_ok());
         let removed: Vec<PathBuf> = self.synced_entries.keys().filter(|path| paths.binary_search(path).is_err()).cloned().collect();
-        removed.iter().for_each(|path| { self.synced_entries.remove(path); });
+        removed.iter().for_each(|path| {
+            self.synced_entries.remove(path);
+        });
         let gone = |change: &EntryChange| match change {
             EntryChange::Create(path, _) | EntryChange::Rename(_, path) => paths.binary_search(path).is_err(),
         };

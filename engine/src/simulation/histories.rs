@@ -73,7 +73,9 @@ async fn happens(world: &mut World, dice: &mut Dice) {
                 world.start(number).await;
             }
         }
-        _ => jump_clock(dice.between(Duration::ZERO..Duration::from_secs(400_000)), if dice.hits(500_000) { Ahead::Yes } else { Ahead::No }),
+        _ => {
+            jump_clock(dice.between(Duration::ZERO..Duration::from_secs(400_000)), if dice.hits(500_000) { Ahead::Yes } else { Ahead::No })
+        }
     }
 }
 

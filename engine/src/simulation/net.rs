@@ -40,8 +40,7 @@ pub(super) struct Weather {
 }
 
 impl Weather {
-    pub(super) const FAIR: Self =
-        Self { latency: Duration::from_millis(5), jitter: Duration::ZERO, lost: 0, doubled: 0, corrupted: 0 };
+    pub(super) const FAIR: Self = Self { latency: Duration::from_millis(5), jitter: Duration::ZERO, lost: 0, doubled: 0, corrupted: 0 };
 }
 
 /// The network. Cheap to clone.

@@ -74,7 +74,7 @@ pub(super) struct Heard(Mutex<Frontier>);
 
 impl Observer for Heard {
     fn progress(&self, progress: Progress) {
-        if let Progress::PeerApplied { frontier } = progress {
+        if let Progress::PeerApplied { frontier, .. } = progress {
             self.0.lock().unwrap().join(&frontier);
         }
     }
@@ -130,7 +130,8 @@ impl Replica {
             return Err(format!("a loss: {loss:?}"));
         }
         let vault = Arc::new(vault);
-        let server = Server::bind(vault.clone(), &[self.address()], "simulated", &self.options()).await.map_err(|error| error.to_string())?;
+        let server =
+            Server::bind(vault.clone(), &[self.address()], "simulated", &self.options()).await.map_err(|error| error.to_string())?;
         let mut tasks = JoinSet::new();
         let options = self.options();
         tasks.spawn(async move {
@@ -188,7 +189,11 @@ impl Replica {
     fn remove_view(&self) {
         let Ok(directories) = fs::read_dir(self.home.dir().join("vaults")) else { return };
         let views = directories.filter_map(Result::ok).map(|vault| vault.path().join("views"));
-        views.filter_map(|views| fs::read_dir(views).ok()).flatten().filter_map(Result::ok).for_each(|file| fs::remove_file(file.path()).unwrap());
+        views
+            .filter_map(|views| fs::read_dir(views).ok())
+            .flatten()
+            .filter_map(Result::ok)
+            .for_each(|file| fs::remove_file(file.path()).unwrap());
     }
 
     /// One session with `peer`.

@@ -41,7 +41,8 @@ fn make() -> TempDir {
     let home = |number: usize| Home::open(&directory.path().join(format!("home-{number}"))).unwrap();
     let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "0".into() };
     let founder = Vault::init(&directory.path().join("0"), &home(0), options).unwrap().vault;
-    let others: Vec<Vault> = (1..ROLES.len()).map(|number| join(&founder, &directory.path().join(number.to_string()), &home(number), number)).collect();
+    let others: Vec<Vault> =
+        (1..ROLES.len()).map(|number| join(&founder, &directory.path().join(number.to_string()), &home(number), number)).collect();
     others.iter().for_each(|other| vault::replicas::pull(other, &founder).unwrap());
     RANDOM.set(before);
     directory

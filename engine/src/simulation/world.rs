@@ -242,7 +242,8 @@ impl World {
     /// Everything that equal replicas must have in common.
     pub(super) async fn check_end(&mut self) {
         self.check().await;
-        let members: Vec<usize> = (0..self.replicas.len()).filter(|number| template::ROLES[*number] != crate::members::Role::Keyless).collect();
+        let members: Vec<usize> =
+            (0..self.replicas.len()).filter(|number| template::ROLES[*number] != crate::members::Role::Keyless).collect();
         let shown: Vec<_> = members.iter().map(|number| self.shown(*number)).collect();
         shown.iter().zip(&members).for_each(|(other, number)| assert!(*other == shown[0], "replicas 0 and {number} show different things"));
         for number in 0..self.replicas.len() {
@@ -275,11 +276,12 @@ fn expected(number: usize, ended: &Ended) {
     let Some(error) = &ended.error else { return };
     let fine = match error {
         R::Transport(TransportError::Closed(reason)) => !matches!(reason, CloseReason::Refused | CloseReason::ProtocolError),
-        R::Transport(TransportError::Unreachable { .. } | TransportError::Timeout | TransportError::Io { .. } | TransportError::LaneReset) => true,
+        R::Transport(
+            TransportError::Unreachable { .. } | TransportError::Timeout | TransportError::Io { .. } | TransportError::LaneReset,
+        ) => true,
         R::PeerStopped(_) | R::Partial(_) | R::Cancelled => true,
         R::Vault(error) => matches!(error, VaultError::NoSpace(_) | VaultError::Io { .. }),
         _ => false,
     };
     assert!(fine, "replica {number}, {}: {error:?}", ended.what);
 }
-

@@ -94,7 +94,9 @@ impl Dialer {
         };
         let connection = race::run(race::plan(&addrs, choice), dial).await?;
         match (choice, connection.kind()) {
-            (Choice::Auto | Choice::First(_), TransportKind::Quic) if self.shared.tuning.network.is_system() => self.with_tcp_lanes(connection, &addrs),
+            (Choice::Auto | Choice::First(_), TransportKind::Quic) if self.shared.tuning.network.is_system() => {
+                self.with_tcp_lanes(connection, &addrs)
+            }
             _ => Ok(connection),
         }
     }

@@ -9,7 +9,7 @@
 
 use super::{
     Sealing, Vault, VaultError,
-    view::{Outcome, Position, View, ViewError},
+    view::{Outcome, Position, Resealed, View, ViewError},
 };
 use crate::{
     event::{Event, Operation},
@@ -169,7 +169,9 @@ impl Vault {
             let Some((next, _)) = events.last() else { return Ok(()) };
             let next = *next;
             let opened: Vec<OpenedEvent> = events.iter().map(|(_, event)| self.opened(event)).collect::<Result<_, _>>()?;
-            match view.apply(&opened, start..(next.segment, next.offset))? {
+            let resealed: Vec<Resealed> =
+                events.iter().filter_map(|(_, event)| self.resealed_by(event).transpose()).collect::<Result<_, _>>()?;
+            match view.apply(&opened, &resealed, start..(next.segment, next.offset))? {
                 // Another process was faster: ask again where the view stands.
                 Outcome::Applied | Outcome::Overtaken => {}
             }

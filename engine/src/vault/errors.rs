@@ -1,7 +1,14 @@
 //! How the errors of the layers below become those of a vault: what failed stays in words, what a user can do decides the variant.
 
 use super::VaultError;
-use crate::{home::HomeError, io::durable, keys::KeyError, seal::OpenError, store::StoreError, vault::view::ViewError};
+use crate::{
+    home::HomeError,
+    io::{descriptors, durable},
+    keys::KeyError,
+    seal::OpenError,
+    store::StoreError,
+    vault::view::ViewError,
+};
 use std::{io, path::Path};
 
 impl VaultError {
@@ -48,6 +55,9 @@ impl From<ViewError> for VaultError {
             ViewError::File { ref path, source } => Self::at("opening", path, source),
             ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
                 Self::NoSpace(format!("{error}: no space"))
+            }
+            ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) => {
+                Self::io("the view cannot be opened", descriptors::lacking().unwrap_or_else(|| io::Error::other(cause.to_string())))
             }
             // The disk refused; what the file holds is not known to be wrong.
             ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure) => {

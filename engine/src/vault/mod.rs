@@ -20,6 +20,7 @@ mod membership;
 #[cfg(test)]
 pub(crate) mod replicas;
 mod restore;
+mod rewrite;
 mod scrub;
 mod target;
 #[cfg(test)]
@@ -27,13 +28,16 @@ mod tests;
 mod types;
 pub mod view;
 mod walk;
+mod why;
 
 pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
 pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
+pub use rewrite::Rewrite;
 pub use scrub::Scrub;
 pub use types::*;
+pub use why::{PeerWord, Subject, Whereabouts, Why, Word};
 
 use crate::{
     chunk::Cutter,

@@ -1,7 +1,10 @@
 //! What goes into and comes out of a vault's operations.
 
-use super::EpochStatus;
 pub use super::view::Standing;
+use super::{
+    EpochStatus,
+    membership::{PASSPHRASE, RECOVERY_PHRASE},
+};
 pub use crate::store::Repair;
 use crate::{
     event::{Key, Value, ValueKind},
@@ -51,7 +54,7 @@ pub enum Unlock {
 }
 
 /// Who and what a vault is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultInfo {
     /// The vault.
     pub id: VaultId,
@@ -286,6 +289,15 @@ pub struct Acquaintance {
     pub peer: Peer,
     /// How it stands by the log; none in a vault without signed roles.
     pub admittance: Option<Admittance>,
+}
+
+impl Acquaintance {
+    /// What it is called if it is no device: an owner that only a slot of the vault can sign as, so that whoever opens the slot is one.
+    pub fn secret(&self) -> Option<&str> {
+        let is_met = !self.peer.addresses.is_empty() || self.peer.added_ms != 0;
+        let is_owner = self.admittance == Some(Admittance::In(Role::Owner));
+        [PASSPHRASE, RECOVERY_PHRASE].into_iter().find(|name| is_owner && !is_met && self.peer.name == *name)
+    }
 }
 
 /// A peer, and what it held when it was last talked with.

@@ -48,7 +48,11 @@ impl Deref for Endpoint {
 ///
 /// # Errors
 /// The system's, when the socket has no address.
-pub(in super::super) fn endpoint(socket: Arc<dyn AsyncUdpSocket>, server: Option<ServerConfig>, tuning: &Tuning) -> Result<Endpoint, TransportError> {
+pub(in super::super) fn endpoint(
+    socket: Arc<dyn AsyncUdpSocket>,
+    server: Option<ServerConfig>,
+    tuning: &Tuning,
+) -> Result<Endpoint, TransportError> {
     let failed = TransportError::io("setting up a UDP socket");
     let receive_bytes = tuning.quic_datagram_bytes_max.max(JUMBO_PAYLOAD_BYTES);
     let paths = Paths::default();

@@ -342,7 +342,10 @@ impl QuicConnection {
 
 /// An IPv4 address as such, also when it came in over a dual-stack socket.
 pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+    match addr.ip().to_canonical() {
+        ip if ip == addr.ip() => addr,
+        ip => SocketAddr::new(ip, addr.port()),
+    }
 }
 
 /// One failed attempt, for the report of all of them.

@@ -41,7 +41,7 @@ const SCAN_ENTRIES: usize = 512;
 const ROUNDS: usize = 3;
 
 /// At least one chunk must pass, whatever the budget.
-fn in_flight_bytes(memory_bytes: u64) -> usize {
+pub(super) fn in_flight_bytes(memory_bytes: u64) -> usize {
     ((memory_bytes / BUDGET_SHARE) as usize).clamp(CHUNK_BYTES_MAX, IN_FLIGHT_BYTES_MAX)
 }
 

@@ -177,10 +177,13 @@ impl<'a> Writer<'a> {
 
     fn put(&mut self, found: Found, known: Known, references: Vec<ChunkRef>, moved: bool) -> Result<(), VaultError> {
         let bytes = references.iter().map(|reference| u64::from(reference.length)).sum();
-        let content = self.content(references, bytes)?;
-        let value = Value { content, ..found.value.clone() };
         self.watch.advance(1, if found.value_bytes() > crate::limits::WHOLE_VALUE_BYTES_MAX as u64 { 0 } else { bytes });
         let before = if known == Known::New { None } else { self.vault.current_value(&found.key)? };
+        let content = match &before {
+            Some((_, current)) if self.holds(current, &references) => current.content.clone(),
+            _ => self.content(references, bytes)?,
+        };
+        let value = Value { content, ..found.value.clone() };
         let stands = before.as_ref().filter(|(_, current)| same(current, &value)).map(|(event, _)| *event);
         match (&before, stands) {
             (_, Some(_)) => self.written.report.unchanged += 1,
@@ -202,6 +205,20 @@ impl<'a> Writer<'a> {
             self.commit()?;
         }
         Ok(())
+    }
+
+    /// Whether a value is made of the same pieces below its nodes. What nodes hold also depends on how the pieces were sealed, so nodes that
+    /// were made of pieces under a later key epoch would differ.
+    fn holds(&mut self, current: &Value, pieces: &[ChunkRef]) -> bool {
+        if current.content.depth == 0 {
+            return false;
+        }
+        let Ok(held) = self.vault.pieces(&current.content) else { return false };
+        let same = held.len() == pieces.len() && held.iter().zip(pieces).all(|(held, piece)| held.reference.plaintext == piece.plaintext);
+        if same {
+            self.batch.known.extend_from_slice(pieces);
+        }
+        same
     }
 
     /// References that fit the operation, or nodes above them.
