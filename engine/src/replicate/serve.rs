@@ -1,13 +1,13 @@
 //! Serving one vault: accepts peers, answers each in a session of its own, and pairs the bearers of tickets.
 
 use super::{
-    Observer, Options, Progress, ReplicateError, doctor,
+    Observer, Options, Progress, ReplicateError,
+    beside::watch,
+    doctor,
     drive::{Party, drive},
-    follow::watch,
     pairing,
     seats::{Seat, Seats},
     tally::Ended,
-    worker,
 };
 use crate::{
     clock,
@@ -122,7 +122,7 @@ impl Server {
     /// Serves until `observer` says stop; then sessions get a few seconds to finish.
     pub async fn run(self, options: Options, observer: Arc<dyn Observer>, report: Arc<dyn Fn(Served) + Send + Sync>) {
         let mut sessions = JoinSet::new();
-        let mut cancel = tokio::time::interval(worker::look_every(CANCEL_POLL));
+        let mut cancel = tokio::time::interval(CANCEL_POLL);
         let mut watching = std::pin::pin!(watch(self.vault.store()));
         loop {
             select! {

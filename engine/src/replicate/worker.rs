@@ -6,7 +6,6 @@
 //! ```
 //! Which of the two is not the caller's business.
 
-use std::time::Duration;
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, spawn_blocking},
@@ -26,10 +25,9 @@ pub(super) fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     if is_simulated() { tokio::spawn(async move { work() }) } else { spawn_blocking(work) }
 }
 
-/// How often something is looked at that nobody reports: every `period`, and rarely where a day passes in seconds and there is no other
-/// process.
-pub(super) fn look_every(period: Duration) -> Duration {
-    if is_simulated() { period * 40 } else { period }
+/// Whether no other process can write to a vault that is open here.
+pub(super) fn is_alone() -> bool {
+    is_simulated()
 }
 
 #[cfg(not(test))]

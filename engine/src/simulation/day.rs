@@ -4,8 +4,8 @@
 //! laptop 0  ── changes ──── asleep ───────── changes ── Wi-Fi gone ── other address ──►  24 h
 //! laptop 1  ──── changes ────── changes ── asleep ───── changes ─────────────────────►
 //! ```
-//! Both serve, and one follows the other, or each the other. For every change counts how long it takes to the other laptop, from when it
-//! was made, or from when the link came back: never more than [`ALWAYS_WITHIN`].
+//! Both serve, and each follows the other; whose network has changed dials at once, as the node sees to. For every change counts how long it
+//! takes to the other laptop, from when it was made, or from when the link came back: never more than [`ALWAYS_WITHIN`].
 //!
 //! A laptop that sleeps hears and says nothing, for hours; its timers go on, as those of a process do whose system counts sleep.
 
@@ -21,10 +21,15 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 const ALWAYS_WITHIN: Duration = Duration::from_secs(5);
+/// Whoever is away for longer is asleep.
+const AWAY: Duration = Duration::from_secs(600);
 const MOSTLY_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long changes took, of a day or of many.
@@ -48,6 +53,7 @@ struct Day {
     up: Option<Instant>,
     /// When each comes back to it.
     back: [Option<Instant>; 2],
+    followers: [Option<AbortHandle>; 2],
     next_change: Instant,
     next_trouble: Instant,
 }
@@ -62,14 +68,7 @@ impl Day {
     async fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let mut world = World::new(dice.split(), 2).await;
-        match dice.below(3) {
-            0 => world.connect(0, 1, Talk::Follow),
-            1 => world.connect(1, 0, Talk::Follow),
-            _ => {
-                world.connect(0, 1, Talk::Follow);
-                world.connect(1, 0, Talk::Follow);
-            }
-        }
+        let followers = [world.connect(0, 1, Talk::Follow), world.connect(1, 0, Talk::Follow)];
         let began = Instant::now();
         Self {
             seed,
@@ -80,6 +79,7 @@ impl Day {
             open: Vec::new(),
             up: Some(began),
             back: [None; 2],
+            followers,
             next_change: began + Duration::from_secs(10),
             next_trouble: began + Duration::from_secs(60),
         }
@@ -156,8 +156,11 @@ impl Day {
     }
 
     fn change(&mut self) {
+        // Nobody types on a laptop that sleeps or has no network for long.
+        let asleep = |number: usize| self.back[number].is_some_and(|back| back > Instant::now() + AWAY);
         let on = self.dice.index(2);
-        let bytes = if self.dice.hits(50_000) { self.dice.within(3_000..60_000) } else { self.dice.within(0..3_000) };
+        let on = if asleep(on) { 1 - on } else { on };
+        let bytes = if self.dice.hits(50_000) { self.dice.within(1_000..20_000) } else { self.dice.within(0..1_000) };
         self.world.put(on, bytes as usize).unwrap();
         let vault = self.world.replicas[on].vault().unwrap();
         let author = vault.info().replica;
@@ -165,8 +168,8 @@ impl Day {
         tell(|| format!("change {} on laptop {on}", dot.sequence));
         self.open.push(Change { dot, on, made: Instant::now() });
         // Sometimes one after the other, mostly now and then.
-        let pause = [Duration::from_millis(50), Duration::from_secs(20), Duration::from_secs(240), Duration::from_secs(240)];
-        let longest = pause[self.dice.index(pause.len())];
+        let pauses = [Duration::from_millis(50), Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(600)];
+        let longest = pauses[self.dice.index(pauses.len())];
         self.next_change = Instant::now() + self.dice.between(Duration::ZERO..longest);
     }
 
@@ -203,6 +206,15 @@ impl Day {
         if self.back == [None; 2] {
             self.up = Some(Instant::now());
         }
+        self.dial_now(number);
+    }
+
+    /// The system has told laptop `number` that its network has changed: whoever follows dials at once.
+    fn dial_now(&mut self, number: usize) {
+        if let Some(follower) = self.followers[number].take() {
+            follower.abort();
+        }
+        self.followers[number] = self.world.connect(number, 1 - number, Talk::Follow);
     }
 
     /// The same link with another address counts as a link that came back just now.
@@ -212,6 +224,7 @@ impl Day {
         if self.up.is_some() {
             self.up = Some(Instant::now());
         }
+        self.dial_now(number);
     }
 
     fn weather(&mut self) {

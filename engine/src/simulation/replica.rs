@@ -11,7 +11,7 @@ use crate::{
     home::Home,
     id::DeviceId,
     io::{backend::Choice as Backend, durable::Disk},
-    replicate::{Observer, Options, Progress, ReplicateError, Server, Target, Unobserved, keep_following, sync},
+    replicate::{Observer, Options, Progress, ReplicateError, Server, Target, keep_following, sync},
     transport::{Choice, Network, TransportKind},
     vault::Vault,
 };
@@ -21,7 +21,10 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
-use tokio::task::{JoinSet, yield_now};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinError, JoinSet, yield_now},
+};
 
 const PORT: u16 = 7_000;
 /// Why a replica did not start that crashed meanwhile.
@@ -69,25 +72,37 @@ pub(super) struct Ended {
 }
 
 /// What a peer said that it holds, while it was followed.
-#[derive(Default)]
-pub(super) struct Heard(Mutex<Frontier>);
+pub(super) struct Heard {
+    applied: Mutex<Frontier>,
+    stop: watch::Sender<bool>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { applied: Mutex::default(), stop: watch::Sender::new(false) }
+    }
+}
 
 impl Observer for Heard {
     fn progress(&self, progress: Progress) {
         if let Progress::PeerApplied { frontier, .. } = progress {
-            self.0.lock().unwrap().join(&frontier);
+            self.applied.lock().unwrap().join(&frontier);
         }
     }
 
     fn cancelled(&self) -> bool {
-        false
+        *self.stop.borrow()
+    }
+
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.stop.subscribe())
     }
 }
 
 impl Heard {
     /// All that was heard since this was last asked.
     pub(super) fn take(&self) -> Frontier {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.applied.lock().unwrap())
     }
 }
 
@@ -135,7 +150,7 @@ impl Replica {
         let mut tasks = JoinSet::new();
         let options = self.options();
         tasks.spawn(async move {
-            server.run(options, Arc::new(Unobserved), Arc::new(|_| {})).await;
+            server.run(options, Arc::new(Heard::default()), Arc::new(|_| {})).await;
             Ended { what: "serving".into(), error: None }
         });
         self.running = Some(Running { vault, tasks });
@@ -215,20 +230,29 @@ impl Replica {
         device: DeviceId,
         find: impl Fn() -> SocketAddr + Send + Sync + 'static,
         heard: Arc<Heard>,
-    ) {
-        let options = self.options();
-        let Some(running) = &mut self.running else { return };
+    ) -> Option<AbortHandle> {
+        let options = Options { choice: Choice::Auto, ..self.options() };
+        let running = self.running.as_mut()?;
         let vault = running.vault.clone();
-        running.tasks.spawn(async move {
+        Some(running.tasks.spawn(async move {
             let find = || Ok(Target { name: name.clone(), device, addresses: vec![find()] });
             let ended = keep_following(&vault, &find, &options, heard).await;
             Ended { what: format!("following {name}"), error: ended.err() }
-        });
+        }))
     }
 
     /// Tasks that have ended since this was last asked.
     pub(super) fn ended(&mut self) -> Vec<Ended> {
         let Some(running) = &mut self.running else { return Vec::new() };
-        std::iter::from_fn(|| running.tasks.try_join_next()).map(|ended| ended.unwrap()).collect()
+        std::iter::from_fn(|| running.tasks.try_join_next()).filter_map(ended_by_itself).collect()
+    }
+}
+
+/// None of a task that was told to end.
+fn ended_by_itself(ended: Result<Ended, JoinError>) -> Option<Ended> {
+    match ended {
+        Ok(ended) => Some(ended),
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -27,7 +27,10 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
 /// How long everything may take to become equal once nothing is in the way.
 const HEALED_WITHIN: Duration = Duration::from_secs(90);
@@ -112,17 +115,20 @@ impl World {
     }
 
     /// Replica `from` begins a session with `to`, to become equal or to stay so.
-    pub(super) fn connect(&mut self, from: usize, to: usize, kind: Talk) {
+    pub(super) fn connect(&mut self, from: usize, to: usize, kind: Talk) -> Option<AbortHandle> {
         let heard = Arc::new(Heard::default());
         self.heard.push((to, heard.clone()));
         let (device, address) = (self.replicas[to].device, self.replicas[to].address());
         let nic = self.replicas[to].nic.clone();
         let name = format!("replica {to}");
         match kind {
-            Talk::Sync => self.replicas[from].sync_with(name, device, address, heard),
+            Talk::Sync => {
+                self.replicas[from].sync_with(name, device, address, heard);
+                None
+            }
             Talk::Follow => {
                 let find = move || (nic.address(), address.port()).into();
-                self.replicas[from].follow(name, device, find, heard);
+                self.replicas[from].follow(name, device, find, heard)
             }
         }
     }
