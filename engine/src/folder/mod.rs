@@ -133,7 +133,7 @@ impl Folder {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| VaultError::io("starting to follow a folder", error))?;
         runtime.block_on(async {
-            tokio::select! {
+            select! {
                 () = self.follow(observer) => {}
                 never = replicate::watch(self.vault.store()) => match never {},
             }
@@ -152,7 +152,7 @@ impl Folder {
                 observer.changed(&statuses.borrow_and_update().clone());
             }
             let due = follower.due();
-            tokio::select! {
+            select! {
                 () = self.stopped.notified() => {}
                 told = follower.told() => follower.hear(told),
                 _ = changes.changed() => follower.behind = true,

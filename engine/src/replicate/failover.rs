@@ -5,9 +5,11 @@
 //! somewhere. The user who named one transport gets that one and its errors. A session that stays is not dialled again here: whoever keeps it
 //! hears of everything that may bring the peer back, and decides when; only a connection that was dialled beside a silent one (`silence`) takes its place.
 //!
-//! QUIC takes [`crate::limits::QUIC_IDLE_MS`] to call a silent path dead. Where TCP answers meanwhile, that is not waited for:
+//! QUIC takes [`crate::limits::QUIC_IDLE_MS`] to call a silent path dead, and one that is not dead it asks ever more seldom. Where a new
+//! connection answers meanwhile, neither is waited for:
 //! ```text
-//! 0 s last heard ── 3 s dial TCP ── 5 s still silent, TCP is there: give QUIC up, go on over that connection
+//! 0 s last heard ── 2 s dial ─┬─ QUIC answers: the peer is there, and not on the old path: go on over the new connection
+//!                             └─ TCP answers ── 5 s still silent: give QUIC up, go on over that connection
 //! ```
 
 use super::{
@@ -35,8 +37,8 @@ const FRUITLESS_MAX: u32 = 3;
 const CONNECTIONS_MAX: u32 = 16;
 /// Pause before a fruitless attempt is repeated, doubled each time, half of it by chance so that many peers do not come at once.
 const PAUSE: Duration = Duration::from_millis(500);
-/// QUIC's silence after which TCP is dialled, and after which it is preferred.
-const PROBE_AFTER: Duration = Duration::from_secs(3);
+/// QUIC's silence after which is dialled, and after which TCP is preferred. Both ends say something each second.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How often it is asked whether something was heard.
 const LISTEN: Duration = Duration::from_millis(250);
@@ -159,7 +161,7 @@ impl Caller {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Gives `connection` up when it has gone silent and TCP answers, for as long as what is returned is kept.
+    /// Gives `connection` up when it has gone silent and another one is answered, for as long as what is returned is kept.
     fn watch(&self, connection: &Connection, options: &Options) -> JoinSet<()> {
         let mut task = JoinSet::new();
         let (dialer, target, spare) = (self.dialer.clone(), self.target.clone(), self.spare.clone());
@@ -186,10 +188,16 @@ async fn listen(connection: Connection, dialer: Dialer, target: Target, spare: S
         }
         let silent = now.duration_since(heard.1);
         if silent >= PROBE_AFTER && answered.is_none() {
-            let over_tcp = Choice::Only(TransportKind::Tcp);
-            answered = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, over_tcp).await.ok();
+            answered = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, Choice::Auto).await.ok();
+            if received() != heard.0 {
+                continue;
+            }
         }
-        if silent >= SILENCE_MAX
+        let patience = match answered.as_ref().map(Connection::kind) {
+            Some(TransportKind::Quic) => PROBE_AFTER,
+            _ => SILENCE_MAX,
+        };
+        if silent >= patience
             && let Some(other) = answered.take()
         {
             *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);

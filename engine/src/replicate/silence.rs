@@ -18,7 +18,7 @@ use std::{
 };
 use tokio::{task::JoinSet, time::sleep};
 
-/// Between two looks, and two dials.
+/// Between two dials; between two looks at least.
 const LISTEN: Duration = Duration::from_millis(250);
 /// QUIC's keep-alives come every second.
 const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
@@ -48,15 +48,18 @@ pub(super) async fn dial_beside(connection: Connection, dialer: Dialer, target: 
     let patience = if connection.kind() == TransportKind::Tcp { TCP_SILENCE } else { QUIC_SILENCE };
     let mut heard = Heard { bytes: 0, at: clock::now() };
     let mut dials = JoinSet::new();
+    let mut pause = patience;
     loop {
-        tokio::select! {
+        select! {
             Some(Ok(Some(other))) = dials.join_next() => {
                 *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
                 return connection.close(CloseReason::Broken);
             }
-            () = sleep(LISTEN) => {}
+            () = sleep(pause) => {}
         }
-        if heard.look(&connection) < patience {
+        let silent = heard.look(&connection);
+        pause = patience.saturating_sub(silent).max(LISTEN);
+        if silent < patience {
             dials.abort_all();
         } else if dials.len() < DIALS_MAX {
             let (dialer, target) = (dialer.clone(), target.clone());

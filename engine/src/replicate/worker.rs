@@ -25,6 +25,11 @@ pub(super) fn call<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     if is_simulated() { tokio::spawn(async move { work() }) } else { spawn_blocking(work) }
 }
 
+/// Whether no other process can write to a vault that is open here.
+pub(super) fn is_alone() -> bool {
+    is_simulated()
+}
+
 #[cfg(not(test))]
 pub(super) const fn is_simulated() -> bool {
     false

@@ -5,11 +5,12 @@
 //!
 //! After a failed sync what was written before stays in doubt for good: a later sync that succeeds says nothing about it (fsyncgate).
 
-use super::{dice::Dice, net::Nic};
+use super::{dice::Dice, net::Nic, tell};
 use crate::io::durable::{Observer, Operation, Permit};
 use std::{
     collections::BTreeMap,
     fs, io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -47,6 +48,21 @@ pub(super) struct FaultyDisk(Arc<Mutex<Shadow>>);
 enum Change {
     Write(u64, Vec<u8>),
     Truncate(u64),
+}
+
+impl Change {
+    /// The bytes that it is about.
+    fn range(&self) -> Range<u64> {
+        match self {
+            Self::Write(offset, bytes) => *offset..*offset + bytes.len() as u64,
+            Self::Truncate(length) => *length..u64::MAX,
+        }
+    }
+
+    fn touches(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.range(), other.range());
+        ours.start < theirs.end && theirs.start < ours.end
+    }
 }
 
 /// A change that no sync has made durable.
@@ -148,6 +164,7 @@ impl FaultyDisk {
     /// Makes the files what the crash left of them. The process must have ended.
     pub(super) fn restart(&self, crash: Crash) {
         let mut shadow = self.shadow();
+        tell(|| format!("{crash:?} of {}", shadow.dir.display()));
         match crash {
             Crash::Kill => shadow.reconcile(),
             Crash::PowerCut => shadow.cut_power(),
@@ -162,6 +179,16 @@ impl Observer for FaultyDisk {
     }
 }
 
+fn described(operation: &Operation<'_>) -> String {
+    match operation {
+        Operation::Write { path, offset, parts } => {
+            let bytes: usize = parts.iter().map(|part| part.len()).sum();
+            format!("write {bytes} bytes at {offset} of {}", path.display())
+        }
+        other => format!("{other:?}"),
+    }
+}
+
 /// What a process that has ended is told.
 fn gone() -> io::Error {
     io::Error::other("the process has ended")
@@ -173,6 +200,7 @@ impl Shadow {
             return Err(gone());
         }
         self.operations += 1;
+        tell(|| format!("{:?}: {}", self.fault, described(operation)));
         match (self.fault, operation) {
             (Some(Fault::CrashAfter(0)), _) => return self.crash(operation),
             (Some(Fault::CrashAfter(left)), _) => self.fault = Some(Fault::CrashAfter(left - 1)),
@@ -315,11 +343,13 @@ impl Shadow {
 impl File {
     fn sync(&mut self) {
         let pending = std::mem::take(&mut self.pending);
-        for pending in pending {
-            if pending.doubtful {
-                self.pending.push(pending);
+        for Pending { change, doubtful } in pending {
+            if doubtful {
+                self.pending.push(Pending { change, doubtful });
             } else {
-                apply(&mut self.synced, &pending.change);
+                // What it replaces is in doubt no more.
+                self.pending.retain(|before| !change.touches(&before.change));
+                apply(&mut self.synced, &change);
             }
         }
     }

@@ -14,6 +14,7 @@
 //! # What is not simulated
 //! SQLite: `index.db` and the view lie behind no observer. A crash leaves them, deletes them or puts an older copy back.
 
+mod day;
 mod dice;
 mod disk;
 mod histories;
@@ -25,6 +26,7 @@ mod world;
 use dice::Dice;
 use std::{
     cell::{Cell, RefCell},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -64,6 +66,16 @@ fn jump_clock(offset: Duration, ahead: Ahead) {
     }
 }
 
+/// Whether it is: threads of the replicas ask, too.
+static TOLD: AtomicBool = AtomicBool::new(false);
+
+/// What happens, for whoever looks into one seed.
+fn tell(what: impl FnOnce() -> String) {
+    if TOLD.load(Ordering::Relaxed) {
+        eprintln!("{:?} {}", WALL.get().map(|(began, _)| began.elapsed()).unwrap_or_default(), what());
+    }
+}
+
 /// Which way a clock jumps.
 enum Ahead {
     Yes,
@@ -90,4 +102,9 @@ fn play<T>(seed: u64, history: impl Future<Output = T>) -> T {
     drop(runtime);
     drop(playing);
     result
+}
+
+/// A number that whoever runs the tests gave.
+fn asked(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|number| number.parse().ok()).unwrap_or(otherwise)
 }

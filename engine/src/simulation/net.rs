@@ -1,6 +1,6 @@
 //! A network of hosts that exchange datagrams, with everything that may happen to one on the way.
 
-use super::dice::Dice;
+use super::{dice::Dice, tell};
 use crate::transport::Host;
 use quinn::{
     AsyncUdpSocket, UdpPoller,
@@ -150,9 +150,7 @@ impl State {
         self.packets += 1;
         self.shape.update(&((now - self.began).as_nanos() as u64).to_le_bytes());
         self.shape.update(&[from.0 as u8]).update(&to.port().to_le_bytes()).update(&(bytes.len() as u32).to_le_bytes());
-        if std::env::var("TRACE").is_ok() {
-            eprintln!("{:?} {}:{} -> {to} {}", now - self.began, from.0, from.1, bytes.len());
-        }
+        tell(|| format!("{}:{} sends {} bytes to {to}", from.0, from.1, bytes.len()));
         let Some(target) = self.hosts.iter().position(|host| host.address == to.ip()) else { return };
         let unplugged = [from.0, target].iter().any(|host| self.hosts[*host].plugged == Plugged::Out);
         if unplugged || self.blocked.contains(&(from.0, target)) || self.dice.hits(self.weather.lost) {

@@ -11,7 +11,7 @@ use crate::{
     home::Home,
     id::DeviceId,
     io::{backend::Choice as Backend, durable::Disk},
-    replicate::{Observer, Options, Progress, ReplicateError, Server, Target, Unobserved, keep_following, sync},
+    replicate::{Observer, Options, Progress, ReplicateError, Server, Target, keep_following, sync},
     transport::{Choice, Network, TransportKind},
     vault::Vault,
 };
@@ -21,9 +21,14 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
-use tokio::task::{JoinSet, yield_now};
+use tokio::{
+    sync::watch,
+    task::{AbortHandle, JoinError, JoinSet, yield_now},
+};
 
 const PORT: u16 = 7_000;
+/// Why a replica did not start that crashed meanwhile.
+pub(super) const ENDED: &str = "the process ended while it opened the vault";
 
 pub(super) struct Replica {
     pub(super) nic: Nic,
@@ -43,6 +48,22 @@ struct Running {
     tasks: JoinSet<Ended>,
 }
 
+impl Running {
+    async fn end(self) {
+        let Self { vault, mut tasks } = self;
+        let store = Arc::downgrade(vault.store());
+        drop(vault);
+        tasks.shutdown().await;
+        // What was handed to tasks of their own ends when they next look.
+        for _ in 0..1_000 {
+            if store.strong_count() == 0 {
+                return;
+            }
+            yield_now().await;
+        }
+    }
+}
+
 /// How a task of a process ended.
 #[derive(Debug)]
 pub(super) struct Ended {
@@ -51,25 +72,37 @@ pub(super) struct Ended {
 }
 
 /// What a peer said that it holds, while it was followed.
-#[derive(Default)]
-pub(super) struct Heard(Mutex<Frontier>);
+pub(super) struct Heard {
+    applied: Mutex<Frontier>,
+    stop: watch::Sender<bool>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { applied: Mutex::default(), stop: watch::Sender::new(false) }
+    }
+}
 
 impl Observer for Heard {
     fn progress(&self, progress: Progress) {
         if let Progress::PeerApplied { frontier, .. } = progress {
-            self.0.lock().unwrap().join(&frontier);
+            self.applied.lock().unwrap().join(&frontier);
         }
     }
 
     fn cancelled(&self) -> bool {
-        false
+        *self.stop.borrow()
+    }
+
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.stop.subscribe())
     }
 }
 
 impl Heard {
     /// All that was heard since this was last asked.
     pub(super) fn take(&self) -> Frontier {
-        std::mem::take(&mut self.0.lock().unwrap())
+        std::mem::take(&mut self.applied.lock().unwrap())
     }
 }
 
@@ -101,7 +134,13 @@ impl Replica {
     /// Opens the vault and serves it. What was mended is returned when it is a loss.
     pub(super) async fn start(&mut self) -> Result<(), String> {
         let disk = Disk::observed(Arc::new(self.disk.clone())).through(Backend::Portable);
-        let (vault, repairs) = Vault::open_on(&self.dir, &self.home, disk).map_err(|error| format!("it does not open: {error}"))?;
+        let opened = Vault::open_on(&self.dir, &self.home, disk);
+        if self.disk.is_dead() {
+            drop(opened);
+            self.find_after(Crash::PowerCut);
+            return Err(ENDED.into());
+        }
+        let (vault, repairs) = opened.map_err(|error| format!("it does not open: {error}"))?;
         if let Some(loss) = repairs.iter().find(|repair| repair.loss && !repair.what.contains("are damaged")) {
             return Err(format!("a loss: {loss:?}"));
         }
@@ -111,7 +150,7 @@ impl Replica {
         let mut tasks = JoinSet::new();
         let options = self.options();
         tasks.spawn(async move {
-            server.run(options, Arc::new(Unobserved), Arc::new(|_| {})).await;
+            server.run(options, Arc::new(Heard::default()), Arc::new(|_| {})).await;
             Ended { what: "serving".into(), error: None }
         });
         self.running = Some(Running { vault, tasks });
@@ -120,18 +159,14 @@ impl Replica {
 
     /// Ends the process, as a crash does, and makes of the files what the crash left.
     pub(super) async fn crash(&mut self, crash: Crash) {
-        let Some(Running { vault, mut tasks }) = self.running.take() else { return };
+        let Some(running) = self.running.take() else { return };
         self.disk.die();
-        let store = Arc::downgrade(vault.store());
-        drop(vault);
-        tasks.shutdown().await;
-        // What was handed to tasks of their own ends when they next look.
-        for _ in 0..1_000 {
-            if store.strong_count() == 0 {
-                break;
-            }
-            yield_now().await;
-        }
+        running.end().await;
+        self.find_after(crash);
+    }
+
+    /// What the next process finds.
+    fn find_after(&mut self, crash: Crash) {
         self.disk.restart(crash);
         self.lose_caches();
     }
@@ -195,20 +230,29 @@ impl Replica {
         device: DeviceId,
         find: impl Fn() -> SocketAddr + Send + Sync + 'static,
         heard: Arc<Heard>,
-    ) {
-        let options = self.options();
-        let Some(running) = &mut self.running else { return };
+    ) -> Option<AbortHandle> {
+        let options = Options { choice: Choice::Auto, ..self.options() };
+        let running = self.running.as_mut()?;
         let vault = running.vault.clone();
-        running.tasks.spawn(async move {
+        Some(running.tasks.spawn(async move {
             let find = || Ok(Target { name: name.clone(), device, addresses: vec![find()] });
             let ended = keep_following(&vault, &find, &options, heard).await;
             Ended { what: format!("following {name}"), error: ended.err() }
-        });
+        }))
     }
 
     /// Tasks that have ended since this was last asked.
     pub(super) fn ended(&mut self) -> Vec<Ended> {
         let Some(running) = &mut self.running else { return Vec::new() };
-        std::iter::from_fn(|| running.tasks.try_join_next()).map(|ended| ended.unwrap()).collect()
+        std::iter::from_fn(|| running.tasks.try_join_next()).filter_map(ended_by_itself).collect()
+    }
+}
+
+/// None of a task that was told to end.
+fn ended_by_itself(ended: Result<Ended, JoinError>) -> Option<Ended> {
+    match ended {
+        Ok(ended) => Some(ended),
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

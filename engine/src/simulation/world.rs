@@ -10,7 +10,7 @@ use super::{
     dice::Dice,
     disk::Crash,
     net::{Net, Plugged, Weather},
-    replica::{Ended, Heard, Replica},
+    replica::{ENDED, Ended, Heard, Replica},
     template,
 };
 use crate::{
@@ -27,7 +27,10 @@ use std::{
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
 
 /// How long everything may take to become equal once nothing is in the way.
 const HEALED_WITHIN: Duration = Duration::from_secs(90);
@@ -75,9 +78,12 @@ impl World {
     }
 
     pub(super) async fn start(&mut self, number: usize) {
-        let started = self.replicas[number].start().await;
-        started.unwrap_or_else(|error| panic!("replica {number}: {error}"));
-        self.compared[number] = Frontier::new();
+        match self.replicas[number].start().await {
+            Ok(()) => self.compared[number] = Frontier::new(),
+            // The disk fails, or fails no more when it is tried again.
+            Err(error) if error == ENDED || error.contains("Input/output error") => {}
+            Err(error) => panic!("replica {number}: {error}"),
+        }
     }
 
     pub(super) async fn crash(&mut self, number: usize, crash: Crash) {
@@ -109,17 +115,20 @@ impl World {
     }
 
     /// Replica `from` begins a session with `to`, to become equal or to stay so.
-    pub(super) fn connect(&mut self, from: usize, to: usize, kind: Talk) {
+    pub(super) fn connect(&mut self, from: usize, to: usize, kind: Talk) -> Option<AbortHandle> {
         let heard = Arc::new(Heard::default());
         self.heard.push((to, heard.clone()));
         let (device, address) = (self.replicas[to].device, self.replicas[to].address());
         let nic = self.replicas[to].nic.clone();
         let name = format!("replica {to}");
         match kind {
-            Talk::Sync => self.replicas[from].sync_with(name, device, address, heard),
+            Talk::Sync => {
+                self.replicas[from].sync_with(name, device, address, heard);
+                None
+            }
             Talk::Follow => {
                 let find = move || (nic.address(), address.port()).into();
-                self.replicas[from].follow(name, device, find, heard);
+                self.replicas[from].follow(name, device, find, heard)
             }
         }
     }
@@ -212,6 +221,7 @@ impl World {
             if !self.replicas[number].is_running() {
                 self.start(number).await;
             }
+            assert!(self.replicas[number].is_running(), "replica {number} cannot be opened");
         }
         for number in 1..self.replicas.len() {
             self.connect(number, 0, Talk::Follow);
@@ -243,6 +253,10 @@ impl World {
         let shown: Vec<_> = members.iter().map(|number| self.shown(*number)).collect();
         shown.iter().zip(&members).for_each(|(other, number)| assert!(*other == shown[0], "replicas 0 and {number} show different things"));
         for number in 0..self.replicas.len() {
+            // What was opened while the disk was full has mended nothing.
+            self.crash(number, Crash::Kill).await;
+            self.start(number).await;
+            self.compare(number);
             self.check_values(number);
             let Some(vault) = self.replicas[number].vault() else { continue };
             let report = vault.verify(true, &Unwatched).unwrap();

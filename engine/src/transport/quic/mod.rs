@@ -137,6 +137,10 @@ pub(super) fn ended(error: ConnectionError) -> TransportError {
     match error {
         ConnectionError::VersionMismatch => TransportError::Version,
         ConnectionError::ApplicationClosed(close) => TransportError::closed(CloseReason::from_code(close.error_code.into_inner())),
+        // Whatever it was closed for: before the handshake is over QUIC does not tell strangers (RFC 9000, section 10.2.3).
+        ConnectionError::ConnectionClosed(close) if close.error_code == quinn::TransportErrorCode::APPLICATION_ERROR => {
+            TransportError::Closed(CloseReason::Abandoned)
+        }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
             Some(alert) => tls::alert_received(alert),
             None => TransportError::Protocol(close.to_string()),
@@ -349,5 +353,20 @@ pub(super) fn causes(kind: super::TransportKind, addr: SocketAddr, error: &Trans
     match error {
         TransportError::Unreachable { causes } => causes.clone(),
         other => vec![Cause { kind, addr, what: other.to_string() }],
+    }
+}
+
+#[cfg(test)]
+mod handshake_tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_hangs_up_during_the_handshake_may_be_tried_again() {
+        let close = quinn::ConnectionClose {
+            error_code: quinn::TransportErrorCode::APPLICATION_ERROR,
+            frame_type: None,
+            reason: bytes::Bytes::new(),
+        };
+        assert!(matches!(ended(ConnectionError::ConnectionClosed(close)), TransportError::Closed(CloseReason::Abandoned)));
     }
 }
