@@ -13,7 +13,7 @@
 use super::{
     Observer, Options, Progress, ReplicateError, Summary, Target,
     drive::{Party, drive},
-    silence::dial_beside,
+    silence::{dial_beside, dial_repeatedly},
     tally::Ended,
 };
 use crate::{
@@ -51,7 +51,10 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
     let observer = Arc::new(Continued::new(observer));
     let began = clock::now();
     let mut attempts = Attempts::default();
-    let mut connection = caller.dial(options.choice).await?;
+    let mut connection = match options.stay {
+        Stay::Live => dial_repeatedly(&caller.dialer, &caller.target, options.choice).await?,
+        Stay::UntilEqual => caller.dial(options.choice).await?,
+    };
     let mut so_far: Option<Summary> = None;
     loop {
         observer.connected(&connection);
