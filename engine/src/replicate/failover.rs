@@ -15,7 +15,7 @@
 use super::{
     Observer, Options, Progress, ReplicateError, Summary, Target,
     drive::{Party, drive},
-    silence::dial_beside,
+    silence::{dial_beside, dial_repeatedly},
     tally::Ended,
 };
 use crate::{
@@ -49,7 +49,10 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
     let caller = Caller { dialer, target: target.clone(), spare: Spare::default() };
     let began = clock::now();
     let mut attempts = Attempts::default();
-    let mut connection = caller.dial(options.choice).await?;
+    let mut connection = match options.stay {
+        Stay::Live => dial_repeatedly(&caller.dialer, &caller.target, options.choice).await?,
+        Stay::UntilEqual => caller.dial(options.choice).await?,
+    };
     let mut so_far: Option<Summary> = None;
     loop {
         observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });

@@ -10,13 +10,16 @@
 use super::{Target, failover::Spare};
 use crate::{
     clock,
-    transport::{Choice, CloseReason, Connection, Dialer, Protocol, TransportKind},
+    transport::{Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
 };
 use std::{
     sync::PoisonError,
     time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 /// Between two dials; between two looks at least.
 const LISTEN: Duration = Duration::from_millis(250);
@@ -26,6 +29,9 @@ const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
 const TCP_SILENCE: Duration = Duration::from_secs(4);
 /// Dials under way at once: each ends by itself.
 const DIALS_MAX: usize = 20;
+
+/// Between two dials while nothing is up: longer than a handshake over a long path takes.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// When something was last heard.
 struct Heard {
@@ -64,6 +70,22 @@ pub(super) async fn dial_beside(connection: Connection, dialer: Dialer, target: 
         } else if dials.len() < DIALS_MAX {
             let (dialer, target) = (dialer.clone(), target.clone());
             dials.spawn(async move { dialer.dial_auto(&target.addresses, target.device, Protocol::Session, choice).await.ok() });
+        }
+    }
+}
+
+/// Connects to `target` as [`Dialer::dial_auto`] does, beginning again every second without giving up what is under way: a handshake's
+/// first packet that was lost is repeated after pauses that double, too.
+///
+/// # Errors
+/// Those of the first dial that comes to an end by failing.
+pub(super) async fn dial_repeatedly(dialer: &Dialer, target: &Target, choice: Choice) -> Result<Connection, TransportError> {
+    let mut dials = JoinSet::new();
+    loop {
+        let (dialer, target) = (dialer.clone(), target.clone());
+        dials.spawn(async move { dialer.dial_auto(&target.addresses, target.device, Protocol::Session, choice).await });
+        if let Ok(Some(Ok(dialled))) = timeout(AGAIN, dials.join_next()).await {
+            return dialled;
         }
     }
 }
