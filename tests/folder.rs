@@ -247,7 +247,8 @@ fn edits_at_the_same_moment_over_a_live_session_lose_neither() {
         pair.a.write(&name, &texts[0]);
         pair.b.write(&name, &texts[1]);
         until(|| {
-            let mut held: Vec<Vec<u8>> = pair.a.files().into_values().filter(|bytes| bytes.ends_with(format!(" {round}").as_bytes())).collect();
+            let mut held: Vec<Vec<u8>> =
+                pair.a.files().into_values().filter(|bytes| bytes.ends_with(format!(" {round}").as_bytes())).collect();
             held.sort();
             held == texts.each_ref().map(|text| text.as_bytes().to_vec())
         });
@@ -330,6 +331,9 @@ fn a_save_is_durable_soon() {
     }
     durable_ms.sort_unstable();
     there_ms.sort_unstable();
-    println!("durable: median {} ms, worst {} ms; in the other folder: median {} ms, worst {} ms", durable_ms[10], durable_ms[19], there_ms[10], there_ms[19]);
+    println!(
+        "durable: median {} ms, worst {} ms; in the other folder: median {} ms, worst {} ms",
+        durable_ms[10], durable_ms[19], there_ms[10], there_ms[19]
+    );
     assert!(durable_ms[10] < 2_000, "{durable_ms:?}");
 }

@@ -32,7 +32,8 @@ impl Folders {
         };
         let folders = match (&typed.watch, &typed.materialize) {
             (None, None) if typed.prefix.is_some() => {
-                return Err(Failure::usage("--prefix says which keys a folder holds, and there is none").hint("add --watch DIR or --materialize DIR"));
+                return Err(Failure::usage("--prefix says which keys a folder holds, and there is none")
+                    .hint("add --watch DIR or --materialize DIR"));
             }
             (None, None) => Vec::new(),
             (Some(dir), None) => vec![open(dir, Flow::In)?],

@@ -62,7 +62,10 @@ pub(crate) fn folder_text(before: &FolderStatus, now: &FolderStatus) -> (Vec<Str
             FolderState::Followed => notes.push(format!("following {dir}")),
             FolderState::Paused(reason) => {
                 warnings.push(format!("{dir} is left alone: {}", escape_lines(reason)));
-                notes.push("hint: it goes on by itself when they are back; if they are meant to be gone, start again with --max-delete none".into());
+                notes.push(
+                    "hint: it goes on by itself when they are back; if they are meant to be gone, start again with --max-delete none"
+                        .into(),
+                );
             }
             FolderState::Failing(reason) => warnings.push(format!("{dir}: {}; trying again", escape_lines(reason))),
         }

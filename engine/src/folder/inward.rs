@@ -126,13 +126,7 @@ impl Folder {
     }
 
     /// Puts `versions` of `key` beside it, but those that say what `local` says, and those whose files are `gone`.
-    fn beside(
-        &self,
-        key: &Key,
-        versions: &[Version],
-        local: Option<&Value>,
-        gone: &BTreeSet<&Key>,
-    ) -> Result<Vec<Operation>, VaultError> {
+    fn beside(&self, key: &Key, versions: &[Version], local: Option<&Value>, gone: &BTreeSet<&Key>) -> Result<Vec<Operation>, VaultError> {
         let mut said = Vec::new();
         for version in versions {
             let Some(value) = version.value().filter(|value| !is_directory(value)) else { continue };

@@ -277,13 +277,7 @@ impl Folder {
         Ok(())
     }
 
-    fn make_directory(
-        &self,
-        target: &Target,
-        wanted: &Wanted,
-        before: Option<&Row>,
-        undone: &mut Undone,
-    ) -> Result<(), VaultError> {
+    fn make_directory(&self, target: &Target, wanted: &Wanted, before: Option<&Row>, undone: &mut Undone) -> Result<(), VaultError> {
         let (Ok(Some(relative)), Some(path)) = (self.naming.relative(&wanted.key), self.naming.path(&wanted.key)) else { return Ok(()) };
         if before.is_some() && path.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir()) {
             // A file or link that nobody has changed gives way.
@@ -322,12 +316,7 @@ impl Folder {
     }
 
     /// Writes a page of files and links beside their places, makes them durable, and lets them take their places.
-    fn write_page(
-        &self,
-        target: &Target,
-        page: Vec<(Wanted, Option<Row>)>,
-        undone: &mut Undone,
-    ) -> Result<(), VaultError> {
+    fn write_page(&self, target: &Target, page: Vec<(Wanted, Option<Row>)>, undone: &mut Undone) -> Result<(), VaultError> {
         let outcomes: Vec<(Key, Result<Written, Failure>)> =
             page.into_par_iter().map(|(wanted, before)| (wanted.key.clone(), self.write(target, wanted, before))).collect();
         let mut written = Vec::with_capacity(outcomes.len());

@@ -158,9 +158,7 @@ impl State {
             for (key, Row { digest, stamp, settled, of }) in put {
                 let Stamp { size, modified_ns, changed_ns, inode, device } = *stamp;
                 let of = of.as_ref().map(Key::as_bytes);
-                let row = params![
-                    digest.0, size as i64, modified_ns, changed_ns, inode as i64, device as i64, settled, of, key.as_bytes()
-                ];
+                let row = params![digest.0, size as i64, modified_ns, changed_ns, inode as i64, device as i64, settled, of, key.as_bytes()];
                 insert.execute(row).map_err(failed)?;
             }
             let mut delete = transaction.prepare_cached("DELETE FROM known WHERE key = ?1").map_err(failed)?;
