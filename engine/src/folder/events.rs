@@ -12,9 +12,9 @@ use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watche
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 /// What the system tells of one folder.
 pub(super) type Told = notify::Result<Event>;

@@ -30,6 +30,7 @@ mod types;
 pub use types::{Flow, FolderObserver, FolderOptions, FolderState, FolderStatus, Unseen};
 
 use crate::{
+    clock,
     event::Key,
     limits::{FOLDER_LOOK_MS, FOLDER_MOVING_TRIES, FOLDER_PAGE, FOLDER_RETRY_MS, FOLDER_RETRY_MS_MAX, FOLDER_ROOT_MS},
     replicate,
@@ -51,11 +52,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep_until},
+    time::sleep_until,
 };
 
 /// A directory that is followed.
@@ -156,7 +157,7 @@ impl Folder {
                 () = self.stopped.notified() => {}
                 told = follower.told() => follower.hear(told),
                 _ = changes.changed() => follower.behind = true,
-                () = sleep_until(due) => {}
+                () = sleep_until(due.into()) => {}
             }
         }
     }
@@ -233,7 +234,7 @@ struct Follower<'f> {
 
 impl<'f> Follower<'f> {
     fn new(folder: &'f Folder) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         Self {
             folder,
             listening: None,
@@ -264,7 +265,7 @@ impl<'f> Follower<'f> {
     }
 
     fn hear(&mut self, told: Told) {
-        let now = Instant::now();
+        let now = clock::now();
         let mut next = Some(told);
         while let Some(told) = next {
             if let Err(error) = &told {
@@ -290,7 +291,7 @@ impl<'f> Follower<'f> {
 
     /// Does what is due.
     fn work(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if self.retry.is_some_and(|retry| retry > now) {
             return;
         }
