@@ -219,6 +219,8 @@ pub const FOLDER_BUSY_MS: u64 = 1_000;
 pub const FOLDER_PATHS_MAX: usize = 4_096;
 /// Values read into the vault, or written out of it, between two commits of a followed folder.
 pub const FOLDER_PAGE: usize = 1_024;
+/// Changed keys that a followed folder gathers from the log; with more, every key of the vault is looked at.
+pub const FOLDER_CHANGES_MAX: usize = 65_536;
 /// Bytes of the files that take their places in a followed folder together, unless one alone has more.
 pub const FOLDER_PAGE_BYTES: u64 = 64 * MIB as u64;
 /// How often a followed folder is looked for that is gone, and one that is there is checked to be the same.

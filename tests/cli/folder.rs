@@ -22,7 +22,7 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-fn is_half(name: &String) -> bool {
+fn is_half(name: &str) -> bool {
     name.ends_with(".part")
 }
 
@@ -78,7 +78,7 @@ fn a_kill_in_the_middle_of_writing_out_leaves_no_half_file_and_the_next_start_go
         let mut again = following(&b, &serving, &["--watch", &folder, "--materialize", &folder]);
         again.wait_until(|| {
             let names = names(&dir);
-            names.len() == FILES && !names.iter().any(is_half)
+            names.len() == FILES && !names.iter().any(|name| is_half(name))
         });
         (0..FILES).for_each(|n| assert!(fs::read(dir.join(format!("file-{n}"))).unwrap() == value(n)));
         again.signal(Signal::INT);

@@ -12,9 +12,9 @@ use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watche
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 /// What the system tells of one folder.
 pub(super) type Told = notify::Result<Event>;
@@ -36,7 +36,8 @@ pub(super) fn listen(root: &Path) -> Result<(RecommendedWatcher, mpsc::Unbounded
     Ok((watcher, receiver))
 }
 
-fn explain(error: &notify::Error) -> String {
+/// What keeps the system from telling of everything.
+pub(super) fn explain(error: &notify::Error) -> String {
     match error.kind {
         notify::ErrorKind::MaxFilesWatch => "there are more directories than may be watched: raise fs.inotify.max_user_watches".into(),
         _ => error.to_string(),

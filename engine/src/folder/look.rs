@@ -85,7 +85,7 @@ fn look_at(naming: &Naming, state: &State, entry: walkdir::Result<walkdir::DirEn
     let entry = match entry {
         Ok(entry) => entry,
         // What has gone is looked for elsewhere.
-        Err(error) if error.io_error().is_some_and(|error| is_absent(error)) => return Ok(Look::Same),
+        Err(error) if error.io_error().is_some_and(is_absent) => return Ok(Look::Same),
         Err(error) => {
             let path = error.path().unwrap_or(naming.root()).to_owned();
             return Ok(Look::Unread((path, error.to_string())));

@@ -30,6 +30,7 @@ mod types;
 pub use types::{Flow, FolderObserver, FolderOptions, FolderState, FolderStatus, Unseen};
 
 use crate::{
+    clock,
     event::Key,
     limits::{FOLDER_LOOK_MS, FOLDER_MOVING_TRIES, FOLDER_PAGE, FOLDER_RETRY_MS, FOLDER_RETRY_MS_MAX, FOLDER_ROOT_MS},
     replicate,
@@ -51,11 +52,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep_until},
+    time::sleep_until,
 };
 
 /// A directory that is followed.
@@ -156,7 +157,7 @@ impl Folder {
                 () = self.stopped.notified() => {}
                 told = follower.told() => follower.hear(told),
                 _ = changes.changed() => follower.behind = true,
-                () = sleep_until(due) => {}
+                () = sleep_until(due.into()) => {}
             }
         }
     }
@@ -233,7 +234,7 @@ struct Follower<'f> {
 
 impl<'f> Follower<'f> {
     fn new(folder: &'f Folder) -> Self {
-        let now = Instant::now();
+        let now = clock::now();
         Self {
             folder,
             listening: None,
@@ -264,11 +265,22 @@ impl<'f> Follower<'f> {
     }
 
     fn hear(&mut self, told: Told) {
-        let now = Instant::now();
-        self.dirt.hear(told, now);
-        while let Some(told) = self.listening.as_mut().and_then(|(_, receiver)| receiver.try_recv().ok()) {
+        let now = clock::now();
+        let mut next = Some(told);
+        while let Some(told) = next {
+            if let Err(error) = &told {
+                self.lose_sight(events::explain(error), now);
+            }
             self.dirt.hear(told, now);
+            next = self.listening.as_mut().and_then(|(_, receiver)| receiver.try_recv().ok());
         }
+    }
+
+    /// The system does not tell of everything: all of the folder is looked at now and then.
+    fn lose_sight(&mut self, reason: String, now: Instant) {
+        self.look = Some(now + Duration::from_millis(FOLDER_LOOK_MS));
+        let seconds = FOLDER_LOOK_MS / 1_000;
+        self.folder.problem(self.folder.dir().display().to_string(), format!("{reason}; looked at every {seconds} s"));
     }
 
     /// When there is something to do even if nothing happens.
@@ -279,7 +291,7 @@ impl<'f> Follower<'f> {
 
     /// Does what is due.
     fn work(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if self.retry.is_some_and(|retry| retry > now) {
             return;
         }
@@ -341,9 +353,8 @@ impl<'f> Follower<'f> {
         match events::listen(self.folder.dir()) {
             Ok(listening) => (self.listening, self.look) = (Some(listening), None),
             Err(reason) => {
-                (self.listening, self.look) = (None, Some(now + Duration::from_millis(FOLDER_LOOK_MS)));
-                let seconds = FOLDER_LOOK_MS / 1_000;
-                self.folder.problem(self.folder.dir().display().to_string(), format!("{reason}; looked at every {seconds} s instead"));
+                self.listening = None;
+                self.lose_sight(reason, now);
             }
         }
         self.dirt.all(now);
@@ -365,7 +376,7 @@ impl<'f> Follower<'f> {
         if left.paused.is_some() {
             self.dirt.all(now);
         } else if whole {
-            self.listen_again_if_blind();
+            self.tell_of_sight();
         }
         Ok(left.paused)
     }
@@ -379,8 +390,8 @@ impl<'f> Follower<'f> {
     }
 
     /// What was said of the directory itself is true no more once the system tells again.
-    fn listen_again_if_blind(&self) {
-        if self.listening.is_some() {
+    fn tell_of_sight(&self) {
+        if self.look.is_none() {
             let dir = self.folder.dir().display().to_string();
             self.folder.update(|status| _ = status.problems.remove(&dir));
         }

@@ -544,15 +544,15 @@ fn random(seed: &mut u64, below: u64) -> u64 {
 /// end up the same, and nobody answers anybody for ever.
 #[test]
 fn random_histories_converge() {
-    for first in 0..60_u64 {
+    for first in 0..12_u64 {
         let (_devices, a, b) = pair(Flow::Both);
         let mut seed = first;
         for step in 0..14 {
             let side = [&a, &b][random(&mut seed, 2) as usize];
             let name = ["x", "d/y", "d/z", "d"][random(&mut seed, 4) as usize];
-            let fits = !side.dir.join(name).is_dir() && !(name.contains('/') && side.dir.join("d").is_file());
+            let taken = side.dir.join(name).is_dir() || name.contains('/') && side.dir.join("d").is_file();
             match random(&mut seed, 8) {
-                0..=3 if fits => side.write(name, &format!("{first} {step}")),
+                0..=3 if !taken => side.write(name, &format!("{first} {step}")),
                 4 => drop(fs::remove_file(side.dir.join(name))),
                 5 => side.settle(),
                 6 => drop(pull(&a.vault, &b.vault)),

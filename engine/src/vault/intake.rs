@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     event::{ChunkList, Dot, Frontier, KIND_MEMBERSHIP, Key, Operation, Value, ValueKind},
-    limits::EVENT_BODY_BYTES_MAX,
+    limits::{EVENT_BODY_BYTES_MAX, FOLDER_CHANGES_MAX},
     merge::Version,
     store::{LogPosition, Slot},
 };
@@ -31,7 +31,7 @@ use std::{
 pub(crate) enum Changes {
     /// Something of these keys.
     Keys(BTreeSet<Key>),
-    /// Who is in, or which keys there are, so that older events may mean something else now.
+    /// So much that every key may as well be looked at; or of who is in, so that older events may mean something else now.
     Everything,
 }
 
@@ -128,6 +128,10 @@ impl Vault {
             for (_, event) in &events {
                 everything |= event.header().kind == KIND_MEMBERSHIP;
                 keys.extend(self.readable_operations_of(event)?.into_iter().map(|operation| operation.key().clone()));
+            }
+            everything |= keys.len() > FOLDER_CHANGES_MAX;
+            if everything {
+                keys.clear();
             }
         }
         Ok((if everything { Changes::Everything } else { Changes::Keys(keys) }, position))
