@@ -36,4 +36,4 @@ const fn is_simulated() -> bool {
 }
 
 #[cfg(test)]
-use crate::simulation::is_simulated;
+use crate::clock::simulated::is_played as is_simulated;
