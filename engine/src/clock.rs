@@ -2,13 +2,16 @@
 //!
 //! Wall time is for display; nothing is ordered by it. Pure modules (session, merge) take `now` as an argument.
 
+#[cfg(test)]
+pub(crate) mod simulated;
+
 use rustix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch; 0 if the clock stands before it.
 pub fn wall_ms() -> u64 {
     #[cfg(test)]
-    if let Some(simulated_ms) = crate::simulation::wall_ms() {
+    if let Some(simulated_ms) = simulated::wall_ms() {
         return simulated_ms;
     }
     let read_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis() as u64);

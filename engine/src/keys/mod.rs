@@ -96,7 +96,7 @@ pub enum KeyError {
 /// [`KeyError::Randomness`] when there are none, or when they are all equal, as those of a broken generator are.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
     #[cfg(test)]
-    if let Some(bytes) = crate::simulation::random_bytes() {
+    if let Some(bytes) = crate::clock::simulated::random_bytes() {
         return Ok(bytes);
     }
     random_bytes_from(|bytes| SystemRandom::new().fill(bytes))

@@ -31,9 +31,9 @@ pub(super) fn is_alone() -> bool {
 }
 
 #[cfg(not(test))]
-pub(super) const fn is_simulated() -> bool {
+const fn is_simulated() -> bool {
     false
 }
 
 #[cfg(test)]
-pub(super) use crate::simulation::is_simulated;
+use crate::clock::simulated::is_played as is_simulated;

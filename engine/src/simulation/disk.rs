@@ -118,7 +118,6 @@ struct Shadow {
     fault: Option<Fault>,
     /// Since when nothing is written any more: the process has ended.
     dead: bool,
-    operations: u64,
 }
 
 impl FaultyDisk {
@@ -134,7 +133,6 @@ impl FaultyDisk {
             pending_entries: Vec::new(),
             fault: None,
             dead: false,
-            operations: 0,
         };
         shadow.load();
         Self(Arc::new(Mutex::new(shadow)))
@@ -155,10 +153,6 @@ impl FaultyDisk {
     /// From now on nothing is written.
     pub(super) fn die(&self) {
         self.shadow().end();
-    }
-
-    pub(super) fn operations(&self) -> u64 {
-        self.shadow().operations
     }
 
     /// Makes the files what the crash left of them. The process must have ended.
@@ -199,7 +193,6 @@ impl Shadow {
         if self.dead {
             return Err(gone());
         }
-        self.operations += 1;
         tell(|| format!("{:?}: {}", self.fault, described(operation)));
         match (self.fault, operation) {
             (Some(Fault::CrashAfter(0)), _) => return self.crash(operation),

@@ -7,16 +7,15 @@
 //! ```
 
 use super::{
-    Ahead, TOLD, asked,
+    TOLD, asked,
     dice::Dice,
     disk::{Crash, Fault},
-    jump_clock,
     net::{Plugged, Weather},
     play,
     template::ROLES,
     world::{Talk, World},
 };
-use crate::members::Role;
+use crate::{clock::simulated, members::Role};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
@@ -73,9 +72,7 @@ async fn happens(world: &mut World, dice: &mut Dice) {
                 world.start(number).await;
             }
         }
-        _ => {
-            jump_clock(dice.between(Duration::ZERO..Duration::from_secs(400_000)), if dice.hits(500_000) { Ahead::Yes } else { Ahead::No })
-        }
+        _ => simulated::jump(dice.below(800_000_000) as i64 - 400_000_000),
     }
 }
 

@@ -192,10 +192,6 @@ pub(super) struct Nic {
 }
 
 impl Nic {
-    pub(super) fn host(&self) -> usize {
-        self.host
-    }
-
     pub(super) fn address(&self) -> IpAddr {
         self.net.state().hosts[self.host].address
     }

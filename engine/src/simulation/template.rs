@@ -1,7 +1,7 @@
 //! Replicas of one vault, made once: every history begins with a copy of them.
 
-use super::{RANDOM, dice::Dice};
 use crate::{
+    clock::simulated,
     home::Home,
     keys::Secrets,
     members::Role,
@@ -36,7 +36,7 @@ pub(super) fn copy(number: usize, parent: &Path) -> (PathBuf, Home) {
 }
 
 fn make() -> TempDir {
-    let before = RANDOM.replace(Some(Dice::new(1)));
+    let _played = simulated::begin(super::EPOCH_MS, 1);
     let directory = directory();
     let home = |number: usize| Home::open(&directory.path().join(format!("home-{number}"))).unwrap();
     let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "0".into() };
@@ -44,7 +44,6 @@ fn make() -> TempDir {
     let others: Vec<Vault> =
         (1..ROLES.len()).map(|number| join(&founder, &directory.path().join(number.to_string()), &home(number), number)).collect();
     others.iter().for_each(|other| vault::replicas::pull(other, &founder).unwrap());
-    RANDOM.set(before);
     directory
 }
 
