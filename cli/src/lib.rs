@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bandwidth;
 mod bench;
 mod commands;
 mod config;

@@ -1,6 +1,6 @@
 //! Arguments of the commands that have to do with other replicas.
 
-use super::{BandwidthLimit, MaxDelete, Span};
+use super::{Bandwidth, MaxDelete, Span};
 use clap::{Args, Subcommand, ValueEnum};
 use mirror_engine::id::DeviceId;
 use std::{net::SocketAddr, path::PathBuf};
@@ -21,6 +21,10 @@ pub(crate) struct ServeArgs {
     /// Let peers that ask for it send chunks without TLS: on trusted networks only (chunks are sealed, their ids and sizes show)
     #[arg(long)]
     pub(crate) lanes_plain: bool,
+    /// Most to send and receive, all peers together, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
+    /// "08:00,1MiB:256KiB 19:00,off Sat-00:00,off", switched while it runs
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(crate) bwlimit: Option<Bandwidth>,
     /// Take nothing over that deletes more keys here at once, as in 500, 10% (100 keys at least) or none
     #[arg(long, value_name = "N|N%", default_value = "none")]
     pub(crate) max_delete: MaxDelete,
@@ -224,9 +228,10 @@ pub(crate) struct PeerOptions {
     /// Send chunks without TLS if the peer allows it: on trusted networks only (chunks are sealed, their ids and sizes show)
     #[arg(long)]
     pub(crate) lanes_plain: bool,
-    /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
-    #[arg(long, value_name = "RATE[:RATE]")]
-    pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// Most to send and receive, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
+    /// "08:00,1MiB:256KiB 19:00,off Sat-00:00,off", switched while it runs
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(crate) bwlimit: Option<Bandwidth>,
     /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none (the default;
     /// with --follow 10%, at most 10000)
     #[arg(long, value_name = "N|N%")]

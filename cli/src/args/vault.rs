@@ -1,6 +1,6 @@
 //! Arguments of the commands that work on the vault of this machine.
 
-use super::{BandwidthLimit, RateLimit, TransportChoice};
+use super::{Bandwidth, RateLimit, TransportChoice};
 use clap::Args;
 use mirror_engine::id::DeviceId;
 use std::{ffi::OsString, path::PathBuf};
@@ -169,9 +169,10 @@ pub(crate) struct ScrubArgs {
     /// Most to read from the disk, as in 64MiB or 1Gbit; off for no limit
     #[arg(long, value_name = "RATE", default_value = "128MiB")]
     pub(crate) rate: RateLimit,
-    /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
-    #[arg(long, value_name = "RATE[:RATE]")]
-    pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// Most to send and receive, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
+    /// "08:00,1MiB:256KiB 19:00,off Sat-00:00,off"
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(crate) bwlimit: Option<Bandwidth>,
     /// How to connect
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) transport: Option<TransportChoice>,

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     args::{MaxDelete, PeerOptions},
+    bandwidth::Kept,
     failure::{Code, Failure},
     progress::Meter,
     render::{self, Extent, FollowState, Following, Format, Output, Talk},
@@ -23,7 +24,8 @@ pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions
     let vault = session.open()?;
     let whereabouts = Whereabouts::of(session, &vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));
-    let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options) };
+    let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
+    let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options, &kept) };
     let find = || whereabouts.target();
     let progress = session.transfer_progress("sync");
     let told = Arc::new(Teller::new(session, &options.peer, progress.meter()));

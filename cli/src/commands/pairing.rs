@@ -3,6 +3,7 @@
 use super::{Session, discover, replicate::block_on};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
+    bandwidth::Kept,
     failure::{Code, Failure},
     render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
@@ -27,7 +28,9 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let vault = Arc::new(session.open()?);
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
+    let kept = Kept::to(args.bwlimit.as_ref(), &session.talk);
     let options = Options {
+        limits: Arc::clone(&kept.limits),
         plain_lanes: super::replicate::plain_lanes(args.lanes_plain),
         fuse: super::replicate::fuse(&vault, args.max_delete)?,
         ..Options::default()

@@ -3,6 +3,7 @@
 use super::{Session, acknowledge, discover, follow, pairing::PORT};
 use crate::{
     args::{CongestionChoice, MaxDelete, PeerOptions, PushArgs, SyncArgs, TransportChoice, nearest},
+    bandwidth::Kept,
     config::environment,
     failure::{Code, Failure, ROLLED_BACK_HINT},
     render::{self, Extent},
@@ -10,7 +11,7 @@ use crate::{
 use mirror_engine::{
     home::{HomeError, Peer},
     id::DeviceId,
-    replicate::{self, Findings, Limits, Options, ReplicateError, Summary, Target},
+    replicate::{self, Findings, Options, ReplicateError, Summary, Target},
     session::Direction,
     transport::{Choice, Congestion, PlainLanes, TransportError, TransportKind},
     vault::{Fuse, Vault},
@@ -43,8 +44,9 @@ pub(super) fn sync(session: &Session, args: &SyncArgs) -> Result<Code, Failure> 
 fn run(session: &Session, operation: &'static str, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
     let vault = session.open()?;
     let target = target(session, &vault, &options.peer, options.device)?;
+    let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
     let options_of_sync =
-        Options { fuse: fuse(&vault, options.max_delete.unwrap_or(MaxDelete(None)))?, ..sync_options(direction, options) };
+        Options { fuse: fuse(&vault, options.max_delete.unwrap_or(MaxDelete(None)))?, ..sync_options(direction, options, &kept) };
     let mut result = transfer(session, operation, &vault, &target, &options_of_sync)?;
     if options.device.is_none()
         && is_unreachable(&result)
@@ -132,8 +134,7 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(runtime.map_err(|error| Failure::io("cannot start the network threads", &error))?.block_on(future))
 }
 
-pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
-    let limit = options.bwlimit.unwrap_or_default();
+pub(super) fn sync_options(direction: Direction, options: &PeerOptions, kept: &Kept) -> Options {
     Options {
         direction,
         choice: choice(options.transport),
@@ -143,7 +144,7 @@ pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Optio
             CongestionChoice::Bbr => Congestion::Bbr,
             CongestionChoice::Cubic => Congestion::Cubic,
         }),
-        limits: Limits::new(limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s)),
+        limits: Arc::clone(&kept.limits),
         plain_lanes: plain_lanes(options.lanes_plain),
         dry_run: options.dry_run,
         ..Options::default()
