@@ -72,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) stderr_style: Style,
     /// Whether a bar on stderr would be seen.
     pub(crate) progress: ProgressPlace,
+    /// How much of this machine to claim.
+    pub(crate) priority: Priority,
     /// Whether to speak and listen on the local network beyond what was asked for.
     pub(crate) discovery: Discovery,
     pub(crate) log_file: Option<PathBuf>,
@@ -80,6 +82,13 @@ pub(crate) struct Settings {
     /// How packs are written.
     pub(crate) io: Choice,
     pub(crate) secrets: SecretSources,
+}
+
+/// Beside other programs on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    Normal,
+    Low,
 }
 
 /// Multicast DNS.
@@ -116,6 +125,7 @@ impl Settings {
             verbosity: verbosity(args.quiet, args.verbose),
             stderr_style: style,
             progress: progress_place(format, args.quiet || args.no_progress || file.progress == Some(false)),
+            priority: if args.low_priority { Priority::Low } else { Priority::Normal },
             discovery: discovery(args.no_discovery, file.discovery),
             log_file: args.log_file.or(file.log_file),
             memory_bytes: memory_bytes(args.memory.or(file.memory))?,

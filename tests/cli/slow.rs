@@ -2,6 +2,7 @@
 
 use crate::support::{Running, Sandbox, incompressible};
 use rustix::process::Signal;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[test]
@@ -53,6 +54,30 @@ fn what_a_timetable_says_limits_a_transfer() {
     let peer = serving.over("tcp");
     let summary = b.run(&[&["--json", "pull"][..], &peer.each_ref().map(String::as_str)].concat()).ok().last("summary");
     assert_eq!(summary["limiting_stage"], "limit", "{summary}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_of_low_priority_gives_way_with_every_thread_that_works() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let niceness = |id: u32| -> Vec<i32> {
+        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        // The name, in parentheses, may hold spaces; the 17th field after it is the niceness.
+        stats.map(|stat| stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap()).collect()
+    };
+    let (normal, low) = (a.serve(), a.serve_with(&["--low-priority"]));
+    let usual = niceness(normal.id())[0];
+    assert!(niceness(normal.id()).iter().all(|nice| *nice == usual));
+    let lowered = niceness(low.id());
+    assert!(lowered.len() > 2, "the network has threads of its own: {lowered:?}");
+    assert!(lowered.iter().all(|nice| *nice == (usual + 10).min(19)), "{lowered:?}");
+    let ionice = Command::new("ionice").args(["-p", &low.id().to_string()]).output();
+    match ionice {
+        Ok(said) => assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "idle"),
+        Err(_) => eprintln!("SKIPPED: ionice is not installed; the engine's own test asks the system"),
+    }
 }
 
 #[test]

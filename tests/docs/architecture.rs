@@ -148,7 +148,7 @@ const ABSENT: [(&str, &[&str]); 8] = [
     ("SystemTime::now", &["clock.rs"]),
     // The runtime's clock, which tests of timers turn by hand.
     ("Instant::now", &["clock.rs", "transport/race.rs"]),
-    ("unsafe", &["io/mod.rs", "io/map.rs", "io/sigbus.rs", "io/uring.rs", "io/counting.rs", "io/usage.rs"]),
+    ("unsafe", &["io/mod.rs", "io/map.rs", "io/sigbus.rs", "io/uring.rs", "io/counting.rs", "io/priority.rs", "io/usage.rs"]),
 ];
 
 #[test]

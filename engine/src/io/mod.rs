@@ -1,6 +1,7 @@
 //! Files as the store needs them: maps that survive truncation, and writes that are durable or are reported.
 //!
-//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus`, `uring`, [`counting`] and [`usage`], one operation a block.
+//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus`, `uring`, [`counting`],
+//! [`priority`] and [`usage`], one operation a block.
 
 pub mod append;
 pub mod backend;
@@ -11,6 +12,7 @@ pub mod durable;
 pub mod map;
 pub mod piece;
 mod portable;
+pub mod priority;
 mod sigbus;
 #[cfg(test)]
 mod tests;
