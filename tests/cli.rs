@@ -30,6 +30,8 @@ mod merge;
 mod pairing;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/progress.rs"]
+mod progress;
 #[path = "cli/roles.rs"]
 mod roles;
 #[path = "cli/secrets.rs"]

@@ -22,7 +22,7 @@ pub(crate) struct ServeArgs {
     #[arg(long)]
     pub(crate) lanes_plain: bool,
     /// Most to send and receive, all peers together, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
-    /// "08:00,1MiB:256KiB 19:00,off Sat-00:00,off", switched while it runs
+    /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off", switched while it runs
     #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
     pub(crate) bwlimit: Option<Bandwidth>,
     /// Take nothing over that deletes more keys here at once, as in 500, 10% (100 keys at least) or none
@@ -229,7 +229,7 @@ pub(crate) struct PeerOptions {
     #[arg(long)]
     pub(crate) lanes_plain: bool,
     /// Most to send and receive, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
-    /// "08:00,1MiB:256KiB 19:00,off Sat-00:00,off", switched while it runs
+    /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off", switched while it runs
     #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
     pub(crate) bwlimit: Option<Bandwidth>,
     /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none (the default;

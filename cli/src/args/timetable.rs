@@ -1,6 +1,6 @@
 //! `--bwlimit`: one limit, or a timetable of limits as rclone has it: `08:00,1MiB:256KiB 19:00,off`.
 //!
-//! Each entry holds from its time on until the next one does, by the clock on the wall here. `Sat-00:00,off` begins on Saturdays only, and
+//! Each entry holds from its time on until the next one does, by the clock on the wall here. `Sat-08:00,off` begins on Saturdays only, and
 //! takes the place of an entry of every day at the same time. A week's last entry also holds before its first.
 
 use super::{
@@ -11,7 +11,7 @@ use std::{fmt, str::FromStr};
 
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const MINUTES_OF_DAY: u16 = 24 * 60;
-const EXAMPLE: &str = "08:00,1MiB:256KiB 19:00,off Sat-00:00,off";
+const EXAMPLE: &str = "08:00,1MiB:256KiB 19:00,off Sat-08:00,off";
 
 /// A minute of the week on the wall: from Monday, 00:00.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

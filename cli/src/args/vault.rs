@@ -170,7 +170,7 @@ pub(crate) struct ScrubArgs {
     #[arg(long, value_name = "RATE", default_value = "128MiB")]
     pub(crate) rate: RateLimit,
     /// Most to send and receive, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
-    /// "08:00,1MiB:256KiB 19:00,off Sat-00:00,off"
+    /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off"
     #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
     pub(crate) bwlimit: Option<Bandwidth>,
     /// How to connect

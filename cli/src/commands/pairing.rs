@@ -5,6 +5,7 @@ use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
     bandwidth::Kept,
     failure::{Code, Failure},
+    progress::Several,
     render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
 };
@@ -48,7 +49,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
         session.output.flush()?;
         // A reader of stdout that has gone does not end a server.
         let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
-        server.run(options, progress.meter(), report).await;
+        server.run(options, Arc::new(Several(progress.meter())), report).await;
         drop(announcement);
         Ok::<_, Failure>(())
     })?;

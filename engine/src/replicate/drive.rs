@@ -584,6 +584,11 @@ impl Crank<'_> {
                 tally.bytes_total += bytes;
                 self.observer.progress(Progress::Total { chunks: tally.chunks_total, bytes: tally.bytes_total });
             }
+            SessionEvent::ToSend { chunks, bytes } => {
+                tally.chunks_to_send = tally.chunks_to_send.saturating_add(chunks);
+                tally.bytes_to_send = tally.bytes_to_send.saturating_add(bytes);
+                self.observer.progress(Progress::ToSend { chunks: tally.chunks_to_send, bytes: tally.bytes_to_send });
+            }
             SessionEvent::Received { chunks, bytes } => {
                 tally.first_chunk.get_or_insert(self.began.elapsed());
                 tally.chunks_received += chunks;

@@ -23,13 +23,10 @@ use crate::{
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{task::JoinSet, time::sleep};
 
 /// Connections in a row that moved nothing: after so many it is given up.
 const FRUITLESS_MAX: u32 = 3;
@@ -47,13 +44,12 @@ const LISTEN: Duration = Duration::from_millis(250);
 pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
     let dialer = Dialer::new(vault.device(), options.tuning())?;
     let caller = Caller { dialer, target: target.clone(), spare: Spare::default() };
-    let observer = Arc::new(Continued::new(observer));
     let began = clock::now();
     let mut attempts = Attempts::default();
     let mut connection = caller.dial(options.choice).await?;
     let mut so_far: Option<Summary> = None;
     loop {
-        observer.connected(&connection);
+        observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
         let party = Party::of(vault, options);
         let silence = caller.watch(&connection, options.choice);
         let Ended { summary, result } = drive(&connection, Side::Dialer, party, observer.clone()).await?;
@@ -196,51 +192,6 @@ async fn listen(connection: Connection, dialer: Dialer, target: Target, spare: S
     }
 }
 
-/// Watches one transfer through several sessions: what is still to come is counted on top of what has moved.
-struct Continued {
-    inner: Arc<dyn Observer>,
-    moved: [AtomicU64; 2],
-    before: [AtomicU64; 2],
-}
-
-impl Continued {
-    fn new(inner: Arc<dyn Observer>) -> Self {
-        Self { inner, moved: Default::default(), before: Default::default() }
-    }
-
-    fn connected(&self, connection: &Connection) {
-        for (before, moved) in self.before.iter().zip(&self.moved) {
-            before.store(moved.load(Relaxed), Relaxed);
-        }
-        self.inner.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
-    }
-}
-
-impl Observer for Continued {
-    fn progress(&self, progress: Progress) {
-        let told = match progress {
-            Progress::Total { chunks, bytes } => {
-                Progress::Total { chunks: chunks + self.before[0].load(Relaxed), bytes: bytes + self.before[1].load(Relaxed) }
-            }
-            Progress::Received { chunks, bytes } | Progress::Sent { chunks, bytes } => {
-                self.moved[0].fetch_add(chunks, Relaxed);
-                self.moved[1].fetch_add(bytes, Relaxed);
-                progress
-            }
-            other => other,
-        };
-        self.inner.progress(told);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.inner.cancelled()
-    }
-
-    fn stopping(&self) -> Option<watch::Receiver<bool>> {
-        self.inner.stopping()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,31 +220,5 @@ mod tests {
             assert!(pause >= PAUSE / 2 && pause <= PAUSE, "{pause:?}");
         }
         assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_to_come_counts_on_top_of_what_has_moved() {
-        #[derive(Default)]
-        struct Total(AtomicU64);
-        impl Observer for Total {
-            fn progress(&self, progress: Progress) {
-                if let Progress::Total { bytes, .. } = progress {
-                    self.0.store(bytes, Relaxed);
-                }
-            }
-            fn cancelled(&self) -> bool {
-                false
-            }
-        }
-        let total = Arc::new(Total::default());
-        let continued = Continued::new(total.clone());
-        let (connection, _peer) =
-            crate::transport::memory::pair(crate::id::DeviceId::from_bytes([1; 32]), crate::id::DeviceId::from_bytes([2; 32]));
-        continued.connected(&connection);
-        continued.progress(Progress::Total { chunks: 10, bytes: 100 });
-        continued.progress(Progress::Received { chunks: 4, bytes: 40 });
-        continued.connected(&connection);
-        continued.progress(Progress::Total { chunks: 6, bytes: 60 });
-        assert_eq!(total.0.load(Relaxed), 100);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Tally {
     pub(super) live: bool,
     pub(super) chunks_total: u64,
     pub(super) bytes_total: u64,
+    pub(super) chunks_to_send: u64,
+    pub(super) bytes_to_send: u64,
 }
 
 impl Tally {
@@ -50,6 +52,8 @@ impl Tally {
             live: false,
             chunks_total: 0,
             bytes_total: 0,
+            chunks_to_send: 0,
+            bytes_to_send: 0,
         }
     }
 }

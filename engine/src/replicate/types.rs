@@ -209,15 +209,22 @@ impl Add for ByTransport {
 /// What a session tells while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
-    /// The handshake is done.
+    /// The handshake is done: totals begin anew. Of what a broken connection was given to send, what has not arrived is sent again.
     Connected {
         /// What carries it.
         transport: TransportKind,
         /// Where the peer is.
         address: Option<SocketAddr>,
     },
-    /// So much is known to have to move, both ways, in all.
+    /// So much is known to have to come over this connection, in all.
     Total {
+        /// Chunks.
+        chunks: u64,
+        /// Bytes of their frames.
+        bytes: u64,
+    },
+    /// So much is known to have to leave over this connection, in all.
+    ToSend {
         /// Chunks.
         chunks: u64,
         /// Bytes of their frames.
