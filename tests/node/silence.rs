@@ -8,7 +8,7 @@ use mirror_engine::{
     transport::{Choice, TransportKind},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -45,14 +45,17 @@ async fn forward(outside: Arc<UdpSocket>, node: SocketAddr, cut: Arc<AtomicBool>
     let mut datagram = vec![0; 65_536];
     loop {
         let Ok((length, from)) = outside.recv_from(&mut datagram).await else { continue };
-        if !inside.contains_key(&from) {
-            let socket = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
-            socket.connect(node).await.unwrap();
-            back.spawn(answer(outside.clone(), socket.clone(), from, cut.clone()));
-            inside.insert(from, socket);
-        }
+        let socket = match inside.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let socket = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
+                socket.connect(node).await.unwrap();
+                back.spawn(answer(outside.clone(), socket.clone(), from, cut.clone()));
+                place.insert(socket)
+            }
+        };
         if !cut.load(SeqCst) {
-            let _ = inside[&from].send(&datagram[..length]).await;
+            let _ = socket.send(&datagram[..length]).await;
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let options = Options {
         limits: Arc::clone(&kept.limits),
         plain_lanes: super::replicate::plain_lanes(args.lanes_plain),
-        fuse: super::replicate::fuse(&vault, args.max_delete)?,
+        fuse: super::replicate::lasting_fuse(&vault, args.max_delete)?,
         ..Options::default()
     };
     let progress = session.progress("serve");

@@ -156,6 +156,11 @@ pub(super) fn fuse(vault: &Vault, limit: MaxDelete) -> Result<Option<Arc<Fuse>>,
     Ok(limit.0.map(|limit| vault.fuse(limit)).transpose()?.flatten())
 }
 
+/// The same for a session that stays.
+pub(super) fn lasting_fuse(vault: &Arc<Vault>, limit: MaxDelete) -> Result<Option<Arc<Fuse>>, Failure> {
+    Ok(limit.0.map(|limit| vault.lasting_fuse(limit)).transpose()?.flatten())
+}
+
 /// `--lanes-plain`
 pub(super) fn plain_lanes(typed: bool) -> PlainLanes {
     if typed { PlainLanes::Allowed } else { PlainLanes::Refused }
