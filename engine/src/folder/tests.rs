@@ -409,6 +409,16 @@ fn keys_that_climb_are_named_and_written_nowhere() {
 }
 
 #[test]
+fn a_directory_that_only_its_content_made_is_not_said_to_be_one() {
+    let (_devices, a, b) = pair(Flow::Both);
+    a.vault.put(&Key::new("d/e/x").unwrap(), &mut &b"x"[..], &crate::vault::Unwatched).unwrap();
+    meet(&a, &b);
+    let events = b.events();
+    b.settle();
+    assert_eq!((b.names(), b.events()), (["d", "d/e", "d/e/x"].map(String::from).to_vec(), events));
+}
+
+#[test]
 fn nothing_is_read_or_written_through_a_link() {
     let (devices, a, b) = pair(Flow::Both);
     let outside = devices.dir("outside");
