@@ -98,7 +98,9 @@ impl Side {
             };
             let time = if metadata.is_dir() { 0 } else { metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec() };
             let name = entry.path().strip_prefix(&self.dir).unwrap().display().to_string();
-            (name, (metadata.mode(), time, bytes))
+            // A directory that nobody says anything of is there because of what lies in it, with whatever mode.
+            let said = !metadata.is_dir() || self.folder().naming.key(entry.path()).is_some_and(|key| self.folder().is_live(&key).unwrap());
+            (name, (if said { metadata.mode() } else { 0 }, time, bytes))
         };
         walkdir::WalkDir::new(&self.dir).min_depth(1).into_iter().map(|found| entry(found.unwrap())).collect()
     }
