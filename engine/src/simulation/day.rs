@@ -4,15 +4,17 @@
 //! laptop 0  ── changes ──── asleep ───────── changes ── Wi-Fi gone ── other address ──►  24 h
 //! laptop 1  ──── changes ────── changes ── asleep ───── changes ─────────────────────►
 //! ```
-//! Both serve, and each follows the other; whose network has changed dials at once, as the node sees to. For every change counts how long it
-//! takes to the other laptop, from when it was made, or from when the link came back: never more than [`ALWAYS_WITHIN`].
+//! Both serve, and one follows the other: the one whose network has changed last, which dials at once, as the node sees to. Some paths are
+//! cut half-way, so that no system tells. For every change counts how long it takes to the other laptop, from when it was made, or from
+//! when the link came back: never more than [`ALWAYS_WITHIN`].
 //!
 //! A laptop that sleeps hears and says nothing, for hours; its timers go on, as those of a process do whose system counts sleep.
 
 use super::{
+    TOLD, asked,
     dice::Dice,
     net::{Plugged, Weather},
-    TOLD, asked, play, tell,
+    play, tell,
     world::{Talk, World},
 };
 use crate::event::Dot;
@@ -55,7 +57,8 @@ struct Day {
     back: [Option<Instant>; 2],
     /// When the path between the networks is whole again.
     mended: Option<Instant>,
-    followers: [Option<AbortHandle>; 2],
+    /// Of the laptop that dialled last: two sessions at once would carry everything twice, and the node ends one of them.
+    follower: Option<AbortHandle>,
     next_change: Instant,
     next_trouble: Instant,
 }
@@ -70,7 +73,7 @@ impl Day {
     async fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let mut world = World::new(dice.split(), 2).await;
-        let followers = [world.connect(0, 1, Talk::Follow), world.connect(1, 0, Talk::Follow)];
+        let follower = world.connect(0, 1, Talk::Follow);
         let began = Instant::now();
         Self {
             seed,
@@ -82,7 +85,7 @@ impl Day {
             up: Some(began),
             back: [None; 2],
             mended: None,
-            followers,
+            follower,
             next_change: began + Duration::from_secs(10),
             next_trouble: began + Duration::from_secs(60),
         }
@@ -90,7 +93,8 @@ impl Day {
 
     async fn run(mut self) -> Delays {
         while self.began.elapsed() < DAY {
-            let next = self.back.iter().chain([&self.mended]).flatten().copied().fold(self.next_change.min(self.next_trouble), Instant::min);
+            let next =
+                self.back.iter().chain([&self.mended]).flatten().copied().fold(self.next_change.min(self.next_trouble), Instant::min);
             self.pass_until(next).await;
             let now = Instant::now();
             for number in 0..2 {
@@ -151,7 +155,10 @@ impl Day {
         let frontiers = [0, 1].map(|number| self.world.replicas[number].vault().unwrap().store().frontier());
         let now = Instant::now();
         let up = self.up;
-        self.open.iter().filter(|change| frontiers[1 - change.on].contains(&change.dot)).for_each(|change| tell(|| format!("change {} has arrived", change.dot.sequence)));
+        self.open
+            .iter()
+            .filter(|change| frontiers[1 - change.on].contains(&change.dot))
+            .for_each(|change| tell(|| format!("change {} has arrived", change.dot.sequence)));
         let mut of_return = false;
         for change in self.open.extract_if(.., |change| frontiers[1 - change.on].contains(&change.dot)) {
             match up {
@@ -242,10 +249,10 @@ impl Day {
 
     /// The system has told laptop `number` that its network has changed: whoever follows dials at once.
     fn dial_now(&mut self, number: usize) {
-        if let Some(follower) = self.followers[number].take() {
+        if let Some(follower) = self.follower.take() {
             follower.abort();
         }
-        self.followers[number] = self.world.connect(number, 1 - number, Talk::Follow);
+        self.follower = self.world.connect(number, 1 - number, Talk::Follow);
     }
 
     /// The same link with another address counts as a link that came back just now.

@@ -1,10 +1,6 @@
 //! Short histories: some changes, sessions and misfortunes, and then all must be well.
 //!
-//! ```text
-//! cargo test -p mirror-engine --lib simulation::histories::hundreds             # some hundred
-//! MIRROR_SEEDS=20000 cargo test --release -p mirror-engine --lib -- --ignored simulation::histories::as_many
-//! MIRROR_SEED=4711 cargo test -p mirror-engine --lib -- --ignored --nocapture simulation::histories::one_seed
-//! ```
+//! What is checked is in `world.rs`; how to play many, or one again, in `docs/architecture.md`.
 
 use super::{
     TOLD, asked,
@@ -159,7 +155,7 @@ fn what_went_wrong_once_ends_well() {
 }
 
 #[test]
-fn hundreds_of_histories_end_well() {
+fn a_hundred_histories_end_well() {
     play_all(0..100);
 }
 
