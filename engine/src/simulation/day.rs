@@ -8,6 +8,9 @@
 //! cut half-way, so that no system tells. For every change counts how long it takes to the other laptop, from when it was made, or from
 //! when the link came back: never more than [`ALWAYS_WITHIN`].
 //!
+//! What is bounded is how soon they find each other and agree, so changes are a person's: some hundred a day, of a kilobyte, now and then 20.
+//! A backlog of megabytes takes as long as its path needs.
+//!
 //! A laptop that sleeps hears and says nothing, for hours; its timers go on, as those of a process do whose system counts sleep.
 
 use super::{
@@ -185,7 +188,7 @@ impl Day {
         tell(|| format!("change {} on laptop {on}", dot.sequence));
         self.open.push(Change { dot, on, made: Instant::now() });
         // Sometimes one after the other, mostly now and then.
-        let pauses = [Duration::from_millis(50), Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(600)];
+        let pauses = [Duration::from_millis(50), Duration::from_secs(30), Duration::from_secs(900), Duration::from_secs(900)];
         let longest = pauses[self.dice.index(pauses.len())];
         self.next_change = Instant::now() + self.dice.between(Duration::ZERO..longest);
     }
@@ -267,7 +270,7 @@ impl Day {
 
     fn weather(&mut self) {
         self.world.net.set_weather(Weather {
-            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(60)),
+            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(30)),
             jitter: self.dice.between(Duration::ZERO..Duration::from_millis(10)),
             lost: self.dice.below(50_001) as u32,
             ..Weather::FAIR

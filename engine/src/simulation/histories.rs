@@ -139,10 +139,9 @@ fn play_some(next: &AtomicU64, end: u64) -> Vec<u64> {
 }
 
 /// Histories in which something was wrong once, and what.
-const WRONG_ONCE: [(u64, &str); 5] = [
+const WRONG_ONCE: [(u64, &str); 4] = [
     (89, "a power cut took the header of a pack and left what follows it: `verify` called the pack damaged for ever"),
     (279, "a peer that hung up during the handshake was taken for one that breaks the protocol, and followed no more"),
-    (948, "a truncation after a failed sync brought back in this model what had been cut"),
     (5_968, "two sessions brought the same value: one committed before the other had made it durable, and both gave up"),
     (6_424, "as above, the other way round"),
 ];
