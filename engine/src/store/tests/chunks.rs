@@ -254,7 +254,7 @@ fn what_another_writer_has_not_made_durable_can_be_taken_over() {
     let mut writer = store.writer();
     writer.take_over(&list.entries().iter().map(|entry| entry.id).collect::<Vec<_>>()).unwrap();
     writer.checkpoint().unwrap();
-    Author::new(1).append(&store, &[list.clone()]).unwrap();
+    Author::new(1).append(&store, std::slice::from_ref(&list)).unwrap();
     slow.checkpoint().unwrap();
     drop((slow, writer, store));
     let store = dir.open();
