@@ -3,6 +3,7 @@
 //! # Layers
 //! A module uses only those below it; `docs/architecture.md` draws the map and a test holds the code to it.
 //! ```text
+//! node        a vault kept equal with its peers: listener, followers, what stands still and why
 //! replicate   drives one session over one connection and one store · pairing
 //! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
 //! session     (pure)                       store   packs, log, heads, index, journal
@@ -26,6 +27,7 @@ pub mod limits;
 pub mod members;
 pub mod merge;
 pub mod meter;
+pub mod node;
 pub mod probe;
 pub mod replicate;
 pub mod seal;

@@ -178,6 +178,8 @@ pub const HANDSHAKE_MS: u64 = 10_000;
 pub const CONNECT_MS: u64 = 5_000;
 /// TCP is dialled as well when QUIC has not connected after this time: UDP may be blocked.
 pub const TCP_AFTER_MS: u64 = 1_000;
+/// A peer that has been away for long is dialled at least this often.
+pub const REDIAL_MS_MAX: u64 = 60_000;
 /// Sessions of one listener at once: each has its threads and its buffers.
 pub const SESSIONS_MAX: usize = 64;
 /// Sessions of one device at once: one that hangs on to all it gets leaves room for the others.

@@ -212,7 +212,7 @@ impl Observer for Following {
     fn progress(&self, progress: Progress) {
         match progress {
             Progress::Live => drop(self.live.send_replace(true)),
-            Progress::PeerApplied { frontier } => drop(self.applied.send_replace(frontier)),
+            Progress::PeerApplied { frontier, .. } => drop(self.applied.send_replace(frontier)),
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ use crate::{
 use mirror_engine::{
     home::{HomeError, Peer},
     id::DeviceId,
-    replicate::{self, Findings, Options, ReplicateError, Summary, Target},
+    replicate::{self, Findings, Limits, Options, ReplicateError, Summary, Target},
     session::Direction,
     transport::{Choice, Congestion, PlainLanes, TransportKind},
     vault::{Fuse, Vault},
@@ -126,8 +126,7 @@ pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Optio
             CongestionChoice::Bbr => Congestion::Bbr,
             CongestionChoice::Cubic => Congestion::Cubic,
         }),
-        send_limit: limit.send.map(|rate| rate.bytes_per_s),
-        receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
+        limits: Limits::new(limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s)),
         plain_lanes: plain_lanes(options.lanes_plain),
         dry_run: options.dry_run,
         ..Options::default()

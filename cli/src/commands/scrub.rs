@@ -8,7 +8,7 @@ use crate::{
 };
 use mirror_engine::{
     id::ChunkId,
-    replicate::{Asked, Options, Target, heal},
+    replicate::{Asked, Limits, Options, Target, heal},
     vault::{Vault, VaultError},
 };
 
@@ -40,8 +40,7 @@ fn fetch(session: &Session, vault: &Vault, targets: &[Target], args: &ScrubArgs)
     let limit = args.bwlimit.unwrap_or_default();
     let options = Options {
         choice: replicate::choice(args.transport),
-        send_limit: limit.send.map(|rate| rate.bytes_per_s),
-        receive_limit: limit.receive.map(|rate| rate.bytes_per_s),
+        limits: Limits::new(limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s)),
         ..Options::default()
     };
     let progress = session.transfer_progress("scrub");

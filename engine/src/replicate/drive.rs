@@ -273,7 +273,7 @@ impl Crank<'_> {
             failures: self.failures.clone(),
             on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
             waiting,
-            rate: self.options.send_limit,
+            limits: self.options.limits.clone(),
             runtime: Handle::current(),
             meter: self.loads.meter(),
         };
@@ -292,8 +292,8 @@ impl Crank<'_> {
             connection: self.connection.clone(),
             side: self.side,
             count: self.options.lanes,
-            pace_in: Pace::new(self.options.receive_limit, self.loads.meter()),
-            pace_out: Pace::new(self.options.send_limit, self.loads.meter()),
+            pace_in: Pace::new(&self.options.limits, |limits| &limits.receive, self.loads.meter()),
+            pace_out: Pace::new(&self.options.limits, |limits| &limits.send, self.loads.meter()),
             spans,
             keeper: keeper_in.clone(),
             meter: self.loads.meter(),
@@ -502,6 +502,7 @@ impl Crank<'_> {
                     tally.events_received = frontier.events_beyond(ours);
                     self.session.handle_stop(clock::now());
                 }
+                self.observer.progress(Progress::PeerHolds { frontier: frontier.clone(), root });
                 tally.peer_frontier = Some(frontier);
             }
             SessionEvent::PeerClock { wall_ms } => {
@@ -515,7 +516,7 @@ impl Crank<'_> {
             }
             SessionEvent::PeerApplied { frontier, root } => {
                 tally.peer_root = Some(root);
-                self.observer.progress(Progress::PeerApplied { frontier: frontier.clone() });
+                self.observer.progress(Progress::PeerApplied { frontier: frontier.clone(), root });
                 tally.peer_frontier = Some(frontier);
             }
             SessionEvent::Applied { root, .. } => {

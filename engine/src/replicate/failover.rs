@@ -102,7 +102,7 @@ impl Attempts {
 }
 
 /// Half of `pause` and up to as much again.
-pub(super) fn jittered(pause: Duration) -> Duration {
+pub fn jittered(pause: Duration) -> Duration {
     let mut random = [0];
     if SystemRandom::new().fill(&mut random).is_err() {
         return pause;

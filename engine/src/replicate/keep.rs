@@ -46,7 +46,7 @@ pub async fn keep_following(
         };
         let error = match ended {
             Err(_) if observer.cancelled() => return Err(ReplicateError::Cancelled),
-            Err(error) if may_pass(&error) => error,
+            Err(error) if outlook(&error) != Outlook::Lasting => error,
             ended => return ended,
         };
         if began.elapsed() >= LIVED {
@@ -73,14 +73,28 @@ async fn wait_for(pause: Duration, observer: &dyn Observer) -> Result<(), Replic
     }
 }
 
-fn may_pass(error: &ReplicateError) -> bool {
+/// What is to be expected of the next session, after one that ended with an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// The network or the peer may be back at any moment.
+    Passing,
+    /// This machine has no room, or somebody else is at work on the vault.
+    Here,
+    /// The same, until a person does something here or there.
+    Lasting,
+}
+
+/// What `error` lets expect.
+pub fn outlook(error: &ReplicateError) -> Outlook {
     use TransportError as T;
     match error {
-        ReplicateError::Transport(T::Closed(reason)) => !matches!(reason, CloseReason::Refused | CloseReason::ProtocolError),
-        ReplicateError::Transport(T::Unreachable { .. } | T::Timeout | T::LaneReset | T::Io { .. }) => true,
-        ReplicateError::PeerStopped(_) | ReplicateError::NoAddress(_) | ReplicateError::Partial(_) => true,
-        ReplicateError::Vault(error) => matches!(error, VaultError::NoSpace(_) | VaultError::Busy(_)),
-        _ => false,
+        ReplicateError::Transport(T::Closed(reason)) if !matches!(reason, CloseReason::Refused | CloseReason::ProtocolError) => {
+            Outlook::Passing
+        }
+        ReplicateError::Transport(T::Unreachable { .. } | T::Timeout | T::LaneReset | T::Io { .. }) => Outlook::Passing,
+        ReplicateError::PeerStopped(_) | ReplicateError::NoAddress(_) | ReplicateError::Partial(_) => Outlook::Passing,
+        ReplicateError::Vault(VaultError::NoSpace(_) | VaultError::Busy(_)) => Outlook::Here,
+        _ => Outlook::Lasting,
     }
 }
 
@@ -110,8 +124,8 @@ mod tests {
             R::NotAllowed("removed".into()),
             R::Vault(VaultError::Keyless),
         ];
-        assert!(passing.iter().all(may_pass));
-        assert!(!lasting.iter().any(may_pass));
+        assert!(passing.iter().all(|error| outlook(error) != Outlook::Lasting));
+        assert!(lasting.iter().all(|error| outlook(error) == Outlook::Lasting));
     }
 
     /// Stops after some pauses.

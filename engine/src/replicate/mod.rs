@@ -27,12 +27,14 @@ mod tally;
 mod types;
 
 pub use crate::meter::{Shares, Stage};
+pub use failover::jittered;
 pub use follow::{follow, watch};
 pub use heal::{Asked, heal};
-pub use keep::keep_following;
+pub use keep::{Outlook, keep_following, outlook};
+pub use pace::{Limits, Rate};
 pub use pairing::invite;
 pub use remembered::Findings;
-pub use serve::{Served, Server};
+pub use serve::{Caller, Served, Server};
 pub use types::{ByTransport, Observer, Options, Progress, ReplicateError, Summary, Target, Unobserved};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Serving one vault: accepts peers, answers each in a session of its own, and pairs the bearers of tickets.
 
 use super::{
-    Observer, Options, ReplicateError, doctor,
+    Observer, Options, Progress, ReplicateError, doctor,
     drive::{Party, drive},
     follow::watch,
     pairing,
@@ -83,6 +83,7 @@ pub struct Server {
     vault: Arc<Vault>,
     listener: Listener,
     name: String,
+    seats: Seats,
 }
 
 impl Server {
@@ -93,7 +94,7 @@ impl Server {
     pub async fn bind(vault: Arc<Vault>, addresses: &[SocketAddr], name: &str, options: &Options) -> Result<Self, ReplicateError> {
         let admission = Arc::new(KnownPeers { store: Store::clone(vault.store()), home: vault.home().clone() });
         let listener = Listener::bind(addresses, vault.device(), admission, options.tuning())?;
-        Ok(Self { vault, listener, name: name.to_owned() })
+        Ok(Self { vault, listener, name: name.to_owned(), seats: Seats::default() })
     }
 
     /// The addresses that are open: for QUIC, for TCP.
@@ -101,51 +102,84 @@ impl Server {
         self.listener.local_addrs()
     }
 
+    /// The next who was let in and has a place; none once closed. Cancel-safe.
+    pub async fn accept(&self) -> Option<Caller> {
+        loop {
+            let connection = self.listener.accept().await?;
+            match self.seats.take(&connection.peer(), connection.protocol()) {
+                Some(seat) => return Some(Caller { vault: self.vault.clone(), connection, _seat: seat }),
+                None => connection.close(CloseReason::Busy),
+            }
+        }
+    }
+
+    /// Lets nobody in any more. Who is in stays.
+    pub fn close(&self) {
+        self.listener.close();
+    }
+
     /// Serves until `observer` says stop; then sessions get a few seconds to finish.
     pub async fn run(self, options: Options, observer: Arc<dyn Observer>, report: Arc<dyn Fn(Served) + Send + Sync>) {
         let mut sessions = JoinSet::new();
-        let seats = Seats::default();
         let mut cancel = tokio::time::interval(CANCEL_POLL);
         let mut watching = std::pin::pin!(watch(self.vault.store()));
         loop {
             tokio::select! {
-                connection = self.listener.accept() => {
-                    let Some(connection) = connection else { break };
-                    let Some(seat) = seats.take(&connection.peer(), connection.protocol()) else {
-                        connection.close(CloseReason::Busy);
-                        continue;
-                    };
-                    let (vault, options, observer, report) = (self.vault.clone(), options.clone(), observer.clone(), report.clone());
-                    let name = self.name.clone();
-                    sessions.spawn(async move {
-                        report(answer(&vault, &connection, &options, &name, observer).await);
-                        drop::<Seat>(seat);
-                    });
+                caller = self.accept() => {
+                    let Some(caller) = caller else { break };
+                    let (options, observer, report, name) = (options.clone(), observer.clone(), report.clone(), self.name.clone());
+                    let options = Options { direction: Direction::Both, ..options };
+                    sessions.spawn(async move { report(caller.answer(&options, &name, observer).await) });
                 }
                 Some(_) = sessions.join_next() => {}
                 never = &mut watching => match never {},
                 _ = cancel.tick() => if observer.cancelled() { break },
             }
         }
-        self.listener.close();
+        self.close();
         let finish = async { while sessions.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN, finish).await;
     }
 }
 
-async fn answer(vault: &Arc<Vault>, connection: &Connection, options: &Options, name: &str, observer: Arc<dyn Observer>) -> Served {
-    let peer = connection.peer();
-    match connection.protocol() {
-        Protocol::Pairing => {
-            let result = pairing::answer(vault, connection, name).await.map(|peer| peer.name);
-            Served::Paired { peer, result }
-        }
-        Protocol::Doctor => Served::Examined { peer, result: doctor::answer(vault, connection).await },
-        Protocol::Session => {
-            let options = Options { direction: Direction::Both, ..options.clone() };
-            let party = Party::of(vault, &options);
-            let result = drive(connection, Side::Listener, party, observer).await.and_then(Ended::whole).map(Box::new);
-            Served::Session { peer, result }
+/// A peer that has proved its key, has a place, and waits for an answer.
+pub struct Caller {
+    vault: Arc<Vault>,
+    connection: Connection,
+    _seat: Seat,
+}
+
+impl Caller {
+    /// Who.
+    pub fn peer(&self) -> DeviceId {
+        self.connection.peer()
+    }
+
+    /// What for.
+    pub fn protocol(&self) -> Protocol {
+        self.connection.protocol()
+    }
+
+    /// Sends it away: it may come again later.
+    pub fn turn_away(self) {
+        self.connection.close(CloseReason::Busy);
+    }
+
+    /// Does what the peer came for, to the end. `name` is what a new replica calls this one.
+    pub async fn answer(self, options: &Options, name: &str, observer: Arc<dyn Observer>) -> Served {
+        let (vault, connection, peer) = (&self.vault, &self.connection, self.peer());
+        match self.protocol() {
+            Protocol::Pairing => {
+                let result = pairing::answer(vault, connection, name).await.map(|peer| peer.name);
+                Served::Paired { peer, result }
+            }
+            Protocol::Doctor => Served::Examined { peer, result: doctor::answer(vault, connection).await },
+            Protocol::Session => {
+                observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
+                let party = Party::of(vault, options);
+                let result = drive(connection, Side::Listener, party, observer).await.and_then(Ended::whole).map(Box::new);
+                Served::Session { peer, result }
+            }
         }
     }
 }

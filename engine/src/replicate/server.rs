@@ -3,7 +3,7 @@
 //! Chunks leave as spans: runs of frames as they lie in a mapped pack, checked here, so that a damaged one is never sent and the
 //! network thread never waits for a page. A bounded queue to the lanes holds the reading back.
 
-use super::{ReplicateError, failure::Failures, outgoing::Gauge};
+use super::{Limits, ReplicateError, failure::Failures, outgoing::Gauge};
 use crate::{
     bitmap::Bitmap,
     clock,
@@ -67,8 +67,8 @@ pub(super) struct Server {
     pub(super) on_sent: OnSent,
     /// What waits on the control stream, where inline chunks go.
     pub(super) waiting: Gauge,
-    /// Bytes a second that the user lets us send.
-    pub(super) rate: Option<u64>,
+    /// How fast the user lets us send.
+    pub(super) limits: Arc<Limits>,
     /// The runtime whose tasks send the spans.
     pub(super) runtime: Handle,
     pub(super) meter: Arc<Meter>,
@@ -210,7 +210,7 @@ impl Server {
 
     /// How long `bytes` may take to leave, on the slowest link and within the user's limit.
     fn patience(&self, bytes: u64) -> Duration {
-        let rate = self.rate.unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);
+        let rate = self.limits.send.get().unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);
         Duration::from_millis(STALL_MS) + Duration::from_secs(2 * bytes / rate)
     }
 }

@@ -1,6 +1,6 @@
 //! What goes into and comes out of replication.
 
-use super::Findings;
+use super::{Findings, Limits};
 use crate::{
     event::Frontier,
     id::{DeviceId, Root},
@@ -20,10 +20,8 @@ pub struct Options {
     pub choice: Choice,
     /// Lanes for chunks; none lets the transport's default stand.
     pub lanes: Option<usize>,
-    /// Bytes a second that we send at most.
-    pub send_limit: Option<u64>,
-    /// Bytes a second that we take at most.
-    pub receive_limit: Option<u64>,
+    /// How fast bytes may go; shared by all sessions that are given the same.
+    pub limits: Arc<Limits>,
     /// QUIC's congestion control; none lets the default stand.
     pub congestion: Option<Congestion>,
     /// Whether lanes may go without TLS, if the other end allows it, too.
@@ -50,8 +48,7 @@ impl Default for Options {
             direction: Direction::Both,
             choice: Choice::Auto,
             lanes: None,
-            send_limit: None,
-            receive_limit: None,
+            limits: Arc::default(),
             congestion: None,
             plain_lanes: PlainLanes::default(),
             dry_run: false,
@@ -234,10 +231,19 @@ pub enum Progress {
     },
     /// Both stay: what becomes durable on one side goes to the other at once, from now on.
     Live,
+    /// What the peer said that it holds, when it proved itself.
+    PeerHolds {
+        /// All that it holds.
+        frontier: Frontier,
+        /// Digest over its heads.
+        root: Root,
+    },
     /// The peer has applied these, durably.
     PeerApplied {
         /// All that it has applied.
         frontier: Frontier,
+        /// Digest over its heads.
+        root: Root,
     },
     /// Both hold the same, again.
     Identical {

@@ -51,7 +51,7 @@ pub enum Unlock {
 }
 
 /// Who and what a vault is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VaultInfo {
     /// The vault.
     pub id: VaultId,

@@ -1,0 +1,186 @@
+//! One peer, followed: dial, stay, dial again.
+//!
+//! ```text
+//!            ┌───────────── wake ──────────────┐
+//! permitted ─► alone ─► look up ─► session ─► pause
+//! (not paused) (no live session     │ yields to one that the peer dialled, by `rule`
+//!               that it dialled)
+//! ```
+//! Nothing ends it but the end of the node: what a person has to mend is tried again seldom, and shown meanwhile.
+
+use super::{
+    Dialled, PauseReason, Told,
+    absence::{Absence, SELDOM},
+    leash::Leash,
+    link::{Link, Plan, Up},
+    rule::{self, Verdict},
+    run::Run,
+};
+use crate::{
+    clock,
+    replicate::{self, Options, Outlook, ReplicateError, Summary, Target, outlook},
+    session::Stay,
+    vault::VaultError,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+/// How long a session gets to reach its commit point before it is cut.
+pub(super) const DRAIN: Duration = Duration::from_secs(5);
+
+/// How a session that this side dialled came to its end.
+#[derive(Debug)]
+enum Ended {
+    Session(Result<Summary, ReplicateError>),
+    /// There is something better to do: the network changed before it was up, or the peer's own session stays.
+    Dropped,
+}
+
+pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
+    let mut absence = Absence::default();
+    loop {
+        run.permitted(&link).await;
+        alone(&link).await;
+        if !link.has_address() {
+            rest(&run, &link, Plan::Wait { reason: "no address is known".into(), until: None }, None).await;
+            continue;
+        }
+        link.plan(Plan::Dial);
+        run.shared.tell_news(&link);
+        match session(&run, &link).await {
+            Ended::Dropped => {}
+            Ended::Session(result) => {
+                let lived = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
+                if lived {
+                    absence.over();
+                }
+                let (plan, pause) = after(&result, &mut absence);
+                link.failed(result.as_ref().err().map(ToString::to_string));
+                run.judge(result.as_ref().err());
+                (run.shared.report)(Told::Followed { peer: link.device, result: result.map(Box::new) });
+                rest(&run, &link, plan, Some(pause)).await;
+            }
+        }
+    }
+}
+
+/// Waits while a session is live that the peer has dialled.
+async fn alone(link: &Link) {
+    // The sender lives as long as the link.
+    let _ = link.up().wait_for(|up| up.theirs == 0).await;
+}
+
+/// Waits for a pause to be over, or for a reason to dial now.
+async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>) {
+    link.plan(plan);
+    run.shared.tell_news(link);
+    match pause {
+        Some(pause) => drop(timeout(pause, link.wake.notified()).await),
+        None => link.wake.notified().await,
+    }
+}
+
+/// What follows from the end of a session.
+fn after(result: &Result<Summary, ReplicateError>, absence: &mut Absence) -> (Plan, Duration) {
+    let error = match result {
+        Ok(_) => {
+            let pause = replicate::jittered(absence.pause());
+            return (Plan::Wait { reason: "the peer ended the session".into(), until: Some(clock::now() + pause) }, pause);
+        }
+        Err(error) => error,
+    };
+    let pause = match outlook(error) {
+        Outlook::Passing => absence.pause(),
+        Outlook::Here | Outlook::Lasting => SELDOM,
+    };
+    let pause = replicate::jittered(pause);
+    let until = clock::now() + pause;
+    let text = error.to_string();
+    let plan = match error {
+        ReplicateError::Fuse { .. } => Plan::Pause { reason: PauseReason::Fuse, text, until: Some(until) },
+        ReplicateError::Vault(VaultError::NoSpace(_)) => Plan::Pause { reason: PauseReason::NoSpace, text, until: Some(until) },
+        ReplicateError::Vault(_) => Plan::Pause { reason: PauseReason::Disk, text, until: Some(until) },
+        _ if outlook(error) == Outlook::Lasting => Plan::Refused { reason: text, until },
+        _ => Plan::Wait { reason: text, until: Some(until) },
+    };
+    (plan, pause)
+}
+
+/// One session, in a task of its own: what panics there ends there.
+async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
+    let (presence, stop) = link.begin(run.shared.number(), Dialled::ByUs);
+    let number = presence.number;
+    let leash = Leash::new(&run.shared, &run.vault, link, number, stop);
+    let mut task = JoinSet::new();
+    let (following, followed) = (run.clone(), link.clone());
+    task.spawn(async move {
+        let _presence = presence;
+        dial_and_stay(&following, &followed, leash).await
+    });
+    tokio::select! {
+        ended = task.join_next() => Ended::Session(finished(ended)),
+        () = outranked(run, link) => {
+            link.stop(|other| other == number);
+            let _ = timeout(DRAIN, task.join_next()).await;
+            Ended::Dropped
+        }
+        () = woken_before_up(link) => Ended::Dropped,
+    }
+}
+
+type Joined = Option<Result<Result<Summary, ReplicateError>, tokio::task::JoinError>>;
+
+fn finished(ended: Joined) -> Result<Summary, ReplicateError> {
+    match ended {
+        Some(Ok(result)) => result,
+        Some(Err(error)) => Err(VaultError::internal(error).into()),
+        None => Err(ReplicateError::Cancelled),
+    }
+}
+
+async fn dial_and_stay(run: &Run, link: &Link, leash: Arc<Leash>) -> Result<Summary, ReplicateError> {
+    let typed = link.typed();
+    // Names may lead elsewhere by now.
+    let looked_up = tokio::task::spawn_blocking(move || replicate::resolve(&typed)).await.map_err(VaultError::internal)?;
+    let nothing = looked_up.as_ref().err().map(ToString::to_string);
+    link.set_looked_up(looked_up.unwrap_or_default());
+    let addresses = link.addresses();
+    if addresses.is_empty() {
+        return Err(ReplicateError::NoAddress(nothing.unwrap_or_default()));
+    }
+    let target = Target { name: link.name(), device: link.device, addresses };
+    let options = Options { stay: Stay::Live, dry_run: false, ..run.session_options()? };
+    replicate::sync(&run.vault, &target, &options, leash).await
+}
+
+/// Waits until the session that we dialled is to make room for one that the peer dialled.
+async fn outranked(run: &Run, link: &Link) {
+    let mut up = link.up();
+    let both = |up: &Up| up.ours > 0 && up.theirs > 0;
+    loop {
+        let _ = up.wait_for(both).await;
+        match rule::verdict(&run.vault.device().id(), &link.device) {
+            Verdict::Yield => return,
+            Verdict::Outlast => {
+                if timeout(rule::GRACE, up.wait_for(|up| !both(up))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a reason to dial anew while nothing is up. One that comes while a session is up is the session's business.
+async fn woken_before_up(link: &Link) {
+    loop {
+        link.wake.notified().await;
+        if link.up().borrow().ours == 0 {
+            // Several reasons come together.
+            sleep(Duration::from_millis(20)).await;
+            return;
+        }
+    }
+}

@@ -1,0 +1,444 @@
+//! What a node knows of one device: where it is, which sessions with it are up, how far it is behind, what has moved.
+//!
+//! Written by sessions as they run (see [`Leash`](super::leash::Leash)), by the follower of the device, and read by whoever asks for the
+//! status. Nothing here waits, and no lock is held while anything else is called.
+
+use super::{
+    Dialled, Lag, Path, Pause, PauseReason, PeerStatus, State, Traffic,
+    flow::{Flow, left},
+};
+use crate::{
+    clock,
+    event::Frontier,
+    id::{DeviceId, Root},
+    meter::Stage,
+    replicate::Progress,
+    store::{LogPosition, Store},
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{Notify, watch};
+
+/// Events of a lagging peer that are looked at to add up what it lacks.
+const LAG_BYTES_READ_MAX: usize = 4 << 20;
+
+/// One device.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) device: DeviceId,
+    record: Mutex<Record>,
+    up: watch::Sender<Up>,
+    /// Dial now.
+    pub(super) wake: Notify,
+}
+
+/// Live sessions, by who dialled them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Up {
+    pub(super) ours: usize,
+    pub(super) theirs: usize,
+}
+
+/// What the follower is at while no session is up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Plan {
+    /// It dials.
+    Dial,
+    /// It waits.
+    Wait { reason: String, until: Option<Instant> },
+    /// It was sent away.
+    Refused { reason: String, until: Instant },
+    /// Something here has to change.
+    Pause { reason: PauseReason, text: String, until: Option<Instant> },
+}
+
+#[derive(Debug)]
+struct Record {
+    name: String,
+    /// As in `peers.toml`.
+    typed: Vec<String>,
+    /// What was found for them when it was last looked.
+    looked_up: Vec<SocketAddr>,
+    /// What somebody else found.
+    found: Vec<SocketAddr>,
+    plan: Plan,
+    plan_since_ms: u64,
+    sessions: Vec<Running>,
+    peer: Option<(Frontier, Root)>,
+    /// Since when the two differ, as far as that is known.
+    apart: Option<Instant>,
+    sent: Flow,
+    received: Flow,
+    limiting: Option<Stage>,
+    lived: u64,
+    lived_seen: u64,
+    last_error: Option<String>,
+    said: Option<State>,
+    lag: Option<Reckoned>,
+}
+
+#[derive(Debug)]
+struct Running {
+    number: u64,
+    dialled: Dialled,
+    stop: watch::Sender<bool>,
+    path: Option<Path>,
+    live: bool,
+    expected_bytes: u64,
+    received_bytes: u64,
+}
+
+/// What a peer lacks, as it was reckoned last: good as long as neither side has moved.
+#[derive(Debug, Clone, Copy)]
+struct Reckoned {
+    peer: Root,
+    end: LogPosition,
+    bytes: Option<u64>,
+}
+
+impl Link {
+    pub(super) fn new(device: DeviceId, now: Instant) -> Self {
+        let record = Record {
+            name: device.short(),
+            typed: Vec::new(),
+            looked_up: Vec::new(),
+            found: Vec::new(),
+            plan: Plan::Wait { reason: "no address is known".into(), until: None },
+            plan_since_ms: clock::wall_ms(),
+            sessions: Vec::new(),
+            peer: None,
+            apart: None,
+            sent: Flow::new(now),
+            received: Flow::new(now),
+            limiting: None,
+            lived: 0,
+            lived_seen: 0,
+            last_error: None,
+            said: None,
+            lag: None,
+        };
+        Self { device, record: Mutex::new(record), up: watch::Sender::new(Up::default()), wake: Notify::new() }
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn name(&self) -> String {
+        self.record().name.clone()
+    }
+
+    /// What `peers.toml` says. Returns whether that is news.
+    pub(super) fn set_known(&self, name: &str, typed: &[String]) -> bool {
+        let mut record = self.record();
+        let news = record.name != name || record.typed != typed;
+        if news {
+            (record.name, record.typed) = (name.to_owned(), typed.to_vec());
+        }
+        news
+    }
+
+    /// Where somebody else found it. Returns whether that is news.
+    pub(super) fn set_found(&self, found: Vec<SocketAddr>) -> bool {
+        let mut record = self.record();
+        let news = record.found != found;
+        record.found = found;
+        news
+    }
+
+    pub(super) fn set_looked_up(&self, addresses: Vec<SocketAddr>) {
+        self.record().looked_up = addresses;
+    }
+
+    pub(super) fn typed(&self) -> Vec<String> {
+        self.record().typed.clone()
+    }
+
+    /// Whether somebody else found it.
+    pub(super) fn is_found(&self) -> bool {
+        !self.record().found.is_empty()
+    }
+
+    /// Where to dial: what was found first, because it is newer than what somebody once typed.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        self.record().addresses()
+    }
+
+    /// Whether there is anything to dial.
+    pub(super) fn has_address(&self) -> bool {
+        let record = self.record();
+        !record.typed.is_empty() || !record.found.is_empty()
+    }
+
+    /// How the last contact ended, from before this node was started.
+    pub(super) fn recall(&self, frontier: Frontier, root: Root, ours: Root, ago: Duration, now: Instant) {
+        let mut record = self.record();
+        record.peer = Some((frontier, root));
+        record.apart = (root != ours).then(|| now.checked_sub(ago).unwrap_or(now));
+    }
+
+    /// Notices that this replica's digest is `root` now.
+    pub(super) fn grown(&self, root: Root, now: Instant) {
+        self.record().compare(root, now);
+    }
+
+    pub(super) fn plan(&self, plan: Plan) {
+        let mut record = self.record();
+        if record.plan != plan {
+            (record.plan, record.plan_since_ms) = (plan, clock::wall_ms());
+        }
+    }
+
+    /// Whether a session was live since this was last asked.
+    pub(super) fn take_lived(&self) -> bool {
+        let mut record = self.record();
+        let lived = record.lived;
+        std::mem::replace(&mut record.lived_seen, lived) != lived
+    }
+
+    /// Whether a session is under way, live or not.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.record().sessions.is_empty()
+    }
+
+    pub(super) fn failed(&self, why: Option<String>) {
+        self.record().last_error = why;
+    }
+
+    /// Live sessions, and each change of them.
+    pub(super) fn up(&self) -> watch::Receiver<Up> {
+        self.up.subscribe()
+    }
+
+    /// A session begins. What is returned ends with it.
+    pub(super) fn begin(self: &Arc<Self>, number: u64, dialled: Dialled) -> (Presence, watch::Receiver<bool>) {
+        let stop = watch::Sender::new(false);
+        let stopped = stop.subscribe();
+        let (path, live) = (None, false);
+        let running = Running { number, dialled, stop, path, live, expected_bytes: 0, received_bytes: 0 };
+        self.record().sessions.push(running);
+        (Presence { link: self.clone(), number }, stopped)
+    }
+
+    /// Asks sessions to come to their end.
+    pub(super) fn stop(&self, which: impl Fn(u64) -> bool) {
+        let record = self.record();
+        record.sessions.iter().filter(|running| which(running.number)).for_each(|running| {
+            running.stop.send_replace(true);
+        });
+    }
+
+    /// What session `number` tells.
+    pub(super) fn note(&self, number: u64, progress: &Progress, store: &Store) {
+        let (now, ours) = (clock::now(), ours(progress, store));
+        let mut record = self.record();
+        record.note(number, progress, now);
+        if let Some((frontier, root)) = ours {
+            record.hear(progress, frontier, root, now);
+        }
+        let up = record.up();
+        drop(record);
+        self.up.send_if_modified(|told| std::mem::replace(told, up) != up);
+    }
+
+    fn end(&self, number: u64) {
+        let mut record = self.record();
+        record.sessions.retain(|running| running.number != number);
+        let up = record.up();
+        drop(record);
+        self.up.send_if_modified(|told| std::mem::replace(told, up) != up);
+    }
+
+    /// Its state, if that says something new.
+    pub(super) fn news(&self) -> Option<State> {
+        let mut record = self.record();
+        let state = record.state(clock::now());
+        let quiet = match state {
+            State::Transferring(path) => State::Live(path),
+            other => other,
+        };
+        let news = record.said.as_ref().is_none_or(|said| !said.says_the_same(&quiet));
+        if news {
+            record.said = Some(quiet.clone());
+        }
+        news.then_some(quiet)
+    }
+
+    /// All of it. Reads the log only where the peer lacks something and that has not been added up yet.
+    pub(super) fn status(&self, store: &Store, root: Root) -> PeerStatus {
+        let known = self.record().lag_to_reckon(root, store.log_end());
+        if let Some((frontier, peer)) = known {
+            let bytes = lacking_bytes(store, &frontier);
+            self.record().lag = Some(Reckoned { peer, end: store.log_end(), bytes });
+        }
+        self.record().status(self.device, &store.frontier(), root, clock::now())
+    }
+}
+
+/// What this replica holds, where `progress` asks for a comparison.
+fn ours(progress: &Progress, store: &Store) -> Option<(Frontier, Root)> {
+    let compares = matches!(progress, Progress::PeerHolds { .. } | Progress::PeerApplied { .. } | Progress::Identical { .. });
+    compares.then(|| {
+        let heads = store.heads();
+        (heads.frontier(), heads.root())
+    })
+}
+
+/// Bytes of chunks that events beyond `frontier` name; none if they are too many to look at.
+fn lacking_bytes(store: &Store, frontier: &Frontier) -> Option<u64> {
+    let batch = store.events_beyond(frontier, LogPosition::START, LAG_BYTES_READ_MAX).ok()?;
+    let lists = batch.events.iter().flat_map(|(event, _)| &event.header().lists);
+    batch.done.then(|| lists.map(|list| list.bytes).sum())
+}
+
+impl Record {
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let mut addresses = self.found.clone();
+        addresses.extend(self.looked_up.iter().filter(|address| !self.found.contains(address)));
+        addresses
+    }
+
+    fn up(&self) -> Up {
+        let live = |dialled| self.sessions.iter().filter(|running| running.live && running.dialled == dialled).count();
+        Up { ours: live(Dialled::ByUs), theirs: live(Dialled::ByThem) }
+    }
+
+    /// The peer said what it holds, while this replica holds `frontier`.
+    fn hear(&mut self, progress: &Progress, frontier: Frontier, ours: Root, now: Instant) {
+        match progress {
+            Progress::PeerHolds { frontier, root } | Progress::PeerApplied { frontier, root } => {
+                self.peer = Some((frontier.clone(), *root))
+            }
+            // What both held then; this replica may have grown since.
+            Progress::Identical { root } if *root == ours => self.peer = Some((frontier, *root)),
+            _ => {}
+        }
+        self.compare(ours, now);
+    }
+
+    fn note(&mut self, number: u64, progress: &Progress, now: Instant) {
+        match progress {
+            Progress::Received { bytes, .. } => self.received.add(*bytes, now),
+            Progress::Sent { bytes, .. } => self.sent.add(*bytes, now),
+            Progress::Stages(shares) => self.limiting = Some(shares.limiting()),
+            Progress::Live => {
+                self.lived += 1;
+                self.last_error = None;
+            }
+            _ => {}
+        }
+        if let Some(running) = self.sessions.iter_mut().find(|running| running.number == number) {
+            running.note(progress);
+        }
+    }
+
+    /// From when on the two differ, or that they do not.
+    fn compare(&mut self, ours: Root, now: Instant) {
+        match &self.peer {
+            Some((_, peer)) if *peer == ours => self.apart = None,
+            Some(_) => drop(self.apart.get_or_insert(now)),
+            None => {}
+        }
+    }
+
+    /// The newest session that is up, else the newest.
+    fn best(&self) -> Option<&Running> {
+        let newest = |live: bool| self.sessions.iter().filter(move |running| running.live == live).max_by_key(|running| running.number);
+        newest(true).or_else(|| newest(false))
+    }
+
+    fn state(&mut self, now: Instant) -> State {
+        let moving = self.sent.is_moving(now) || self.received.is_moving(now);
+        match self.best() {
+            Some(Running { live: true, path: Some(path), .. }) if moving => State::Transferring(path.clone()),
+            Some(Running { live: true, path: Some(path), .. }) => State::Live(path.clone()),
+            Some(Running { path: Some(path), .. }) => State::Connecting { since_ms: path.since_ms },
+            _ => self.planned(now),
+        }
+    }
+
+    fn planned(&self, now: Instant) -> State {
+        let since_ms = self.plan_since_ms;
+        match &self.plan {
+            Plan::Dial => State::Connecting { since_ms },
+            Plan::Wait { reason, until } => State::Waiting { reason: reason.clone(), since_ms, next_in: left(*until, now) },
+            Plan::Refused { reason, until } => State::Refused { reason: reason.clone(), since_ms, next_in: left(Some(*until), now) },
+            Plan::Pause { reason, text, until } => {
+                State::Paused(Pause { reason: *reason, text: text.clone(), since_ms, next_in: left(*until, now) })
+            }
+        }
+    }
+
+    /// What the peer holds, where what it lacks has to be added up anew.
+    fn lag_to_reckon(&self, ours: Root, end: LogPosition) -> Option<(Frontier, Root)> {
+        let (frontier, peer) = self.peer.as_ref().filter(|(_, peer)| *peer != ours)?;
+        let is_known = self.lag.is_some_and(|lag| lag.peer == *peer && lag.end == end);
+        (!is_known).then(|| (frontier.clone(), *peer))
+    }
+
+    fn lag(&self, ours: &Frontier, root: Root, now: Instant) -> Lag {
+        let Some((theirs, peer)) = &self.peer else { return Lag::default() };
+        if *peer == root {
+            return Lag { events_out: Some(0), events_in: Some(0), bytes_out: Some(0), bytes_in: Some(0), age: Some(Duration::ZERO) };
+        }
+        let coming = |running: &Running| running.expected_bytes.saturating_sub(running.received_bytes);
+        Lag {
+            events_out: Some(ours.events_beyond(theirs)),
+            events_in: Some(theirs.events_beyond(ours)),
+            bytes_out: self.lag.and_then(|lag| lag.bytes),
+            bytes_in: self.best().map(coming),
+            age: self.apart.map(|since| now.duration_since(since)),
+        }
+    }
+
+    fn status(&mut self, device: DeviceId, ours: &Frontier, root: Root, now: Instant) -> PeerStatus {
+        PeerStatus {
+            name: self.name.clone(),
+            device,
+            addresses: self.addresses(),
+            state: self.state(now),
+            lag: self.lag(ours, root, now),
+            traffic: Traffic {
+                bytes_sent: self.sent.total(),
+                bytes_received: self.received.total(),
+                sent_per_s: self.sent.per_s(now),
+                received_per_s: self.received.per_s(now),
+            },
+            limiting: self.limiting,
+            sessions: self.lived,
+            last_error: self.last_error.clone(),
+        }
+    }
+}
+
+impl Running {
+    fn note(&mut self, progress: &Progress) {
+        match progress {
+            Progress::Connected { transport, address } => {
+                let since_ms = clock::wall_ms();
+                self.path = Some(Path { transport: *transport, address: *address, dialled: self.dialled, since_ms });
+                self.live = false;
+            }
+            Progress::Live => self.live = true,
+            Progress::Total { bytes, .. } => self.expected_bytes = *bytes,
+            Progress::Received { bytes, .. } => self.received_bytes += bytes,
+            _ => {}
+        }
+    }
+}
+
+/// A session is in the books for as long as this is kept, also when its task panics.
+#[derive(Debug)]
+pub(super) struct Presence {
+    link: Arc<Link>,
+    pub(super) number: u64,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.link.end(self.number);
+    }
+}

@@ -1,0 +1,311 @@
+//! A node at work on one open vault: listener, followers, and what both have to know of each other.
+
+use super::{
+    Dialled, PauseReason, Told,
+    follower::{self, DRAIN},
+    leash::Leash,
+    link::{Link, Plan},
+    shared::{Shared, Standing, locked},
+};
+use crate::{
+    clock,
+    home::{Contact, Peer},
+    id::DeviceId,
+    members::Admittance,
+    replicate::{self, Caller, Options, ReplicateError, Served, Server},
+    session::{Direction, Stay},
+    transport::Protocol,
+    vault::{CONFIG_FILE, Vault, VaultError},
+};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+/// How often it is looked whether the vault is still there, whether the list of peers has changed, and whether time has jumped.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// The wall clock running ahead of the monotonic one by this much in a housekeeping interval: the machine has slept.
+const SLEPT: Duration = Duration::from_secs(4);
+
+/// Why a run has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The node is to end.
+    Stopped,
+    /// The vault's directory is gone.
+    Gone,
+}
+
+/// One open vault, served and followed.
+pub(super) struct Run {
+    pub(super) shared: Arc<Shared>,
+    pub(super) vault: Arc<Vault>,
+}
+
+/// Followers by device. Aborted when this is dropped.
+#[derive(Default)]
+struct Followers {
+    tasks: JoinSet<()>,
+    of: HashMap<DeviceId, AbortHandle>,
+}
+
+impl Run {
+    pub(super) fn new(shared: &Arc<Shared>) -> Arc<Self> {
+        let vault = shared.vault();
+        Arc::new(Self { shared: shared.clone(), vault })
+    }
+
+    /// Opens the ports, if there are any to open.
+    pub(super) async fn bind(&self, addresses: &[SocketAddr]) -> Result<Option<Server>, ReplicateError> {
+        if addresses.is_empty() {
+            return Ok(None);
+        }
+        let options = &self.shared.options;
+        let server = Server::bind(self.vault.clone(), addresses, &options.name, &options.sync).await?;
+        *locked(&self.shared.ports) = server.local_addrs();
+        Ok(Some(server))
+    }
+
+    /// Serves and follows until there is a reason to end.
+    pub(super) async fn work(self: &Arc<Self>, server: Option<Server>) -> End {
+        let mut sessions = JoinSet::new();
+        let mut followers = Followers::default();
+        let mut housekeeping = interval(HOUSEKEEPING);
+        housekeeping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut clocks = Clocks::now();
+        let mut stop = self.shared.stop.subscribe();
+        let mut changes = self.vault.store().changes();
+        let mut watching = std::pin::pin!(replicate::watch(self.vault.store()));
+        let end = loop {
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break End::Stopped,
+                Some(caller) = accept(server.as_ref()) => self.answer(caller, &mut sessions),
+                Some(_) = sessions.join_next() => {}
+                Ok(()) = changes.changed() => self.grown(),
+                () = self.shared.look.notified() => self.look_for_peers(&mut followers),
+                () = self.retry_due() => self.retry(),
+                never = &mut watching => match never {},
+                _ = housekeeping.tick() => {
+                    if !self.vault.dir().join(CONFIG_FILE).exists() {
+                        break End::Gone;
+                    }
+                    self.look_for_peers(&mut followers);
+                    if clocks.have_jumped() {
+                        self.shared.wake();
+                    }
+                }
+            }
+        };
+        if let Some(server) = &server {
+            server.close();
+        }
+        self.finish(followers, sessions).await;
+        end
+    }
+
+    /// Sessions come to their commit points; what takes too long is cut.
+    async fn finish(&self, mut followers: Followers, mut sessions: JoinSet<()>) {
+        let links = self.shared.links();
+        links.iter().for_each(|link| link.stop(|_| true));
+        let done = async {
+            for link in &links {
+                let _ = link.up().wait_for(|up| up.ours == 0 && up.theirs == 0).await;
+            }
+            while sessions.join_next().await.is_some() {}
+        };
+        let _ = timeout(DRAIN, done).await;
+        followers.tasks.shutdown().await;
+        sessions.shutdown().await;
+    }
+
+    fn answer(self: &Arc<Self>, caller: Caller, sessions: &mut JoinSet<()>) {
+        let is_paused = self.standing_because(PauseReason::User).is_some();
+        if is_paused && caller.protocol() == Protocol::Session {
+            return caller.turn_away();
+        }
+        let run = self.clone();
+        let link = self.shared.link(caller.peer());
+        let (presence, stop) = link.begin(self.shared.number(), Dialled::ByThem);
+        sessions.spawn(async move {
+            let leash = Leash::new(&run.shared, &run.vault, &link, presence.number, stop);
+            let served = match run.session_options() {
+                Ok(options) => caller.answer(&options, &run.shared.options.name, leash).await,
+                Err(error) => return tracing::warn!(%error, "nobody can be answered"),
+            };
+            drop(presence);
+            run.served(served, &link);
+        });
+    }
+
+    fn served(&self, served: Served, link: &Link) {
+        if let Served::Session { result, .. } = &served {
+            self.judge(result.as_ref().err());
+            if let Err(error) = result {
+                link.failed(Some(error.to_string()));
+            }
+        }
+        self.shared.tell_news(link);
+        (self.shared.report)(Told::Served(served));
+    }
+
+    /// How each session runs now.
+    pub(super) fn session_options(&self) -> Result<Options, VaultError> {
+        let options = &self.shared.options;
+        let fuse = match options.max_delete {
+            Some(limit) => self.vault.fuse(limit)?,
+            None => None,
+        };
+        let direction = match self.shared.standing.borrow().as_ref() {
+            // What is here is there for others.
+            Some(_) => Direction::Push,
+            None => options.sync.direction,
+        };
+        Ok(Options { direction, fuse, stay: Stay::Live, dry_run: false, ..options.sync.clone() })
+    }
+
+    /// What an error of a session means for the whole vault.
+    pub(super) fn judge(&self, error: Option<&ReplicateError>) {
+        if let Some(ReplicateError::Vault(VaultError::NoSpace(text))) = error {
+            self.shared.stand_still(PauseReason::NoSpace, text.clone());
+        }
+    }
+
+    /// Waits while the user wants `link` to be left alone.
+    pub(super) async fn permitted(&self, link: &Link) {
+        let mut standing = self.shared.standing.subscribe();
+        let is_users = |standing: &Option<Standing>| standing.as_ref().is_some_and(|standing| standing.reason == PauseReason::User);
+        if is_users(&standing.borrow_and_update()) {
+            link.plan(Plan::Pause { reason: PauseReason::User, text: "paused by the user".into(), until: None });
+            self.shared.tell_news(link);
+        }
+        let _ = standing.wait_for(|standing| !is_users(standing)).await;
+    }
+
+    /// Whether a session with `link` is or was live since it was last asked.
+    pub(super) fn was_live(&self, link: &Link) -> bool {
+        link.take_lived()
+    }
+
+    fn standing_because(&self, reason: PauseReason) -> Option<Standing> {
+        self.shared.standing.borrow().clone().filter(|standing| standing.reason == reason)
+    }
+
+    async fn retry_due(&self) {
+        let mut standing = self.shared.standing.subscribe();
+        loop {
+            let until: Option<Instant> = standing.borrow_and_update().as_ref().and_then(|standing| standing.until);
+            tokio::select! {
+                () = sleep_until(until) => return,
+                _ = standing.changed() => {}
+            }
+        }
+    }
+
+    /// The vault takes things again, or finds that it still cannot: sessions that only send make room for such that do both.
+    fn retry(&self) {
+        self.shared.go_on();
+        self.shared.links().iter().for_each(|link| link.stop(|_| true));
+        self.shared.wake();
+    }
+
+    fn grown(&self) {
+        let (root, now) = (self.vault.store().root(), clock::now());
+        self.shared.links().iter().for_each(|link| link.grown(root, now));
+    }
+
+    /// Follows who is known now, and nobody else.
+    fn look_for_peers(self: &Arc<Self>, followers: &mut Followers) {
+        let known = match self.vault.home().peers() {
+            Ok(known) => known,
+            Err(error) => return tracing::warn!(%error, "the peers cannot be read; those that were known stay"),
+        };
+        let peers: Vec<Peer> = self.found_in_the_log(&known).chain(known.iter().cloned()).collect();
+        while followers.tasks.try_join_next().is_some() {}
+        followers.of.retain(|_, task| !task.is_finished());
+        let wanted: Vec<&Peer> = peers.iter().filter(|peer| self.is_wanted(peer)).collect();
+        for peer in &peers {
+            let link = self.meet(peer);
+            if wanted.iter().any(|wanted| wanted.device == peer.device) && !followers.of.contains_key(&peer.device) {
+                let task = followers.tasks.spawn(follower::follow(self.clone(), link));
+                followers.of.insert(peer.device, task);
+            }
+        }
+        let is_wanted = |device: &DeviceId| wanted.iter().any(|wanted| wanted.device == *device);
+        followers.of.retain(|device, task| {
+            let keep = is_wanted(device);
+            if !keep {
+                task.abort();
+            }
+            keep
+        });
+        self.shared.forget(|link| peers.iter().any(|peer| peer.device == link.device) || link.is_busy());
+    }
+
+    /// Devices that the log says are in, that this device was never told of, and that were found.
+    fn found_in_the_log(&self, known: &[Peer]) -> impl Iterator<Item = Peer> {
+        let found = self.shared.links().into_iter().filter(|link| link.is_found());
+        let unknown: Vec<_> = found.filter(|link| known.iter().all(|peer| peer.device != link.device)).collect();
+        let roster = self.vault.store().roster();
+        unknown.into_iter().filter_map(move |link| {
+            let Admittance::In(role) = roster.as_ref()?.admittance(&link.device) else { return None };
+            Some(Peer { name: link.name(), device: link.device, addresses: Vec::new(), role, added_ms: 0 })
+        })
+    }
+
+    fn is_wanted(&self, peer: &Peer) -> bool {
+        let removed = || self.vault.store().roster().is_some_and(|roster| roster.admittance(&peer.device) == Admittance::Removed);
+        self.shared.options.follow.takes(&peer.name) && !removed()
+    }
+
+    /// What is known of `peer`, brought up to date.
+    fn meet(&self, peer: &Peer) -> Arc<Link> {
+        let link = self.shared.link(peer.device);
+        if link.set_known(&peer.name, &peer.addresses) {
+            if let Some(Contact { at_ms, frontier, root, .. }) = self.vault.home().contact(&peer.device) {
+                let ago = Duration::from_millis(clock::wall_ms().saturating_sub(at_ms));
+                link.recall(frontier, root, self.vault.store().root(), ago, clock::now());
+            }
+            link.wake.notify_one();
+        }
+        link
+    }
+}
+
+async fn accept(server: Option<&Server>) -> Option<Caller> {
+    match server {
+        Some(server) => server.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Two clocks, of which one stands still while the machine sleeps. A wall clock that somebody sets looks the same, and costs a dial.
+struct Clocks {
+    wall_ms: u64,
+    monotonic: Instant,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self { wall_ms: clock::wall_ms(), monotonic: clock::now() }
+    }
+
+    /// Whether the wall clock has run ahead since this was last asked.
+    fn have_jumped(&mut self) -> bool {
+        let before = std::mem::replace(self, Self::now());
+        let monotonic = self.monotonic.duration_since(before.monotonic);
+        Duration::from_millis(self.wall_ms.saturating_sub(before.wall_ms)) > monotonic + SLEPT
+    }
+}

@@ -1,0 +1,8 @@
+//! Nodes over real sockets: who dials whom, what is waited for, and what the status says of it.
+
+#[path = "node/chain.rs"]
+mod chain;
+#[path = "node/dialling.rs"]
+mod dialling;
+#[path = "node/world.rs"]
+mod world;
