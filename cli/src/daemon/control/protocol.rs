@@ -9,7 +9,10 @@
 //! ```
 //! Unknown fields of an answer are passed over, so that an older program understands a newer daemon; an unknown question is an error.
 
-use crate::daemon::state::DaemonState;
+use crate::{
+    daemon::state::DaemonState,
+    failure::{Code, Failure},
+};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -62,6 +65,20 @@ pub(crate) struct Refusal {
     pub(crate) hint: Option<String>,
 }
 
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { code: failure.code.number(), message: failure.message, causes: failure.causes, hint: failure.hint }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let failure = Self::new(Code::of_number(refusal.code), refusal.message);
+        let failure = refusal.causes.into_iter().fold(failure, Self::cause);
+        refusal.hint.into_iter().fold(failure, Self::hint)
+    }
+}
+
 /// A line from the daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -84,6 +101,12 @@ mod tests {
         for wrong in [r#"{"do":"dance"}"#, r#"{"do":"pause","valt":"/v"}"#, "{}", "[]", "status"] {
             assert!(serde_json::from_str::<Question>(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_failure_survives_the_way() {
+        let failure = Failure::new(Code::NoVault, "no vault").cause("gone").hint("look");
+        assert_eq!(Failure::from(Refusal::from(failure.clone())), failure);
     }
 
     #[test]
