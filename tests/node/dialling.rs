@@ -1,10 +1,20 @@
 //! Who dials, and which session stays.
 
-use crate::world::{LOOPBACK, Running, World, holds, is_live, knows, listening, put};
+use crate::world::{LOOPBACK, Running, World, holds, knows, listening, put};
 use mirror_engine::{
     home::Role,
     node::{Dialled, NodeOptions, NodeStatus, State},
+    replicate::{self, Observer, Options, Progress, Server, Target, Unobserved},
+    vault::Vault,
 };
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+use tokio::task::JoinHandle;
 
 fn dialled(status: &NodeStatus) -> Option<Dialled> {
     match &status.peers[0].state {
@@ -23,23 +33,14 @@ async fn of_two_nodes_that_dial_each_other_one_session_stays_and_both_know_which
         knows(&b, &a, &first.at());
         first.node.addresses(b.device().id(), second.at());
         second.node.addresses(a.device().id(), first.at());
-        let smaller_dials = a.device().id() < b.device().id();
-        let (of_first, of_second) = if smaller_dials { (Dialled::ByUs, Dialled::ByThem) } else { (Dialled::ByThem, Dialled::ByUs) };
-        let settled = |status: &NodeStatus, by| dialled(status) == Some(by);
         first.live().await;
         second.live().await;
         put(&a, "one", b"1");
         holds(&b, &a.store().frontier()).await;
         put(&b, "two", b"2");
         holds(&a, &b.store().frontier()).await;
-        // Where only one had time to dial there is nothing to settle; where both had, it is settled alike.
-        let (one, two) = (first.node.status(), second.node.status());
-        let both = one.peers[0].sessions > 1 || two.peers[0].sessions > 1;
-        if both {
-            first.until("settled", |status| settled(status, of_first)).await;
-            second.until("settled", |status| settled(status, of_second)).await;
-        }
-        assert!(first.node.status().peers.iter().all(is_live), "round {round}");
+        let agree = |status: &NodeStatus| dialled(status).is_some_and(|by| dialled(&second.node.status()).is_some_and(|other| other != by));
+        first.until(&format!("of one mind with the other in round {round}"), agree).await;
         first.node.stop().await;
         second.node.stop().await;
     }
@@ -59,4 +60,53 @@ async fn nobody_is_dialled_who_has_no_address_until_one_is_found() {
     // What was written into `peers.toml` beside the node counts as well.
     knows(&b, &a, &[LOOPBACK]);
     second.until("looked up", |status| status.peers[0].lag.events_out == Some(0)).await;
+}
+
+/// Counts how often a follower was sent away.
+#[derive(Default)]
+struct Counting(AtomicU32);
+
+impl Observer for Counting {
+    fn progress(&self, progress: Progress) {
+        if matches!(progress, Progress::Waiting { .. }) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// `mirror sync --follow`, beside whatever else runs on the device.
+fn follow_plainly(vault: &Arc<Vault>, node: &Vault, at: Vec<SocketAddr>, counting: &Arc<Counting>) -> JoinHandle<()> {
+    let target = Target { name: "node".into(), device: node.device().id(), addresses: at };
+    let (vault, counting) = (vault.clone(), counting.clone());
+    tokio::spawn(async move {
+        let find = move || Ok(target.clone());
+        replicate::keep_following(&vault, &find, &Options::default(), counting).await.unwrap();
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_makes_room_for_a_program_that_follows_it_and_knows_no_rule() {
+    let (world, a) = World::new();
+    let b = world.join(&a, "b", Role::Owner).await;
+    // Whichever has the smaller device id: one of the two nodes would have kept its own session for a while.
+    for (node, other) in [(&a, &b), (&b, &a)] {
+        let counting = Arc::default();
+        let mut running = Running::start(node, listening()).await;
+        let server = Server::bind(other.clone(), &[LOOPBACK], "plain", &Options::default()).await.unwrap();
+        running.node.addresses(other.device().id(), server.local_addrs().1);
+        let serving = tokio::spawn(server.run(Options::default(), Arc::new(Unobserved), Arc::new(drop)));
+        running.until("live by itself", |status| dialled(status) == Some(Dialled::ByUs)).await;
+        let following = follow_plainly(other, node, running.at(), &counting);
+        running.until("live by the other", |status| dialled(status) == Some(Dialled::ByThem)).await;
+        put(node, "one", b"1");
+        holds(other, &node.store().frontier()).await;
+        assert_eq!(counting.0.load(Relaxed), 0, "the program was never sent away");
+        following.abort();
+        serving.abort();
+        running.node.stop().await;
+    }
 }

@@ -1,6 +1,7 @@
 //! One file per group of commands; each command is one call of the engine between arguments and rendering.
 
 mod acknowledge;
+mod daemon;
 mod demo;
 mod doctor;
 mod follow;
@@ -57,6 +58,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Pull(args) => replicate::pull(session, &args.options),
         Command::Sync(args) => replicate::sync(session, &args),
         Command::Why(args) => why::why(session, &args),
+        Command::Daemon(args) => daemon::daemon(session, args.command),
         Command::Doctor(args) => doctor::doctor(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
         Command::Completions(args) => generate::completions(session, args.shell),

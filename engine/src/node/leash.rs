@@ -37,6 +37,10 @@ impl Observer for Leash {
     fn cancelled(&self) -> bool {
         *self.stop.borrow()
     }
+
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        Some(self.stop.clone())
+    }
 }
 
 impl Shared {

@@ -25,6 +25,8 @@ mod lock;
 mod rule;
 mod run;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use types::{

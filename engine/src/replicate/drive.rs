@@ -33,7 +33,7 @@ use crate::{
     meter::{Flow, Meter, Shares},
     session::{
         Action, Admitted, Config, Done, ForkKnowledge, HelloKeys, Holding, Local, Message, Outcome, Session, SessionError, SessionEvent,
-        Side, Stay, Windows,
+        Side, Stay, Windows, phase::Phase,
     },
     store::{Store, StoreError},
     transport::{CloseReason, Connection, ControlReceiver, TransportError},
@@ -45,7 +45,11 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{runtime::Handle, sync::mpsc, task::JoinSet};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 
 /// Runs of frames between the lanes and the keeper.
 const RUNS_QUEUED: usize = 4;
@@ -55,8 +59,10 @@ const SPANS_QUEUED: usize = 4;
 const HEARD_BYTES_MAX: usize = MIB;
 /// Answers of the two threads that are handled together.
 const DONE_MAX: usize = 4_096;
-/// How often a user's wish to stop is looked for.
-const CANCEL_POLL: Duration = Duration::from_millis(50);
+/// How often things are looked at that nobody tells, while something goes on: a user's wish to stop, bytes on lanes.
+const LOOK: Duration = Duration::from_millis(50);
+/// The same while nothing does, and the user's wish is told.
+const LOOK_IDLE: Duration = Duration::from_secs(1);
 /// How often the session is told that bytes come, although no chunk is whole.
 const LIVELINESS: Duration = Duration::from_secs(1);
 /// How long a finished session waits for the peer's goodbye.
@@ -230,6 +236,44 @@ struct Crank<'a> {
     remembered: Remembered<'a>,
 }
 
+/// When the things are looked at that nobody tells: soon while something goes on, seldom in a session that is live and at rest.
+struct Rounds {
+    due: Instant,
+    stopping: Option<watch::Receiver<bool>>,
+    bytes: u64,
+}
+
+impl Rounds {
+    fn new(stopping: Option<watch::Receiver<bool>>) -> Self {
+        Self { due: clock::now(), stopping, bytes: 0 }
+    }
+
+    /// Lanes have carried `bytes` so far.
+    fn done(&mut self, phase: Phase, bytes: u64) {
+        let at_rest = phase == Phase::Live && bytes == self.bytes && self.stopping.is_some();
+        self.bytes = bytes;
+        self.due = clock::now() + if at_rest { LOOK_IDLE } else { LOOK };
+    }
+
+    /// Something has gone on since the round that was due at `due`, unless it was that round.
+    fn stir(&mut self, due: Instant) {
+        if self.due == due {
+            self.due = self.due.min(clock::now() + LOOK);
+        }
+    }
+
+    /// Waits until the observer wants the session to stop, if it tells.
+    async fn asked_to_stop(&mut self) {
+        let told = match &mut self.stopping {
+            Some(stopping) => stopping.changed().await.is_ok(),
+            None => false,
+        };
+        if !told {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// What the session was last told of bytes on lanes.
 struct Carried {
     bytes: u64,
@@ -321,7 +365,7 @@ impl Crank<'_> {
         done: &mut mpsc::UnboundedReceiver<Done>,
         outlets: &mut Outlets,
     ) -> Result<(), ReplicateError> {
-        let mut cancel = tokio::time::interval(CANCEL_POLL);
+        let mut rounds = Rounds::new(self.observer.stopping());
         let mut stopping = false;
         let mut carried = Carried { bytes: 0, told: self.began };
         loop {
@@ -330,6 +374,7 @@ impl Crank<'_> {
                 return Ok(());
             }
             let timeout = self.session.poll_timeout();
+            let due = rounds.due;
             tokio::select! {
                 message = control.recv() => if let Some(end) = self.hear(message, control).await {
                     self.drain(outlets).await?;
@@ -339,16 +384,19 @@ impl Crank<'_> {
                 Some(first) = done.recv() => self.finish(first, done),
                 Some(lane) = outlets.carriers.ended() => lane?,
                 () = sleep_until(timeout) => self.session.handle_timeout(clock::now()),
-                _ = cancel.tick() => {
+                () = rounds.asked_to_stop() => {}
+                () = sleep_until(Some(due)) => {
                     self.stay_with_member(store)?;
                     self.tell_liveliness(&mut carried, self.loads.carried(Flow::In));
                     self.tell_load();
                     self.certificates.write_if_due();
-                    if !stopping && self.observer.cancelled() {
-                        stopping = true;
-                        self.session.handle_stop(clock::now());
-                    }
+                    rounds.done(self.session.phase(), self.loads.carried(Flow::In) + self.loads.carried(Flow::Out));
                 }
+            }
+            rounds.stir(due);
+            if !stopping && self.observer.cancelled() {
+                stopping = true;
+                self.session.handle_stop(clock::now());
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Nothing has to be carried over: what arrived is in packs and journal, and the next Hello and wants say the rest. Only a connection that
 //! was up and broke is replaced (silence, reset, cut), never one that was refused, closed in order or fed nonsense; and only while it gets
-//! somewhere. The user who named one transport gets that one and its errors.
+//! somewhere. The user who named one transport gets that one and its errors. A session that stays is not dialled again here: whoever keeps it
+//! hears of everything that may bring the peer back, and decides when.
 //!
 //! QUIC takes [`crate::limits::QUIC_IDLE_MS`] to call a silent path dead. Where TCP answers meanwhile, that is not waited for:
 //! ```text
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    session::Side,
+    session::{Side, Stay},
     transport::{Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
     vault::Vault,
 };
@@ -28,7 +29,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// Connections in a row that moved nothing: after so many it is given up.
 const FRUITLESS_MAX: u32 = 3;
@@ -64,7 +65,11 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
         };
         match result {
             Err(error) if options.choice == Choice::Auto && is_broken(&connection, &error).await && !observer.cancelled() => {
-                let Some(next) = caller.replace(&connection, error.to_string(), attempts.lost(moved)).await else { return Err(error) };
+                let next = match options.stay {
+                    Stay::UntilEqual => caller.replace(&connection, error.to_string(), attempts.lost(moved)).await,
+                    Stay::Live => caller.spare(),
+                };
+                let Some(next) = next else { return Err(error) };
                 connection = next;
                 so_far = Some(total);
             }
@@ -134,8 +139,7 @@ impl Caller {
         let mut redials = Attempts::default();
         loop {
             sleep(jittered(pause?)).await;
-            let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let dialled = match spare {
+            let dialled = match self.spare() {
                 Some(connection) => Ok(connection),
                 None => self.dial(choice).await,
             };
@@ -148,6 +152,11 @@ impl Caller {
             }
             pause = redials.lost(0);
         }
+    }
+
+    /// The connection that was dialled ahead, if there is one.
+    fn spare(&self) -> Option<Connection> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Gives `connection` up when it has gone silent and TCP answers, for as long as what is returned is kept.
@@ -225,6 +234,10 @@ impl Observer for Continued {
 
     fn cancelled(&self) -> bool {
         self.inner.cancelled()
+    }
+
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        self.inner.stopping()
     }
 }
 

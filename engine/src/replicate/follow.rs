@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! put, or another session's commit ─► log durable ─► Store::changes ─► every session of this store ─► its peer
-//! another process's append ─────────► watch: Store::refresh ────┘
+//! another process's append ──► beside: Store::refresh ──────────┘
 //! ```
 //! So what B receives from A goes on to C at once, by the same notification. Nothing is looked for in files while nobody listens.
 
-use super::{Observer, Options, ReplicateError, Summary, Target, sync};
+use super::{Observer, Options, ReplicateError, Summary, Target, beside::watch, sync};
 use crate::{
     event::Frontier,
     id::Root,
@@ -14,11 +14,8 @@ use crate::{
     store::{LogPosition, Store},
     vault::Vault,
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::sync::watch;
-
-/// How often the log is looked at for what other processes have appended.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// What this replica holds, each time that it has become more.
 pub(super) struct Growth {
@@ -55,19 +52,4 @@ pub async fn follow(vault: &Vault, target: &Target, options: &Options, observer:
         never = watch(vault.store()) => match never {},
     };
     if observer.cancelled() { Ok(summary) } else { Err(ReplicateError::PeerStopped("it ended the session".into())) }
-}
-
-/// Notices what other processes append to the log of `store`, for as long as it is polled.
-pub async fn watch(store: &Arc<Store>) -> std::convert::Infallible {
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        look.tick().await;
-        if !store.is_watched() {
-            continue;
-        }
-        let store = store.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.refresh()).await {
-            tracing::warn!(%error, "what other processes write is not seen");
-        }
-    }
 }

@@ -3,6 +3,7 @@
 //! The session decides, the transport carries, the store keeps; here they are connected. See `drive.rs` for the picture.
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
+mod beside;
 mod carriers;
 mod certificates;
 mod choice;
@@ -27,8 +28,9 @@ mod tally;
 mod types;
 
 pub use crate::meter::{Shares, Stage};
+pub use beside::watch;
 pub use failover::jittered;
-pub use follow::{follow, watch};
+pub use follow::follow;
 pub use heal::{Asked, heal};
 pub use keep::{Outlook, keep_following, outlook};
 pub use pace::{Limits, Rate};

@@ -2,8 +2,8 @@
 
 use super::{
     Observer, Options, Progress, ReplicateError, doctor,
+    beside::watch,
     drive::{Party, drive},
-    follow::watch,
     pairing,
     seats::{Seat, Seats},
     tally::Ended,

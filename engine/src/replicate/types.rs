@@ -10,6 +10,7 @@ use crate::{
     vault::{Fuse, VaultError},
 };
 use std::{cmp::Ordering, net::SocketAddr, ops::Add, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 /// How to run one session.
 #[derive(Debug, Clone)]
@@ -274,6 +275,10 @@ pub trait Observer: Send + Sync {
     fn progress(&self, progress: Progress);
     /// Whether to stop at the next commit point. Asked often.
     fn cancelled(&self) -> bool;
+    /// Turns true when [`Observer::cancelled`] does, so that nobody has to ask; none where it has to be asked.
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        None
+    }
 }
 
 /// Watches nothing, never stops.

@@ -13,7 +13,7 @@ use crate::{
     event::Heads,
     home::{Continuity, Home, OwnLog, VaultHome},
     id::{DeviceId, ReplicaId, VaultId},
-    io::durable,
+    io::durable::{self, Disk},
     keys::{DeviceKey, MasterKey, Secrets, slots},
     limits::MEMORY_BYTES_DEFAULT,
     members::{Charter, FIRST_EPOCH},
@@ -56,7 +56,7 @@ pub(super) fn init(dir: &Path, home: &Home, options: InitOptions) -> Result<Init
     let vault_home = home.vault(&id)?;
     let slot = if options.device_slot { DeviceSlot::Present } else { DeviceSlot::Absent };
     let unlocked = Unlocked { secrets: Secrets::Member(master), spare: None, slot };
-    let (vault, _) = assemble(dir, config, id, vault_home, device, unlocked)?;
+    let (vault, _) = assemble(dir, config, id, vault_home, device, unlocked, Disk::default())?;
     vault.found(&options.device_name, &spares)?;
     Ok(Initialised { vault, recovery_phrase })
 }
@@ -86,7 +86,7 @@ pub fn create_replica(dir: &Path, home: &Home, origin: Origin) -> Result<Vault, 
     let vault_home = home.vault(&id)?;
     vault_home.forget_directory(dir)?;
     let unlocked = Unlocked { secrets: origin.secrets, spare: None, slot: DeviceSlot::Present };
-    assemble(dir, origin.config, id, vault_home, device, unlocked).map(|(vault, _)| vault)
+    assemble(dir, origin.config, id, vault_home, device, unlocked, Disk::default()).map(|(vault, _)| vault)
 }
 
 fn new_vault_id() -> Result<VaultId, VaultError> {
@@ -134,7 +134,7 @@ fn staging_beside(dir: &Path) -> Result<PathBuf, VaultError> {
     Ok(staging)
 }
 
-pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Vault, Vec<Repair>), VaultError> {
+pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock, disk: Disk) -> Result<(Vault, Vec<Repair>), VaultError> {
     let config = Config::read(dir)?;
     let id = config.vault_id().map_err(|error| VaultError::Damaged(error.to_string()))?;
     let device = home.device()?;
@@ -154,7 +154,7 @@ pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Vault, Ve
         None => (with_device.ok_or(VaultError::Locked)?, None),
     };
     let vault_home = home.vault(&id)?;
-    assemble(dir, config, id, vault_home, device, Unlocked { secrets, spare, slot })
+    assemble(dir, config, id, vault_home, device, Unlocked { secrets, spare, slot }, disk)
 }
 
 /// Whether this device can open the vault without asking. If not, plaintext names are kept in memory only.
@@ -179,8 +179,9 @@ fn assemble(
     home: VaultHome,
     device: DeviceKey,
     unlocked: Unlocked,
+    disk: Disk,
 ) -> Result<(Vault, Vec<Repair>), VaultError> {
-    let (store, mut repairs) = Store::open(dir, &id)?;
+    let (store, mut repairs) = Store::open_on(dir, &id, disk)?;
     let store = Arc::new(store);
     let known_lost = store.lost();
     store.expect(&home.seen(dir)?);

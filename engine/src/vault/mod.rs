@@ -18,7 +18,7 @@ mod history;
 mod ingest;
 mod membership;
 #[cfg(test)]
-mod replicas;
+pub(crate) mod replicas;
 mod restore;
 mod scrub;
 mod target;
@@ -43,6 +43,7 @@ use crate::{
     event::{ChunkList, ChunkRef, Event, EventHeader, Incarnation, KIND_OPERATIONS, Key, Operation, body_context, encode_operations},
     home::{Home, OwnReplica, VaultHome},
     id::{ChunkId, EventId, PlaintextId, VaultId},
+    io::durable::Disk,
     keys::{DeviceKey, ReplicationKey, Secrets},
     limits::{EVENT_BODY_BYTES_MAX, KIB},
     seal::KeyRing,
@@ -102,7 +103,13 @@ impl Vault {
     /// [`VaultError::NoVault`], [`VaultError::Locked`], [`VaultError::WrongPassphrase`], [`VaultError::TooNew`],
     /// [`VaultError::Damaged`], or the system's.
     pub fn open(dir: &Path, home: &Home, unlock: Unlock) -> Result<(Self, Vec<Repair>), VaultError> {
-        create::open(dir, home, unlock)
+        create::open(dir, home, unlock, Disk::default())
+    }
+
+    /// [`Vault::open`] by this device, with every change to packs, log and heads made through `disk`.
+    #[cfg(test)]
+    pub(crate) fn open_on(dir: &Path, home: &Home, disk: Disk) -> Result<(Self, Vec<Repair>), VaultError> {
+        create::open(dir, home, Unlock::Device, disk)
     }
 
     /// The vault directory at or above `start`, as git finds its repository.

@@ -39,7 +39,7 @@ impl Devices {
 }
 
 /// As a session would bring it about.
-pub(super) fn pull(to: &Vault, from: &Vault) -> Result<(), VaultError> {
+pub(crate) fn pull(to: &Vault, from: &Vault) -> Result<(), VaultError> {
     let batch = from.store().events_beyond(&to.store().frontier(), LogPosition::START, usize::MAX)?;
     let mut writer = to.store().writer();
     for id in batch.events.iter().flat_map(|(_, lists)| lists).flat_map(|list| list.entries()).map(|entry| entry.id) {

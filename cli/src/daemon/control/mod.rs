@@ -15,7 +15,8 @@ mod lock;
 mod protocol;
 mod server;
 
-pub(crate) use client::{Client, NotRunning};
+pub(crate) use client::Client;
 pub(super) use lock::DaemonLock;
-pub(crate) use protocol::{Answer, Question, Refusal, SOCKET};
-pub(super) use server::{Handler, Server};
+pub(crate) use protocol::Question;
+pub(super) use protocol::{Answer, Refusal};
+pub(super) use server::Server;

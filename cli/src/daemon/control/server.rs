@@ -108,8 +108,8 @@ async fn serve(stream: UnixStream, handler: &Handler) {
             Ok(question) => (answer(handler, question).await, false),
             Err(error) => (not_understood(&error), true),
         };
-        let written = writer.write_all(&to_line(&answer));
-        if !matches!(timeout(SILENCE, written).await, Ok(Ok(()))) || last {
+        let line = to_line(&answer);
+        if !matches!(timeout(SILENCE, writer.write_all(&line)).await, Ok(Ok(()))) || last {
             return;
         }
     }
@@ -158,7 +158,7 @@ fn to_line(answer: &Answer) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::daemon::{
-        control::{Client, NotRunning},
+        control::client::{Client, NotRunning},
         state::DaemonState,
     };
     use std::{

@@ -1,0 +1,4 @@
+//! Two nodes on loopback, of which one's disk does as it is told.
+
+mod standing;
+mod world;

@@ -1,0 +1,91 @@
+//! What stands still, says so, and goes on by itself.
+
+use super::world::{LOOPBACK, Watched, World, put};
+use crate::{
+    event::Key,
+    node::{Node, NodeOptions, NodeStatus, PauseReason, State},
+    replicate::ReplicateError,
+    vault::{DeleteLimit, Unlock, Vault, VaultError},
+};
+use std::sync::{Arc, atomic::Ordering::SeqCst};
+
+fn paused(status: &NodeStatus, reason: PauseReason) -> bool {
+    status.paused.as_ref().is_some_and(|pause| pause.reason == reason)
+}
+
+fn is_live(status: &NodeStatus) -> bool {
+    status.peers.iter().any(|peer| matches!(peer.state, State::Live(_) | State::Transferring(_)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_takes_nothing_and_gives_what_it_has_until_there_is_room() {
+    let world = World::new().await;
+    let (_first, mut second) = world.nodes(NodeOptions::default()).await;
+    second.until("live", is_live).await;
+    world.disk.0.store(true, SeqCst);
+    put(&world.first, "large", 2_000_000);
+    let status = second.until("paused", |status| paused(status, PauseReason::NoSpace)).await;
+    assert!(status.paused.unwrap().next_in.is_some(), "it tries again by itself");
+    second.until("live", is_live).await;
+    world.disk.0.store(false, SeqCst);
+    second.equals(&world.first).await;
+    second.until("not paused", |status| status.paused.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mass_deletion_stands_still_for_one_peer_until_a_person_lets_it_pass() {
+    let world = World::new().await;
+    let keys: Vec<Key> = ["one", "two", "three"].map(|key| Key::new(key).unwrap()).into();
+    ["one", "two", "three"].iter().for_each(|key| put(&world.first, key, 10));
+    let options = NodeOptions { max_delete: Some(DeleteLimit::Keys(2)), ..NodeOptions::default() };
+    let (_first, mut second) = world.nodes(options).await;
+    second.equals(&world.first).await;
+    world.first.remove(&keys, None).unwrap();
+    let blown = |status: &NodeStatus| matches!(&status.peers[0].state, State::Paused(pause) if pause.reason == PauseReason::Fuse);
+    second.until("paused by its fuse", blown).await;
+    assert_ne!(second.node.status().root, world.first.store().root());
+    assert!(second.node.status().paused.is_none(), "others may go on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_is_unplugged_is_waited_for_and_opened_anew() {
+    let world = World::new().await;
+    let (path, home) = (world.path("b"), world.home("b"));
+    let (at, name) = (path.clone(), home.clone());
+    let reopen = Arc::new(move || Vault::open(&at, &name, Unlock::Device).map(|(vault, _)| vault));
+    let (_first, mut second) = world.nodes(NodeOptions { reopen: Some(reopen), ..NodeOptions::default() }).await;
+    second.until("live", is_live).await;
+    let elsewhere = world.path("elsewhere");
+    std::fs::rename(&path, &elsewhere).unwrap();
+    second.until("gone", |status| paused(status, PauseReason::Gone)).await;
+    put(&world.first, "meanwhile", 10);
+    std::fs::rename(&elsewhere, &path).unwrap();
+    second.equals(&world.first).await;
+    assert!(second.node.status().paused.is_none());
+    assert!(!Arc::ptr_eq(&second.node.vault(), &world.second));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_stops_it_and_lets_it_go_on() {
+    let world = World::new().await;
+    let (mut first, mut second) = world.nodes(NodeOptions::default()).await;
+    second.until("live", is_live).await;
+    second.node.pause();
+    let is_paused = |status: &NodeStatus| matches!(&status.peers[0].state, State::Paused(pause) if pause.reason == PauseReason::User);
+    second.until("paused", is_paused).await;
+    first.until("alone", |status| !is_live(status)).await;
+    put(&world.first, "meanwhile", 10);
+    second.node.resume();
+    second.equals(&world.first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_a_directory_and_the_next_when_it_has_ended() {
+    let world = World::new().await;
+    let first = Watched::start(&world.first, NodeOptions::default()).await;
+    let second = Node::start(world.first.clone(), NodeOptions { listen: vec![LOOPBACK], ..NodeOptions::default() }, Arc::new(drop)).await;
+    let Err(ReplicateError::Vault(VaultError::Busy(by))) = second else { panic!("two daemons") };
+    assert!(by.contains(&format!("process {}", std::process::id())), "{by}");
+    first.node.stop().await;
+    Watched::start(&world.first, NodeOptions::default()).await.node.stop().await;
+}
