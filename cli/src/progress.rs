@@ -131,7 +131,7 @@ impl replicate::Observer for Meter {
             }
             P::Stages(shares) => *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = Some(shares),
             P::Received { chunks, bytes } | P::Sent { chunks, bytes } => self.advance(chunks, bytes),
-            P::Live | P::PeerApplied { .. } | P::Identical { .. } | P::Waiting { .. } => {}
+            P::Live | P::PeerHolds { .. } | P::PeerApplied { .. } | P::Identical { .. } | P::Waiting { .. } => {}
         }
     }
 

@@ -82,7 +82,7 @@ impl Visit for Digest {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         field.name().hash(&mut self.0);
         // Hashing does not fail.
-        drop(write!(self, "{value:?}"));
+        _ = write!(self, "{value:?}");
     }
 }
 

@@ -295,8 +295,8 @@ impl Daemon {
                 self.limits.receive.set(receive);
                 Ok(())
             }
-            Question::Pause { vault } => self.each(vault.as_deref(), |keeper| drop(keeper.with_node(|node| node.pause()))),
-            Question::Resume { vault } => self.each(vault.as_deref(), |keeper| drop(keeper.with_node(|node| node.resume()))),
+            Question::Pause { vault } => self.each(vault.as_deref(), |keeper| _ = keeper.with_node(|node| node.pause())),
+            Question::Resume { vault } => self.each(vault.as_deref(), |keeper| _ = keeper.with_node(|node| node.resume())),
             Question::Stop => {
                 self.stop.notify_one();
                 Ok(())

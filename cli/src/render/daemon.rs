@@ -1,12 +1,61 @@
 //! What `mirord` says of itself, for people: a block a vault, a line or two a peer.
 
 use super::{Record, bytes_text, count_text, escape, path_text, rate_text, rfc3339, span_text};
-use crate::daemon::state::{DaemonState, KeptState, PauseState, PeerState, Rates};
+use crate::daemon::state::{DaemonState, KeptState, PauseState, PeerState, Rates, VaultState};
+use mirror_engine::{clock, id::DeviceId, vault::PeerStatus};
 use serde::Serialize;
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 impl Record for DaemonState {
     const TYPE: &'static str = "daemon";
+}
+
+/// What a running daemon says of one vault, if one runs and keeps it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Live<'a> {
+    daemon: Option<(&'a DaemonState, &'a VaultState)>,
+    now_ms: u64,
+}
+
+impl<'a> Live<'a> {
+    /// Of the vault `id` in `dir`.
+    pub(crate) fn of(running: Option<&'a DaemonState>, id: &str, dir: &Path) -> Self {
+        let daemon = running.and_then(|daemon| Some((daemon, daemon.vault(id, dir)?)));
+        Self { daemon, now_ms: clock::wall_ms() }
+    }
+
+    pub(crate) fn now_ms(self) -> u64 {
+        self.now_ms
+    }
+
+    /// The daemon, and what it says of the vault.
+    pub(crate) fn daemon(self) -> Option<(&'a DaemonState, &'a VaultState)> {
+        self.daemon
+    }
+
+    fn kept(self) -> Option<&'a KeptState> {
+        self.daemon.and_then(|(_, vault)| vault.kept.as_ref())
+    }
+
+    pub(crate) fn peer(self, device: &DeviceId) -> Option<&'a PeerState> {
+        let device = device.to_string();
+        self.kept()?.peers.iter().find(|peer| peer.device == device)
+    }
+
+    /// Peers that `known` does not name: they have dialled, and no address of them is noted here.
+    pub(crate) fn others<'k>(self, known: &'k [PeerStatus]) -> impl Iterator<Item = &'a PeerState> + use<'a, 'k> {
+        let peers = self.kept().map(|kept| &kept.peers[..]).unwrap_or_default();
+        peers.iter().filter(|peer| known.iter().all(|known| known.peer.device.to_string() != peer.device))
+    }
+
+    /// A line or two on the daemon.
+    pub(crate) fn lines(self) -> Vec<String> {
+        let Some((daemon, vault)) = self.daemon else { return Vec::new() };
+        let mut lines = vec![format!("mirord     pid {}, since {}", daemon.pid, rfc3339(daemon.since_ms as i64))];
+        lines.extend(vault.trouble.iter().map(|trouble| format!("trouble    {}; tried again", escape(trouble.as_bytes()))));
+        lines.extend(self.kept().and_then(|kept| kept.paused.as_ref()).map(|pause| format!("paused     {}", pause_text(pause))));
+        lines
+    }
 }
 
 /// A daemon that has started: everything it was asked for is open.
@@ -113,7 +162,6 @@ pub(crate) fn standing_text(peer: &PeerState) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::state::VaultState;
 
     fn peer() -> PeerState {
         PeerState { name: "nas".into(), state: "live".into(), connected: true, identical: Some(true), lag_ms: Some(0), ..PeerState::default() }

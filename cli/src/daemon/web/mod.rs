@@ -50,7 +50,7 @@ pub(super) struct Pages {
 struct Page {
     asked: SocketAddr,
     open: SocketAddr,
-    serving: JoinSet<()>,
+    _serving: JoinSet<()>,
 }
 
 /// Opens what is asked for.
@@ -106,7 +106,7 @@ impl Page {
         let open = listener.local_addr().map_err(failed)?;
         let serve = axum::serve(Seated::new(listener, admit), routes(open));
         let serving = JoinSet::from_iter([async move { drop(serve.await) }]);
-        Ok(Self { asked: address, open, serving })
+        Ok(Self { asked: address, open, _serving: serving })
     }
 }
 
