@@ -184,6 +184,11 @@ pub const REDIAL_MS_MAX: u64 = 60_000;
 pub const SESSIONS_MAX: usize = 64;
 /// Sessions of one device at once: one that hangs on to all it gets leaves room for the others.
 pub const SESSIONS_PER_DEVICE_MAX: usize = 8;
+/// Sessions that one device may begin one right after the other, and after which time it may begin one more: a script that pushes file by
+/// file is let through, a program that comes back as fast as it can is not.
+pub const SESSIONS_AT_ONCE_MAX: u32 = 60;
+/// See [`SESSIONS_AT_ONCE_MAX`].
+pub const SESSION_PER_DEVICE_MS: u64 = 500;
 /// Strangers that try to pair at once.
 pub const PAIRINGS_MAX: usize = 8;
 /// Examinations of one listener at once: two would measure each other.

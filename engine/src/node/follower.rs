@@ -35,6 +35,8 @@ pub(super) const DRAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 enum Ended {
     Session(Result<Summary, ReplicateError>),
+    /// Its task broke down: a fault of this program, which may not come again.
+    Broken(String),
     /// There is something better to do: the network changed before it was up, or the peer's own session stays.
     Dropped,
 }
@@ -52,6 +54,12 @@ pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
         run.shared.tell_news(&link);
         match session(&run, &link).await {
             Ended::Dropped => {}
+            Ended::Broken(reason) => {
+                tracing::error!(reason, "a session broke down");
+                let pause = replicate::jittered(absence.pause());
+                link.failed(Some(reason.clone()));
+                rest(&run, &link, Plan::Wait { reason, until: Some(clock::now() + pause) }, Some(pause)).await;
+            }
             Ended::Session(result) => {
                 let lived = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
                 if lived {
@@ -121,7 +129,7 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
         dial_and_stay(&following, &followed, leash).await
     });
     tokio::select! {
-        ended = task.join_next() => Ended::Session(finished(ended)),
+        ended = task.join_next() => finished(ended),
         () = outranked(run, link) => {
             link.stop(|other| other == number);
             let _ = timeout(DRAIN, task.join_next()).await;
@@ -133,11 +141,11 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
 
 type Joined = Option<Result<Result<Summary, ReplicateError>, tokio::task::JoinError>>;
 
-fn finished(ended: Joined) -> Result<Summary, ReplicateError> {
+fn finished(ended: Joined) -> Ended {
     match ended {
-        Some(Ok(result)) => result,
-        Some(Err(error)) => Err(VaultError::internal(error).into()),
-        None => Err(ReplicateError::Cancelled),
+        Some(Ok(result)) => Ended::Session(result),
+        Some(Err(error)) => Ended::Broken(format!("internal: {error}")),
+        None => Ended::Dropped,
     }
 }
 

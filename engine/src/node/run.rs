@@ -14,11 +14,13 @@ use crate::{
     members::Admittance,
     replicate::{self, Caller, Options, ReplicateError, Served, Server},
     session::{Direction, Stay},
-    transport::Protocol,
+    transport::{NetworkChanges, Protocol},
     vault::{CONFIG_FILE, Vault, VaultError},
 };
 use std::{
     collections::HashMap,
+    convert::Infallible,
+    io,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -82,6 +84,7 @@ impl Run {
         let mut stop = self.shared.stop.subscribe();
         let mut changes = self.vault.store().changes();
         let mut watching = std::pin::pin!(replicate::watch(self.vault.store()));
+        let mut network = std::pin::pin!(self.follow_network());
         let end = loop {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break End::Stopped,
@@ -91,6 +94,7 @@ impl Run {
                 () = self.shared.look.notified() => self.look_for_peers(&mut followers),
                 () = self.retry_due() => self.retry(),
                 never = &mut watching => match never {},
+                never = &mut network => match never {},
                 _ = housekeeping.tick() => {
                     if !self.vault.dir().join(CONFIG_FILE).exists() {
                         break End::Gone;
@@ -107,6 +111,20 @@ impl Run {
         }
         self.finish(followers, sessions).await;
         end
+    }
+
+    /// Everybody is dialled when the network is another one. Where nothing tells that, whoever runs the node may.
+    async fn follow_network(&self) -> Infallible {
+        let heard = async {
+            let mut changes = NetworkChanges::listen()?;
+            loop {
+                changes.next().await?;
+                self.shared.wake();
+            }
+        };
+        let ended: io::Result<Infallible> = heard.await;
+        tracing::info!(?ended, "changes of the network are not heard of");
+        std::future::pending().await
     }
 
     /// Sessions come to their commit points; what takes too long is cut.
@@ -158,7 +176,7 @@ impl Run {
     pub(super) fn session_options(&self) -> Result<Options, VaultError> {
         let options = &self.shared.options;
         let fuse = match options.max_delete {
-            Some(limit) => self.vault.fuse(limit)?,
+            Some(limit) => self.vault.lasting_fuse(limit)?,
             None => None,
         };
         let direction = match self.shared.standing.borrow().as_ref() {

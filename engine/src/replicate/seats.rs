@@ -2,13 +2,15 @@
 //! were let in to pair can take all there is.
 
 use crate::{
+    clock,
     id::DeviceId,
-    limits::{EXAMINATIONS_MAX, PAIRINGS_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE_MAX},
+    limits::{EXAMINATIONS_MAX, PAIRINGS_MAX, SESSION_PER_DEVICE_MS, SESSIONS_AT_ONCE_MAX, SESSIONS_MAX, SESSIONS_PER_DEVICE_MAX},
     transport::Protocol,
 };
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 #[derive(Debug, Default)]
@@ -16,6 +18,30 @@ struct Taken {
     sessions: HashMap<DeviceId, usize>,
     pairings: usize,
     examinations: usize,
+    /// When each device would have come often enough, had it come evenly. Those for whom that is over are forgotten.
+    even: HashMap<DeviceId, Instant>,
+}
+
+impl Taken {
+    /// Whether `device` comes no more often than it may (GCRA, ITU-T I.371): a number of sessions at once, and one more every so often.
+    fn comes_seldom(&mut self, device: &DeviceId, now: Instant) -> bool {
+        let each = Duration::from_millis(SESSION_PER_DEVICE_MS);
+        self.even.retain(|_, even| *even > now);
+        let even = self.even.get(device).copied().unwrap_or(now);
+        let comes_seldom = even.duration_since(now) < each * SESSIONS_AT_ONCE_MAX;
+        if comes_seldom {
+            self.even.insert(*device, even + each);
+        }
+        comes_seldom
+    }
+
+    fn free(&mut self, device: &DeviceId) {
+        let own = self.sessions.entry(*device).or_default();
+        *own = own.saturating_sub(1);
+        if *own == 0 {
+            self.sessions.remove(device);
+        }
+    }
 }
 
 /// The places of one listener.
@@ -33,6 +59,10 @@ pub(super) struct Seat {
 impl Seats {
     /// A place for `device`, unless all that it may have are taken.
     pub(super) fn take(&self, device: &DeviceId, protocol: Protocol) -> Option<Seat> {
+        self.take_at(device, protocol, clock::now())
+    }
+
+    fn take_at(&self, device: &DeviceId, protocol: Protocol, now: Instant) -> Option<Seat> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match protocol {
             Protocol::Pairing if taken.pairings >= PAIRINGS_MAX => return None,
@@ -46,6 +76,10 @@ impl Seats {
                     return None;
                 }
                 *own += 1;
+                if !taken.comes_seldom(device, now) {
+                    taken.free(device);
+                    return None;
+                }
             }
         }
         Some(Seat { seats: self.clone(), device: *device, protocol })
@@ -59,11 +93,7 @@ impl Drop for Seat {
             Protocol::Pairing => taken.pairings -= 1,
             Protocol::Doctor => taken.examinations -= 1,
             Protocol::Session => {
-                let own = taken.sessions.entry(self.device).or_default();
-                *own = own.saturating_sub(1);
-                if *own == 0 {
-                    taken.sessions.remove(&self.device);
-                }
+                taken.free(&self.device);
             }
         }
     }
@@ -86,6 +116,21 @@ mod tests {
         assert!(seats.take(&device(2), Protocol::Session).is_some());
         held.pop();
         assert!(seats.take(&device(1), Protocol::Session).is_some());
+    }
+
+    #[test]
+    fn a_device_that_comes_again_and_again_is_slowed_down_alone_and_leaves_nothing_behind() {
+        let (seats, now) = (Seats::default(), clock::now());
+        let let_in = |n: u8, at| seats.take_at(&device(n), Protocol::Session, at).is_some();
+        let minute = Duration::from_secs(60);
+        let admitted = (0..200).filter(|n| let_in(1, now + minute * *n / 200)).count() as u64;
+        let expected = u64::from(SESSIONS_AT_ONCE_MAX) + 60_000 / SESSION_PER_DEVICE_MS;
+        assert!(admitted < 200 && admitted.abs_diff(expected) <= 1, "{admitted}");
+        assert!(let_in(2, now + minute), "another device is none the slower");
+        assert!(let_in(1, now + 2 * minute), "it may come again");
+        assert!(let_in(2, now + 4 * minute));
+        let taken = seats.0.lock().unwrap();
+        assert_eq!((taken.even.len(), taken.sessions.len()), (1, 0));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Serving one vault: accepts peers, answers each in a session of its own, and pairs the bearers of tickets.
 
 use super::{
-    Observer, Options, Progress, ReplicateError, doctor,
+    Observer, Options, Progress, ReplicateError,
     beside::watch,
+    doctor,
     drive::{Party, drive},
     pairing,
     seats::{Seat, Seats},

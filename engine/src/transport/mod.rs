@@ -20,6 +20,8 @@
 //! - A lane that was not finished never looks finished: its reader gets an error, not an end.
 //! - When a connection ends, everything that waits on it ends too, with the reason.
 
+#[cfg_attr(not(target_os = "linux"), path = "changes_polled.rs")]
+mod changes;
 mod connection;
 mod control;
 mod dialer;
@@ -35,6 +37,7 @@ mod tests;
 mod tls;
 mod tuning;
 
+pub use changes::NetworkChanges;
 pub use connection::{Connection, ControlReceiver, ControlSender, LaneReceiver, LaneSender, Stats};
 pub use dialer::{Choice, Dialer};
 pub use error::{Cause, CloseReason, TransportError};

@@ -14,7 +14,10 @@ use crate::{
     seal::KeyRing,
     store::Store,
 };
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 /// How many keys others may delete at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct Fuse {
     keychain: Arc<Keychain>,
     store: Arc<Store>,
     allowed: u64,
+    /// Whose view is to be brought up to date first.
+    vault: Weak<Vault>,
 }
 
 impl fmt::Debug for Fuse {
@@ -64,7 +69,16 @@ impl Vault {
         self.catch_up()?;
         let counts = self.ask(|view| view.counts())?;
         let (sealing, keychain, store) = (sealing.clone(), self.keychain.clone(), self.store.clone());
-        Ok(Some(Arc::new(Fuse { sealing, keychain, store, allowed: limit.of(counts.keys) })))
+        Ok(Some(Arc::new(Fuse { sealing, keychain, store, allowed: limit.of(counts.keys), vault: Weak::new() })))
+    }
+
+    /// A fuse for sessions that stay: it counts what stands when something is deleted, not what stood when the session began.
+    ///
+    /// # Errors
+    /// As [`Vault::fuse`].
+    pub fn lasting_fuse(self: &Arc<Self>, limit: DeleteLimit) -> Result<Option<Arc<Fuse>>, VaultError> {
+        let fuse = self.fuse(limit)?.and_then(Arc::into_inner);
+        Ok(fuse.map(|fuse| Arc::new(Fuse { vault: Arc::downgrade(self), ..fuse })))
     }
 }
 
@@ -112,6 +126,9 @@ impl Fuse {
                 _ => None,
             })
             .collect();
+        if let Some(vault) = self.vault.upgrade().filter(|_| !deleted.is_empty()) {
+            vault.catch_up()?;
+        }
         Ok(self.sealing.derived.lookups().standing(deleted)?)
     }
 }

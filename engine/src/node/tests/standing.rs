@@ -1,13 +1,20 @@
 //! What stands still, says so, and goes on by itself.
 
-use super::world::{LOOPBACK, Watched, World, put};
+use super::world::{LOOPBACK, PATIENCE, Watched, World, put};
 use crate::{
     event::Key,
-    node::{Node, NodeOptions, NodeStatus, PauseReason, State},
+    node::{Node, NodeOptions, NodeStatus, PauseReason, Report, State, Told},
     replicate::ReplicateError,
     vault::{DeleteLimit, Unlock, Vault, VaultError},
 };
-use std::sync::{Arc, atomic::Ordering::SeqCst};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::time::timeout;
 
 fn paused(status: &NodeStatus, reason: PauseReason) -> bool {
     status.paused.as_ref().is_some_and(|pause| pause.reason == reason)
@@ -77,6 +84,41 @@ async fn a_user_stops_it_and_lets_it_go_on() {
     put(&world.first, "meanwhile", 10);
     second.node.resume();
     second.equals(&world.first).await;
+}
+
+/// The report is called in the task of the session, so what panics there panics in the session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_breaks_down_ends_alone_and_is_begun_again() {
+    let world = World::new().await;
+    let breaks = AtomicU32::new(0);
+    let (_first, other) = world.nodes(NodeOptions::default()).await;
+    other.node.stop().await;
+    let report: Report = Arc::new(move |told| {
+        let live = matches!(told, Told::Changed { state: State::Live(_), .. });
+        assert!(!(live && breaks.fetch_add(1, SeqCst) < 2), "a fault of this program, as a test");
+    });
+    let node = Node::start(world.second.clone(), NodeOptions::default(), report).await.unwrap();
+    put(&world.first, "after it", 10);
+    let mut changes = world.second.store().changes();
+    let equal = changes.wait_for(|_| world.second.store().root() == world.first.store().root());
+    timeout(PATIENCE, equal).await.unwrap().unwrap();
+    assert!(node.status().peers[0].sessions >= 1);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_holds_from_the_moment_that_it_is_set_and_no_longer() {
+    let world = World::new().await;
+    let (_first, mut second) = world.nodes(NodeOptions::default()).await;
+    second.until("live", is_live).await;
+    second.node.limits().receive.set(Some(1));
+    put(&world.first, "large", 2_000_000);
+    let known = second.until("on its way", |status| status.peers[0].lag.bytes_in.is_some_and(|bytes| bytes > 100_000)).await;
+    assert_eq!(known.limits, (None, Some(1)));
+    second.node.limits().receive.set(None);
+    second.equals(&world.first).await;
+    let status = second.until("counted", |status| status.peers[0].lag.age == Some(Duration::ZERO)).await;
+    assert!(status.peers[0].traffic.bytes_received >= 2_000_000 && status.is_identical());
 }
 
 #[tokio::test(flavor = "multi_thread")]
