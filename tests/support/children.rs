@@ -108,3 +108,49 @@ impl Serving {
         self.running.finish().code
     }
 }
+
+/// A `mirord` that ends with its guard.
+pub(crate) struct Mirord {
+    running: Running,
+    listening: Value,
+    pub(crate) ready: Value,
+}
+
+impl Mirord {
+    /// Waits for the line `ready`, which is printed once everything is open.
+    #[track_caller]
+    pub(crate) fn start(mut command: Command) -> Self {
+        command.stderr(Stdio::null());
+        let mut running = Running::start(command);
+        let mut listening = Value::Null;
+        let ready = running.wait_for(|record| {
+            if record["type"] == "listening" {
+                listening = record.clone();
+            }
+            record["type"] == "ready"
+        });
+        Self { running, listening, ready }
+    }
+
+    pub(crate) fn tcp(&self) -> &str {
+        self.listening["tcp"].as_str().unwrap()
+    }
+
+    pub(crate) fn quic(&self) -> &str {
+        self.listening["quic"].as_str().unwrap()
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// With which code it ends; none if a signal ended it.
+    pub(crate) fn finish(self) -> Option<i32> {
+        self.running.finish().code
+    }
+}

@@ -1,0 +1,94 @@
+//! Beginnings and ends: who may run, what is refused before anything is opened, and with which code it ends.
+
+use crate::{
+    ask,
+    support::{Mirord, Ran, Sandbox, until},
+};
+use rustix::process::Signal;
+use std::fs;
+
+#[test]
+fn a_second_daemon_is_refused_with_the_first_one_s_pid() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let first = a.mirord(&[]);
+    let same_device = Ran::from(a.mirord_command(&["--listen", "127.0.0.1:0"]).output().unwrap()).ended_with(5);
+    assert!(same_device.stderr.contains(&format!("pid {}", first.id())), "{}", same_device.stderr);
+    // Another device, the same directory.
+    let other = sandbox.device("other");
+    fs::create_dir_all(other.home()).unwrap();
+    fs::copy(a.home().join("device.key"), other.home().join("device.key")).unwrap();
+    let same_vault = other.within(&sandbox.path("vault")).mirord_command(&["--listen", "127.0.0.1:0"]).output().unwrap();
+    let same_vault = Ran::from(same_vault).ended_with(5);
+    assert!(same_vault.stderr.contains(&first.id().to_string()), "{}", same_vault.stderr);
+    assert_eq!(ask(&a)["pid"], first.id());
+}
+
+#[test]
+fn signals_end_it_in_order_with_130_and_stop_with_0() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    for signal in [Signal::TERM, Signal::INT] {
+        let daemon = a.mirord(&[]);
+        daemon.signal(signal);
+        assert_eq!(daemon.finish(), Some(130));
+        assert!(!a.home().join("mirord.sock").exists());
+    }
+    let daemon = a.mirord(&[]);
+    a.run(&["daemon", "stop"]).ok();
+    assert_eq!(daemon.finish(), Some(0));
+}
+
+#[test]
+fn what_contradicts_itself_is_said_before_anything_is_opened() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let two = "[[vault]]\ndir = \"/x\"\n[[vault]]\ndir = \"/y\"\n";
+    for (settings, flags, code, said) in [
+        ("bandwidth = \"1Mbit\"", &[][..], 2, "did you mean bwlimit?"),
+        ("[[vault]]\ndir = \"x\"\nfolow = []", &[], 2, "line 3"),
+        ("bwlimit = \"10\"", &[], 2, "has no unit"),
+        (two, &[], 2, "would both listen on"),
+        ("", &["--ui", "0.0.0.0:7741"], 2, "ssh -L"),
+        ("", &["--metrics", "0.0.0.0:7741"], 2, "--metrics-remote"),
+        ("", &["--lisen", "x"], 2, "--listen"),
+        ("", &["--config", "nowhere.toml"], 1, "nowhere.toml"),
+        ("", &["-V", "nowhere"], 10, "mirror init"),
+        ("listen = []", &[], 2, "line 1"),
+    ] {
+        fs::write(a.home().join("mirord.toml"), settings).unwrap();
+        let ran = Ran::from(a.mirord_command(flags).output().unwrap()).ended_with(code);
+        assert!(ran.stderr.contains(said), "{settings} {flags:?}: {}", ran.stderr);
+    }
+    assert!(!a.home().join("mirord.sock").exists());
+}
+
+#[test]
+fn one_vault_that_is_not_there_does_not_keep_the_others_waiting() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let missing = sandbox.path("missing");
+    let (dir, gone) = (sandbox.path("vault"), missing.display());
+    let settings = format!("[[vault]]\ndir = \"{}\"\nlisten = []\n[[vault]]\ndir = \"{gone}\"\nlisten = []\n", dir.display());
+    fs::write(a.home().join("mirord.toml"), &settings).unwrap();
+    let daemon = Mirord::start(a.mirord_command(&["--json"]));
+    let state = ask(&a);
+    assert_eq!((&state["vaults"][0]["name"], &state["vaults"][0]["trouble"]), (&"vault".into(), &serde_json::Value::Null));
+    assert!(state["vaults"][1]["trouble"].as_str().unwrap().contains("missing"), "{state}");
+
+    // Settings are read anew: one vault goes, another comes, and the first is not disturbed.
+    let since = state["vaults"][0]["since_ms"].clone();
+    a.run(&["init", missing.to_str().unwrap(), "--no-passphrase", "--no-recovery-kit"]).ok();
+    fs::write(a.home().join("mirord.toml"), format!("bwlimit = \"8Mbit\"\n{settings}")).unwrap();
+    daemon.signal(Signal::HUP);
+    until(|| ask(&a)["limits"]["send"] == 1_000_000 && ask(&a)["vaults"][1]["name"] == "missing");
+    assert_eq!(ask(&a)["vaults"][0]["since_ms"], since);
+    fs::write(a.home().join("mirord.toml"), settings.replace("listen", "lisen")).unwrap();
+    daemon.signal(Signal::HUP);
+    fs::write(a.home().join("mirord.toml"), format!("[[vault]]\ndir = \"{gone}\"\nlisten = []\n")).unwrap();
+    daemon.signal(Signal::HUP);
+    until(|| ask(&a)["vaults"].as_array().unwrap().len() == 1);
+    assert_eq!(ask(&a)["vaults"][0]["name"], "missing");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.finish(), Some(130));
+}
