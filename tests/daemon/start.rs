@@ -5,7 +5,13 @@ use crate::{
     support::{Mirord, Ran, Sandbox, until},
 };
 use rustix::process::Signal;
-use std::fs;
+use std::{fs, path::Path};
+
+/// The settings of a daemon, whole at any moment.
+fn write_settings(home: &Path, settings: &str) {
+    fs::write(home.join("new"), settings).unwrap();
+    fs::rename(home.join("new"), home.join("mirord.toml")).unwrap();
+}
 
 #[test]
 fn a_second_daemon_is_refused_with_the_first_one_s_pid() {
@@ -45,7 +51,7 @@ fn what_contradicts_itself_is_said_before_anything_is_opened() {
     let a = sandbox.device_with_vault();
     let two = "[[vault]]\ndir = \"/x\"\n[[vault]]\ndir = \"/y\"\n";
     for (settings, flags, code, said) in [
-        ("bandwidth = \"1Mbit\"", &[][..], 2, "did you mean bwlimit?"),
+        ("bwlimt = \"1Mbit\"", &[][..], 2, "did you mean bwlimit?"),
         ("[[vault]]\ndir = \"x\"\nfolow = []", &[], 2, "line 3"),
         ("bwlimit = \"10\"", &[], 2, "has no unit"),
         (two, &[], 2, "would both listen on"),
@@ -56,7 +62,7 @@ fn what_contradicts_itself_is_said_before_anything_is_opened() {
         ("", &["-V", "nowhere"], 10, "mirror init"),
         ("listen = []", &[], 2, "line 1"),
     ] {
-        fs::write(a.home().join("mirord.toml"), settings).unwrap();
+        write_settings(a.home(), settings);
         let ran = Ran::from(a.mirord_command(flags).output().unwrap()).ended_with(code);
         assert!(ran.stderr.contains(said), "{settings} {flags:?}: {}", ran.stderr);
     }
@@ -70,7 +76,7 @@ fn one_vault_that_is_not_there_does_not_keep_the_others_waiting() {
     let missing = sandbox.path("missing");
     let (dir, gone) = (sandbox.path("vault"), missing.display());
     let settings = format!("[[vault]]\ndir = \"{}\"\nlisten = []\n[[vault]]\ndir = \"{gone}\"\nlisten = []\n", dir.display());
-    fs::write(a.home().join("mirord.toml"), &settings).unwrap();
+    write_settings(a.home(), &settings);
     let daemon = Mirord::start(a.mirord_command(&["--json"]));
     let state = ask(&a);
     assert_eq!((&state["vaults"][0]["name"], &state["vaults"][0]["trouble"]), (&"vault".into(), &serde_json::Value::Null));
@@ -79,13 +85,13 @@ fn one_vault_that_is_not_there_does_not_keep_the_others_waiting() {
     // Settings are read anew: one vault goes, another comes, and the first is not disturbed.
     let since = state["vaults"][0]["since_ms"].clone();
     a.run(&["init", missing.to_str().unwrap(), "--no-passphrase", "--no-recovery-kit"]).ok();
-    fs::write(a.home().join("mirord.toml"), format!("bwlimit = \"8Mbit\"\n{settings}")).unwrap();
+    write_settings(a.home(), &format!("bwlimit = \"8Mbit\"\n{settings}"));
     daemon.signal(Signal::HUP);
     until(|| ask(&a)["limits"]["send"] == 1_000_000 && ask(&a)["vaults"][1]["name"] == "missing");
     assert_eq!(ask(&a)["vaults"][0]["since_ms"], since);
-    fs::write(a.home().join("mirord.toml"), settings.replace("listen", "lisen")).unwrap();
+    write_settings(a.home(), &settings.replace("listen", "lisen"));
     daemon.signal(Signal::HUP);
-    fs::write(a.home().join("mirord.toml"), format!("[[vault]]\ndir = \"{gone}\"\nlisten = []\n")).unwrap();
+    write_settings(a.home(), &format!("[[vault]]\ndir = \"{gone}\"\nlisten = []\n"));
     daemon.signal(Signal::HUP);
     until(|| ask(&a)["vaults"].as_array().unwrap().len() == 1);
     assert_eq!(ask(&a)["vaults"][0]["name"], "missing");

@@ -24,7 +24,7 @@ impl Running {
 
     /// Reads records from stdout until one is as wanted. A program that ends before has failed the test.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let mut line = String::new();
             assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the program ended before it came so far");
