@@ -53,14 +53,16 @@ fn the_units_are_what_systemd_understands() {
     if Command::new("systemd-analyze").arg("--version").output().is_err() {
         return println!("SKIPPED: systemd-analyze is not installed");
     }
-    for (unit, named, scope) in [("mirord.service", "mirord.service", "--user"), ("mirord@.service", "mirord@somebody.service", "--system")] {
+    for (unit, named, scope) in [("mirord.service", "mirord.service", "--user"), ("mirord@.service", "mirord@somebody.service", "--system")]
+    {
         // A program that is there, in place of the installed one.
         let text = fs::read_to_string(contrib("systemd").join(unit)).unwrap();
         let program = env!("CARGO_BIN_EXE_mirord");
         let exec = text.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
         let (path, _) = exec["ExecStart=".len()..].split_once(' ').unwrap_or((&exec["ExecStart=".len()..], ""));
         let file = sandbox.write(named, text.replace(path, program));
-        let verified = Command::new("systemd-analyze").args(["verify", "--recursive-errors=no", "--man=no", scope]).arg(&file).output().unwrap();
+        let verified =
+            Command::new("systemd-analyze").args(["verify", "--recursive-errors=no", "--man=no", scope]).arg(&file).output().unwrap();
         let said = String::from_utf8_lossy(&verified.stderr);
         let about_it: Vec<&str> = said.lines().filter(|line| line.contains("mirord")).collect();
         assert!(about_it.is_empty(), "{said}");

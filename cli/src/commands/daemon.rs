@@ -51,8 +51,10 @@ fn question(command: DaemonCommand) -> Result<Question, Failure> {
 
 /// As the daemon knows it.
 fn canonical(dir: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
-    dir.map(|dir| std::path::absolute(&dir).map(|whole| whole.canonicalize().unwrap_or(whole)).map_err(|error| Failure::reading(&dir, &error)))
-        .transpose()
+    dir.map(|dir| {
+        std::path::absolute(&dir).map(|whole| whole.canonicalize().unwrap_or(whole)).map_err(|error| Failure::reading(&dir, &error))
+    })
+    .transpose()
 }
 
 fn wait_for_the_end(home: &Path) -> Result<(), Failure> {

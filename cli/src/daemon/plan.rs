@@ -133,7 +133,8 @@ impl VaultPlan {
         what(self) == what(other)
             && self.max_delete == other.max_delete
             && self.secrets == other.secrets
-            && VaultSettings { dir: PathBuf::new(), ..self.settings.clone() } == VaultSettings { dir: PathBuf::new(), ..other.settings.clone() }
+            && VaultSettings { dir: PathBuf::new(), ..self.settings.clone() }
+                == VaultSettings { dir: PathBuf::new(), ..other.settings.clone() }
     }
 }
 
@@ -141,7 +142,11 @@ impl VaultPlan {
 fn vaults(cli: &MirordCli, file: &SettingsFile, settings: &Settings) -> Result<Vec<VaultSettings>, Failure> {
     if !cli.vaults.is_empty() {
         let known = |dir: &PathBuf| file.vaults.iter().find(|vault| is_same(&vault.dir, dir)).cloned();
-        return Ok(cli.vaults.iter().map(|dir| known(dir).unwrap_or_else(|| VaultSettings { dir: dir.clone(), ..VaultSettings::default() })).collect());
+        return Ok(cli
+            .vaults
+            .iter()
+            .map(|dir| known(dir).unwrap_or_else(|| VaultSettings { dir: dir.clone(), ..VaultSettings::default() }))
+            .collect());
     }
     if !file.vaults.is_empty() {
         return Ok(file.vaults.clone());
@@ -173,7 +178,9 @@ fn check_ports(vaults: &[VaultPlan]) -> Result<(), Failure> {
                 let (one, two) = (other.display(), vault.dir.display());
                 let failure = Failure::usage(format!("{one} and {two} would both listen on {address}"));
                 let free = SocketAddr::new(address.ip(), address.port().saturating_add(1));
-                return Err(failure.hint(format!("in mirord.toml give one of them another port: listen = [\"{free}\"], or none: listen = []")));
+                return Err(
+                    failure.hint(format!("in mirord.toml give one of them another port: listen = [\"{free}\"], or none: listen = []"))
+                );
             }
         }
     }
@@ -183,20 +190,18 @@ fn check_ports(vaults: &[VaultPlan]) -> Result<(), Failure> {
 /// The status page is for this machine only, and metrics are unless the user says otherwise.
 fn check_pages(ui: Option<SocketAddr>, metrics: Option<SocketAddr>, metrics_remote: bool) -> Result<(), Failure> {
     if let Some(address) = ui.filter(|address| !address.ip().is_loopback()) {
-        return Err(Failure::usage(format!("the status page is not shown to other machines, and {address} is not of the loopback interface"))
-            .hint(format!("--ui 127.0.0.1:{port}; from elsewhere: ssh -L {port}:127.0.0.1:{port} HOST", port = address.port())));
+        return Err(Failure::usage(format!(
+            "the status page is not shown to other machines, and {address} is not of the loopback interface"
+        ))
+        .hint(format!("--ui 127.0.0.1:{port}; from elsewhere: ssh -L {port}:127.0.0.1:{port} HOST", port = address.port())));
     }
     match metrics {
         Some(address) if !address.ip().is_loopback() && !metrics_remote => {
             Err(Failure::usage(format!("whoever reaches {address} could read the names of vaults and peers"))
                 .hint(format!("--metrics 127.0.0.1:{}, or say that it is meant: --metrics-remote", address.port())))
         }
-        Some(address) if ui == Some(address) && address.port() != 0 => {
-            Err(Failure::usage("the status page and metrics need a port each").hint(format!(
-                "--metrics {}",
-                SocketAddr::new(address.ip(), address.port().saturating_add(1))
-            )))
-        }
+        Some(address) if ui == Some(address) && address.port() != 0 => Err(Failure::usage("the status page and metrics need a port each")
+            .hint(format!("--metrics {}", SocketAddr::new(address.ip(), address.port().saturating_add(1))))),
         _ => Ok(()),
     }
 }

@@ -244,7 +244,8 @@ impl Daemon {
             keeper.stop().await;
         }
         keepers.iter().for_each(say_trouble);
-        let pages = std::mem::take(&mut *locked(&self.pages)).moved(plan.ui, plan.metrics, self).await;
+        let pages = std::mem::take(&mut *locked(&self.pages));
+        let pages = pages.moved(plan.ui, plan.metrics, self).await;
         *locked(&self.pages) = pages;
         tracing::info!("settings were read: {}", self.state().line());
     }

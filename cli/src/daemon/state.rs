@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let kept = KeptState { name: "photos".into(), peers: vec![PeerState { lag_ms: Some(3), ..PeerState::default() }], ..KeptState::default() };
+        let kept =
+            KeptState { name: "photos".into(), peers: vec![PeerState { lag_ms: Some(3), ..PeerState::default() }], ..KeptState::default() };
         let state = DaemonState {
             vaults: vec![
                 VaultState { dir: "/a".into(), trouble: None, kept: Some(kept) },

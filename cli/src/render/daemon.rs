@@ -123,7 +123,12 @@ pub(crate) fn connection_text(peer: &PeerState, now_ms: u64) -> String {
     if peer.connected {
         let (transport, address) = (peer.transport.as_deref().unwrap_or("?"), peer.address.as_deref().unwrap_or("an unknown address"));
         let by = if peer.dialled_by.as_deref() == Some("them") { ", dialled by it" } else { "" };
-        return format!("{} over {} with {}{by}{since}", escape(peer.state.as_bytes()), escape(transport.as_bytes()), escape(address.as_bytes()));
+        return format!(
+            "{} over {} with {}{by}{since}",
+            escape(peer.state.as_bytes()),
+            escape(transport.as_bytes()),
+            escape(address.as_bytes())
+        );
     }
     let reason = peer.reason.as_ref().map(|reason| format!(": {}", escape(reason.as_bytes()))).unwrap_or_default();
     let next = match (peer.next_in_ms, peer.state.as_str()) {
@@ -144,7 +149,11 @@ pub(crate) fn standing_text(peer: &PeerState) -> String {
     }
     let lag = |events: Option<u64>, bytes: Option<u64>, what: &str| {
         let events = events.filter(|events| *events > 0)?;
-        Some(format!("{} {what}{}", count_text(events, "event"), bytes.map(|bytes| format!(" ({})", bytes_text(bytes))).unwrap_or_default()))
+        Some(format!(
+            "{} {what}{}",
+            count_text(events, "event"),
+            bytes.map(|bytes| format!(" ({})", bytes_text(bytes))).unwrap_or_default()
+        ))
     };
     parts.extend(lag(peer.lag_events, peer.lag_bytes, "to send"));
     parts.extend(lag(peer.lag_events_in, peer.lag_bytes_in, "to receive"));
@@ -164,7 +173,14 @@ mod tests {
     use super::*;
 
     fn peer() -> PeerState {
-        PeerState { name: "nas".into(), state: "live".into(), connected: true, identical: Some(true), lag_ms: Some(0), ..PeerState::default() }
+        PeerState {
+            name: "nas".into(),
+            state: "live".into(),
+            connected: true,
+            identical: Some(true),
+            lag_ms: Some(0),
+            ..PeerState::default()
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::{
     GoneRecord, HoleRecord, KeyField, LastScrub, Live, Record, bytes_text,
     certificate::{CertificateState, certificate_states, identical_lines},
-    connection_text, count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records, rfc3339, standing_text,
+    connection_text, count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records,
+    rfc3339, standing_text,
 };
 use crate::daemon::state::{DaemonState, PauseState, PeerState as LiveState, Rates, VaultState};
 use mirror_engine::{

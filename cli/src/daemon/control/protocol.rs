@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn an_answer_of_a_newer_daemon_is_understood() {
-        let line = r#"{"type":"daemon","version":"9","pid":7,"home":"/h","since_ms":1,"vaults":[],"limits":{"send":null,"receive":5},"new":true}"#;
+        let line =
+            r#"{"type":"daemon","version":"9","pid":7,"home":"/h","since_ms":1,"vaults":[],"limits":{"send":null,"receive":5},"new":true}"#;
         let Answer::Daemon(state) = serde_json::from_str(line).unwrap() else { panic!("{line}") };
         assert_eq!((state.pid, state.limits.receive), (7, Some(5)));
     }

@@ -118,7 +118,8 @@ async fn serve(stream: UnixStream, handler: &Handler) {
 async fn answer(handler: &Handler, question: Question) -> Answer {
     let handler = handler.clone();
     let answered = tokio::task::spawn_blocking(move || handler(question)).await;
-    answered.unwrap_or_else(|error| Answer::Error(Failure::new(Code::Failed, "the daemon failed to answer").cause(error.to_string()).into()))
+    answered
+        .unwrap_or_else(|error| Answer::Error(Failure::new(Code::Failed, "the daemon failed to answer").cause(error.to_string()).into()))
 }
 
 /// This user and root, who can do all of it anyway.

@@ -101,7 +101,12 @@ fn show(vault: &Vault, conflict: &Conflict) -> Result<Shown, Failure> {
         by: author(vault, &version.place.dot.author),
         wall_ms: version.wall_ms,
     };
-    Ok(Shown { key: render::key_text(&conflict.key), key_hex: hex(conflict.key.as_bytes()), rule, versions: versions.map(version).collect() })
+    Ok(Shown {
+        key: render::key_text(&conflict.key),
+        key_hex: hex(conflict.key.as_bytes()),
+        rule,
+        versions: versions.map(version).collect(),
+    })
 }
 
 /// The device of an author, by the name that it has here, else by what it called itself when it was let in.

@@ -53,7 +53,9 @@ impl Gate {
         let own_origin = text("origin").is_some_and(|origin| origin.strip_prefix("http://") == Some(host));
         let foreign = text("sec-fetch-site").is_some_and(|site| !matches!(site, "same-origin" | "none"));
         match () {
-            () if path.starts_with("/api/") && !text(TOKEN).is_some_and(|token| same(token, &self.token)) => Some("the page's token is missing"),
+            () if path.starts_with("/api/") && !text(TOKEN).is_some_and(|token| same(token, &self.token)) => {
+                Some("the page's token is missing")
+            }
             () if changes && !own_origin => Some("this did not come from the page"),
             () if foreign && path != "/" => Some("this came from another page"),
             () => None,

@@ -98,8 +98,15 @@ fn vaults(registry: &mut Registry, state: &DaemonState) {
 type OfEachPeer = fn(&PeerState) -> Option<u64>;
 
 fn peers(registry: &mut Registry, state: &DaemonState) {
-    let each = || state.vaults.iter().filter_map(|vault: &VaultState| vault.kept.as_ref()).flat_map(|kept| kept.peers.iter().map(move |peer| (kept, peer)));
-    let labels = |kept: &KeptState, peer: &PeerState| OfPeer { vault: kept.name.clone(), peer: peer.name.clone(), device: peer.device.clone() };
+    let each = || {
+        state
+            .vaults
+            .iter()
+            .filter_map(|vault: &VaultState| vault.kept.as_ref())
+            .flat_map(|kept| kept.peers.iter().map(move |peer| (kept, peer)))
+    };
+    let labels =
+        |kept: &KeptState, peer: &PeerState| OfPeer { vault: kept.name.clone(), peer: peer.name.clone(), device: peer.device.clone() };
     let gauges: [(&str, &str, OfEachPeer); 8] = [
         ("peer_connected", "Whether a session with it is up", |peer| Some(peer.connected.into())),
         ("peer_identical", "Whether both hold the same", |peer| peer.identical.map(u64::from)),
@@ -112,7 +119,9 @@ fn peers(registry: &mut Registry, state: &DaemonState) {
     ];
     for (name, help, of) in gauges {
         let family = Family::<OfPeer, Gauge>::default();
-        each().filter_map(|(kept, peer)| Some((labels(kept, peer), of(peer)?))).for_each(|(labels, value)| _ = family.get_or_create(&labels).set(signed(value)));
+        each()
+            .filter_map(|(kept, peer)| Some((labels(kept, peer), of(peer)?)))
+            .for_each(|(labels, value)| _ = family.get_or_create(&labels).set(signed(value)));
         registry.register(name, help, family);
     }
     let counters: [(&str, &str, OfEachPeer); 3] = [

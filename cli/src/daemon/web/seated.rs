@@ -38,11 +38,12 @@ pub(super) struct Seated {
     listener: TcpListener,
     admit: Admit,
     seats: Arc<Semaphore>,
+    silence: Duration,
 }
 
 impl Seated {
     pub(super) fn new(listener: TcpListener, admit: Admit) -> Self {
-        Self { listener, admit, seats: Arc::new(Semaphore::new(SEATS)) }
+        Self { listener, admit, seats: Arc::new(Semaphore::new(SEATS)), silence: SILENCE }
     }
 
     async fn is_admitted(&self, stream: &TcpStream, peer: SocketAddr) -> bool {
@@ -67,7 +68,7 @@ impl Listener for Seated {
         loop {
             let Ok(seat) = self.seats.clone().acquire_owned().await else { return std::future::pending().await };
             match self.listener.accept().await {
-                Ok((stream, peer)) if self.is_admitted(&stream, peer).await => return (Seat::new(stream, seat), peer),
+                Ok((stream, peer)) if self.is_admitted(&stream, peer).await => return (Seat::new(stream, seat, self.silence), peer),
                 Ok(_) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a page takes nobody");
@@ -86,20 +87,22 @@ impl Listener for Seated {
 #[derive(Debug)]
 pub(super) struct Seat {
     stream: TcpStream,
+    patience: Duration,
     silence: Pin<Box<Sleep>>,
     _seat: OwnedSemaphorePermit,
 }
 
 impl Seat {
-    fn new(stream: TcpStream, seat: OwnedSemaphorePermit) -> Self {
-        Self { stream, silence: Box::pin(sleep(SILENCE)), _seat: seat }
+    fn new(stream: TcpStream, seat: OwnedSemaphorePermit, patience: Duration) -> Self {
+        Self { stream, patience, silence: Box::pin(sleep(patience)), _seat: seat }
     }
 }
 
 impl AsyncRead for Seat {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) {
-            self.silence.as_mut().reset(Instant::now() + SILENCE);
+            let until = Instant::now() + self.patience;
+            self.silence.as_mut().reset(until);
             return Poll::Ready(read);
         }
         self.silence.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
@@ -125,16 +128,17 @@ mod tests {
     use super::*;
     use tokio::io::AsyncReadExt;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn whoever_is_silent_loses_the_seat() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut seated = Seated::new(listener, Admit::Anybody);
+        let silence = Duration::from_millis(5);
+        let mut seated = Seated { silence, ..Seated::new(listener, Admit::Anybody) };
         let caller = TcpStream::connect(address).await.unwrap();
-        let (mut seat, _) = seated.accept().await;
         let before = Instant::now();
+        let (mut seat, _) = seated.accept().await;
         let ended = seat.read(&mut [0]).await.unwrap_err();
-        assert_eq!((ended.kind(), before.elapsed() >= SILENCE), (io::ErrorKind::TimedOut, true));
+        assert_eq!((ended.kind(), before.elapsed() >= silence), (io::ErrorKind::TimedOut, true));
         assert_eq!(seated.seats.available_permits(), SEATS - 1);
         drop(seat);
         assert_eq!(seated.seats.available_permits(), SEATS);
