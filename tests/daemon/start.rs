@@ -5,6 +5,7 @@ use crate::{
     support::{Mirord, Ran, Sandbox, until},
 };
 use rustix::process::Signal;
+use serde_json::Value;
 use std::{fs, path::Path};
 
 /// The settings of a daemon, whole at any moment.
@@ -43,6 +44,37 @@ fn signals_end_it_in_order_with_130_and_stop_with_0() {
     let daemon = a.mirord(&[]);
     a.run(&["daemon", "stop"]).ok();
     assert_eq!(daemon.finish(), Some(0));
+}
+
+#[test]
+fn the_log_is_json_when_asked_for_and_says_each_thing_once() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let file = sandbox.path("log");
+    let daemon = a.mirord(&["--log-format", "json", "--log-file", file.to_str().unwrap()]);
+    daemon.signal(Signal::TERM);
+    let ran = daemon.ran().ended_with(130);
+    for log in [ran.stderr, fs::read_to_string(file).unwrap()] {
+        let lines: Vec<Value> =
+            log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+        let said =
+            |what: &str| lines.iter().filter(|line| line["fields"]["message"].as_str().is_some_and(|said| said.starts_with(what))).count();
+        assert_eq!((said("listening on"), said("ready: 1 vault"), said("stopping")), (1, 1, 1), "{log}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn with_low_priority_all_of_it_lets_others_go_first() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let daemon = a.mirord(&["--low-priority"]);
+    for thread in fs::read_dir(format!("/proc/{}/task", daemon.id())).unwrap() {
+        let stat = fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // The 19th field of the line; the second one, in parentheses, may hold spaces.
+        let nice = stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().to_owned();
+        assert_eq!(nice, "19", "{stat}");
+    }
 }
 
 #[test]

@@ -119,8 +119,7 @@ pub(crate) struct Mirord {
 impl Mirord {
     /// Waits for the line `ready`, which is printed once everything is open.
     #[track_caller]
-    pub(crate) fn start(mut command: Command) -> Self {
-        command.stderr(Stdio::null());
+    pub(crate) fn start(command: Command) -> Self {
         let mut running = Running::start(command);
         let mut listening = Value::Null;
         let ready = running.wait_for(|record| {
@@ -151,6 +150,11 @@ impl Mirord {
 
     /// With which code it ends; none if a signal ended it.
     pub(crate) fn finish(self) -> Option<i32> {
-        self.running.finish().code
+        self.ran().code
+    }
+
+    /// What it has left at its end.
+    pub(crate) fn ran(self) -> Ran {
+        self.running.finish()
     }
 }
