@@ -74,7 +74,7 @@ class Device:
         self.name = name
         self.vault = vault or os.path.join(top, f"vault-{name}")
         clean = {key: value for key, value in os.environ.items() if not key.startswith("MIRROR_")}
-        self.environment = dict(clean, MIRROR_HOME=os.path.join(top, f"home-{name}"))
+        self.environment = dict(clean, MIRROR_HOME=os.path.join(top, f"home-{name}"), MIRROR_NO_DISCOVERY="1")
 
     def start(self, *args, before=()):
         """`before` are words before the program: `ip netns exec NAME` runs it in another network namespace, and becomes it."""

@@ -8,10 +8,14 @@ mod certificates;
 mod damage;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/discovery.rs"]
+mod discovery;
 #[path = "cli/epochs.rs"]
 mod epochs;
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/folder.rs"]
+mod folder;
 #[path = "cli/follow.rs"]
 mod follow;
 #[path = "cli/fuse.rs"]
@@ -22,19 +26,31 @@ mod healing;
 mod history;
 #[path = "cli/interruption.rs"]
 mod interruption;
+#[path = "cli/leaks.rs"]
+mod leaks;
+#[path = "cli/limits.rs"]
+mod limits;
 #[path = "cli/merge.rs"]
 mod merge;
 #[path = "cli/pairing.rs"]
 mod pairing;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/progress.rs"]
+mod progress;
+#[path = "cli/rewrite.rs"]
+mod rewrite;
 #[path = "cli/roles.rs"]
 mod roles;
 #[path = "cli/secrets.rs"]
 mod secrets;
+#[path = "cli/slots.rs"]
+mod slots;
 #[path = "cli/slow.rs"]
 mod slow;
 mod support;
+#[path = "cli/trees.rs"]
+mod trees;
 #[path = "cli/usage.rs"]
 mod usage;
 #[path = "cli/values.rs"]

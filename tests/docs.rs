@@ -4,6 +4,8 @@
 
 #[path = "docs/architecture.rs"]
 mod architecture;
+#[path = "docs/failures.rs"]
+mod failures;
 #[path = "docs/links.rs"]
 mod links;
 #[path = "docs/vault_format.rs"]

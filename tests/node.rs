@@ -4,5 +4,7 @@
 mod chain;
 #[path = "node/dialling.rs"]
 mod dialling;
+#[path = "node/silence.rs"]
+mod silence;
 #[path = "node/world.rs"]
 mod world;

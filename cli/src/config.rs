@@ -34,6 +34,8 @@ struct ConfigFile {
     color: Option<ColorChoice>,
     /// Whether to show progress; yes by default.
     progress: Option<bool>,
+    /// Whether to announce this device on the local network and look for others there; yes by default.
+    discovery: Option<bool>,
     /// Where to write a log.
     log_file: Option<PathBuf>,
     /// Memory to use at most, as text with a unit.
@@ -67,12 +69,30 @@ pub(crate) struct Settings {
     pub(crate) stderr_style: Style,
     /// Whether a bar on stderr would be seen.
     pub(crate) progress: ProgressPlace,
+    /// How much of this machine to claim.
+    pub(crate) priority: Priority,
+    /// Whether to speak and listen on the local network beyond what was asked for.
+    pub(crate) discovery: Discovery,
     pub(crate) log_file: Option<PathBuf>,
     /// Budget for buffers and caches.
     pub(crate) memory_bytes: u64,
     /// How packs are written.
     pub(crate) io: Choice,
     pub(crate) secrets: SecretSources,
+}
+
+/// Beside other programs on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Priority {
+    Normal,
+    Low,
+}
+
+/// Multicast DNS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Discovery {
+    On,
+    Off,
 }
 
 /// Where progress is shown.
@@ -102,6 +122,8 @@ impl Settings {
             verbosity: verbosity(args.quiet, args.verbose),
             stderr_style: style,
             progress: progress_place(format, args.quiet || args.no_progress || file.progress == Some(false)),
+            priority: if args.low_priority { Priority::Low } else { Priority::Normal },
+            discovery: discovery(args.no_discovery, file.discovery),
             log_file: args.log_file.or(file.log_file),
             memory_bytes: memory_bytes(args.memory.or(file.memory))?,
             io: io_choice(args.io.or(file.io).unwrap_or_default()),
@@ -191,6 +213,11 @@ fn io_choice(choice: IoChoice) -> Choice {
         IoChoice::Uring => Choice::Uring,
         IoChoice::Portable => Choice::Portable,
     }
+}
+
+fn discovery(unwanted: bool, configured: Option<bool>) -> Discovery {
+    let off = unwanted || environment("MIRROR_NO_DISCOVERY").is_some_and(|value| value != "0") || configured == Some(false);
+    if off { Discovery::Off } else { Discovery::On }
 }
 
 fn memory_bytes(size: Option<Size>) -> Result<u64, Failure> {

@@ -4,7 +4,14 @@
 //! command to type. Exit codes are a contract that scripts rely on; [`Code`] is its only table.
 
 use crate::render::{self, Record};
-use mirror_engine::{home::HomeError, io::backend::Unavailable, replicate::ReplicateError, transport::TransportError, vault::VaultError};
+use mirror_engine::{
+    discovery::DiscoveryError,
+    home::HomeError,
+    io::{backend::Unavailable, descriptors},
+    replicate::ReplicateError,
+    transport::TransportError,
+    vault::VaultError,
+};
 use serde::Serialize;
 use std::{error::Error, io, path::Path};
 
@@ -131,6 +138,9 @@ impl Failure {
         if Unavailable::behind(error).is_some() {
             return failure.hint(IO_HINT);
         }
+        if descriptors::is_lack(error) {
+            return failure.hint(open_files_hint());
+        }
         match error.kind() {
             io::ErrorKind::PermissionDenied => failure.hint("check the permissions and the owner of that path"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.hint("free some space, then run the same command again"),
@@ -215,6 +225,12 @@ impl From<clap::Error> for Failure {
     }
 }
 
+impl From<DiscoveryError> for Failure {
+    fn from(error: DiscoveryError) -> Self {
+        Self::of(Code::Failed, &error).hint("peers can be reached by address: mirror peer add NAME HOST:PORT --device ID")
+    }
+}
+
 impl From<Unavailable> for Failure {
     fn from(error: Unavailable) -> Self {
         Self::of(Code::Failed, &error).hint(IO_HINT)
@@ -229,7 +245,7 @@ impl From<VaultError> for Failure {
                 Self::of(Code::NoVault, &error).hint("name the vault with -V DIR or MIRROR_VAULT, or make one: mirror init DIR")
             }
             E::NotEmpty(_) => Self::of(Code::Usage, &error).hint("name a directory that is empty or does not exist yet"),
-            E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep the vault and the files that go into it apart"),
+            E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep vaults apart from each other, and from the files that go into them"),
             E::Locked => Self::of(Code::Locked, &error)
                 .hint("give --passphrase-file or --passphrase-command, or --recovery-phrase-file; on a terminal you are asked"),
             E::WrongPassphrase => Self::of(Code::WrongKey, &error)
@@ -257,6 +273,9 @@ impl From<VaultError> for Failure {
             E::TooNew { .. } => Self::of(Code::TooNew, &error).hint("nothing was changed; update mirror on this device"),
             E::Damaged(_) => Self::of(Code::Damaged, &error)
                 .hint("mirror verify --read-data lists what is affected; mirror scrub --from PEER fetches good copies, mirror recover rebuilds the rest"),
+            E::DamagedKey(_) => Self::of(Code::Damaged, &error).hint(
+                "open it another way: --passphrase-file FILE or --recovery-phrase-file FILE; passphrase and recovery slots can be copied from keys/ of another member",
+            ),
             E::NoSpace(_) => {
                 Self::of(Code::NoSpace, &error).hint("free some space, then run the same command again: it continues where it stopped")
             }
@@ -286,6 +305,7 @@ impl From<HomeError> for Failure {
             E::NameTaken { .. } => of(Code::Usage).hint("choose another name, or forget that peer: mirror peer remove NAME"),
             E::Invalid(_) => of(Code::Usage).hint("--help explains every flag"),
             E::Damaged { .. } => of(Code::Damaged).hint("put that file back from a backup of MIRROR_HOME; it is never replaced by itself"),
+            _ if system_error(&error).is_some_and(descriptors::is_lack) => of(Code::Failed).hint(open_files_hint()),
             _ => of(system_error(&error).map_or(Code::Failed, code_of_io))
                 .hint("MIRROR_HOME names the directory that holds this device's key and peers"),
         }
@@ -342,6 +362,7 @@ impl From<TransportError> for Failure {
             E::Closed(_) | E::LaneReset => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
+            E::Io { source, .. } if descriptors::is_lack(source) => Self::of(Code::Failed, &error).hint(open_files_hint()),
             E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
@@ -377,6 +398,12 @@ fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
         next = error.source();
     }
     None
+}
+
+/// For whoever may not have as many files open as this needs.
+fn open_files_hint() -> String {
+    let limit = descriptors::limit().map_or_else(String::new, |limit| format!("this process may have {limit} files open; "));
+    format!("{limit}raise the limit, then run the same command again: ulimit -n 1024")
 }
 
 fn code_of_io(error: &io::Error) -> Code {
@@ -415,6 +442,7 @@ mod tests {
             (E::WouldClobber("d".into()), 1),
             (E::TooNew { what: "vault.toml".into(), found: 9, known: 1 }, 8),
             (E::Damaged("chunk".into()), 13),
+            (E::DamagedKey("slot".into()), 13),
             (E::NoSpace("packs".into()), 14),
             (E::Busy("pid 7".into()), 5),
             (E::Usage("no".into()), 2),

@@ -4,6 +4,7 @@
 //! open, as after a crash.
 
 use crate::failure::{Code, Failure};
+use mirror_engine::io::descriptors;
 use std::{
     io, process,
     sync::{
@@ -25,6 +26,10 @@ impl Interrupt {
     /// # Errors
     /// When the system gives no thread or no signal handler.
     pub(crate) fn install() -> Result<Self, Failure> {
+        // The runtime does not say it well.
+        if let Some(error) = descriptors::lacking() {
+            return Err(Failure::io("cannot start", &error));
+        }
         let interrupt = Self::default();
         let (ready, is_ready) = mpsc::channel();
         let flag = interrupt.clone();

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod bandwidth;
 mod bench;
 mod commands;
 mod config;

@@ -17,7 +17,7 @@ use mirror_engine::{
 use serde::Serialize;
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{self, RecvTimeoutError},
     },
@@ -36,16 +36,43 @@ pub(crate) struct Meter {
     items_total: AtomicU64,
     bytes: AtomicU64,
     bytes_total: AtomicU64,
-    transport: OnceLock<String>,
-    /// Of the last half second or so; none before anything has moved for so long.
-    stages: Mutex<Option<Shares>>,
+    course: Mutex<Course>,
     started: Instant,
     interrupt: Interrupt,
 }
 
+/// What is known of the connection that is up, or of the last one.
+#[derive(Debug, Default)]
+struct Course {
+    transport: Option<String>,
+    /// Of the last half second or so; none before anything has moved for so long.
+    stages: Option<Shares>,
+    /// Over all connections.
+    moved: Amount,
+    /// Of that, when this one came up: what is still to come counts on top of it.
+    before: Amount,
+    to_receive: Amount,
+    to_send: Amount,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Amount {
+    items: u64,
+    bytes: u64,
+}
+
+impl Course {
+    /// In all, over this connection and those before it.
+    fn total(&self) -> Amount {
+        let sum = |of: fn(&Amount) -> u64| [self.before, self.to_receive, self.to_send].iter().map(of).fold(0, u64::saturating_add);
+        let known = self.to_receive != Amount::default() || self.to_send != Amount::default() || self.before != Amount::default();
+        if known { Amount { items: sum(|amount| amount.items), bytes: sum(|amount| amount.bytes) } } else { Amount::default() }
+    }
+}
+
 #[derive(Serialize)]
-struct ProgressRecord<'a> {
-    operation: &'a str,
+struct ProgressRecord {
+    operation: &'static str,
     objects: u64,
     objects_total: u64,
     bytes: u64,
@@ -53,14 +80,14 @@ struct ProgressRecord<'a> {
     elapsed_ms: u64,
     rate_bits_per_s: u64,
     eta_ms: Option<u64>,
-    transport: Option<&'a str>,
+    transport: Option<String>,
     limiting_stage: Option<&'static str>,
     stages: Option<StageShares>,
     #[serde(skip)]
     limiting: Option<Stage>,
 }
 
-impl Record for ProgressRecord<'_> {
+impl Record for ProgressRecord {
     const TYPE: &'static str = "progress";
 }
 
@@ -72,30 +99,36 @@ impl Meter {
             items_total: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             bytes_total: AtomicU64::new(0),
-            transport: OnceLock::new(),
-            stages: Mutex::new(None),
+            course: Mutex::default(),
             started: Instant::now(),
             interrupt,
         }
     }
 
-    fn record(&self) -> ProgressRecord<'_> {
-        let (bytes, bytes_total) = (self.bytes.load(Relaxed), self.bytes_total.load(Relaxed));
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self) -> ProgressRecord {
+        let course = self.course();
+        let (items, bytes) = (self.items.load(Relaxed), self.bytes.load(Relaxed));
+        let transferred = course.total();
+        let bytes_total = self.bytes_total.load(Relaxed).saturating_add(transferred.bytes);
         let elapsed = self.started.elapsed();
         let bytes_per_s = bytes as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = bytes_total.saturating_sub(bytes) as f64;
-        let stages = *self.stages.lock().unwrap_or_else(PoisonError::into_inner);
+        let stages = course.stages;
         let limiting = stages.map(|shares| shares.limiting());
         ProgressRecord {
             operation: self.operation,
-            objects: self.items.load(Relaxed),
-            objects_total: self.items_total.load(Relaxed),
+            objects: items,
+            objects_total: self.items_total.load(Relaxed).saturating_add(transferred.items),
             bytes,
             bytes_total,
             elapsed_ms: elapsed.as_millis() as u64,
             rate_bits_per_s: (bytes_per_s * 8.0) as u64,
-            eta_ms: (bytes > 0 && bytes_total >= bytes).then(|| (left / bytes_per_s * 1000.0) as u64),
-            transport: self.transport.get().map(String::as_str),
+            eta_ms: (bytes > 0 && bytes_total >= bytes && bytes_total > 0).then(|| (left / bytes_per_s * 1000.0) as u64),
+            transport: course.transport.clone(),
             limiting_stage: limiting.map(Stage::name),
             stages: stages.map(StageShares),
             limiting,
@@ -123,20 +156,45 @@ impl replicate::Observer for Meter {
     fn progress(&self, progress: replicate::Progress) {
         use replicate::Progress as P;
         match progress {
-            // Only the first: a failover in mid-transfer is in the summary.
-            P::Connected { transport, .. } => drop(self.transport.set(transport.to_string())),
-            P::Total { chunks, bytes } => {
-                self.items_total.store(chunks, Relaxed);
-                self.bytes_total.store(bytes, Relaxed);
+            P::Connected { transport, .. } => {
+                let mut course = self.course();
+                let moved = course.moved;
+                *course = Course { transport: Some(transport.to_string()), moved, before: moved, ..Course::default() };
             }
-            P::Stages(shares) => *self.stages.lock().unwrap_or_else(PoisonError::into_inner) = Some(shares),
-            P::Received { chunks, bytes } | P::Sent { chunks, bytes } => self.advance(chunks, bytes),
-            P::Live | P::PeerHolds { .. } | P::PeerApplied { .. } | P::Identical { .. } | P::Waiting { .. } => {}
+            P::Total { chunks, bytes } => self.course().to_receive = Amount { items: chunks, bytes },
+            P::ToSend { chunks, bytes } => self.course().to_send = Amount { items: chunks, bytes },
+            P::Stages(shares) => self.course().stages = Some(shares),
+            P::Received { chunks, bytes } | P::Sent { chunks, bytes } => {
+                let mut course = self.course();
+                course.moved = Amount { items: course.moved.items + chunks, bytes: course.moved.bytes + bytes };
+                drop(course);
+                self.advance(chunks, bytes);
+            }
+            // Nothing limits what stands still.
+            P::Waiting { .. } => self.course().stages = None,
+            P::Live | P::PeerHolds { .. } | P::PeerApplied { .. } | P::Identical { .. } => {}
         }
     }
 
     fn cancelled(&self) -> bool {
         self.interrupt.is_set()
+    }
+}
+
+/// Several sessions at once, as a server has them. What has moved adds up; what one of them still expects, and what limits it, says nothing
+/// of the others.
+#[derive(Debug)]
+pub(crate) struct Several(pub(crate) Arc<Meter>);
+
+impl replicate::Observer for Several {
+    fn progress(&self, progress: replicate::Progress) {
+        if let replicate::Progress::Received { .. } | replicate::Progress::Sent { .. } = progress {
+            replicate::Observer::progress(&*self.0, progress);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        replicate::Observer::cancelled(&*self.0)
     }
 }
 
@@ -161,7 +219,7 @@ impl Progress {
                 thread::Builder::new().spawn(move || every(JSON_INTERVAL, &stopped, || print(&shown, &output)))
             }
             ProgressPlace::Terminal => {
-                let bar = talk.screen.add(ProgressBar::new(0).with_style(bar_style()));
+                let bar = talk.screen.add(ProgressBar::new(0));
                 thread::Builder::new().spawn(move || {
                     every(BAR_INTERVAL, &stopped, || draw(&shown, &bar));
                     bar.finish_and_clear();
@@ -196,19 +254,22 @@ fn print(meter: &Meter, output: &Output) {
     drop(output.line(&json_line(&meter.record())).and_then(|()| output.flush()));
 }
 
-fn bar_style() -> ProgressStyle {
-    ProgressStyle::with_template("{bar:24} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar())
+/// A bar needs an end.
+fn style(record: &ProgressRecord) -> ProgressStyle {
+    let template = if record.bytes_total > 0 { "{bar:24} {msg}" } else { "{msg}" };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn draw(meter: &Meter, bar: &ProgressBar) {
     let record = meter.record();
+    bar.set_style(style(&record));
     bar.set_length(record.bytes_total.max(record.bytes));
     bar.set_position(record.bytes);
     bar.set_message(message(&record, bar.per_sec(), bar.eta()));
 }
 
 /// What stands beside the bar; parts that are not known are left out.
-fn message(record: &ProgressRecord<'_>, bytes_per_s: f64, eta: Duration) -> String {
+fn message(record: &ProgressRecord, bytes_per_s: f64, eta: Duration) -> String {
     let of = |total: u64, text: String| if total > 0 { format!(" of {text}") } else { String::new() };
     let mut parts = vec![
         format!("{}{}", bytes_text(record.bytes), of(record.bytes_total, bytes_text(record.bytes_total))),
@@ -218,7 +279,7 @@ fn message(record: &ProgressRecord<'_>, bytes_per_s: f64, eta: Duration) -> Stri
     if record.bytes_total > record.bytes && record.bytes > 0 {
         parts.push(format!("{} left", span_text(eta)));
     }
-    parts.extend(record.transport.map(str::to_owned));
+    parts.extend(record.transport.clone());
     parts.extend(record.limiting.map(|stage| format!("limited by {}", stage_text(stage))));
     parts.join(" · ")
 }
@@ -245,9 +306,8 @@ mod tests {
 
     #[test]
     fn nothing_is_promised_before_anything_has_moved() {
-        let record = meter();
-        let record = record.record();
-        assert_eq!((record.eta_ms, record.transport), (None, None));
+        let record = meter().record();
+        assert_eq!((record.eta_ms, &record.transport), (None, &None));
         assert_eq!(message(&record, 0.0, Duration::ZERO), "0 B · 0 objects · 0 bit/s (0 B/s)");
     }
 
@@ -271,6 +331,78 @@ mod tests {
         replicate::Observer::progress(&meter, replicate::Progress::Stages(shares));
         assert!(json_line(&meter.record()).contains(r#""limiting_stage":"read","stages":{"read":0.9,"#));
         assert!(message(&meter.record(), 0.0, Duration::ZERO).ends_with(" · limited by reading at the sender (disk)"));
+    }
+
+    fn told(meter: &Meter, progress: replicate::Progress) {
+        replicate::Observer::progress(meter, progress);
+    }
+
+    fn connected(meter: &Meter, transport: mirror_engine::transport::TransportKind) {
+        told(meter, replicate::Progress::Connected { transport, address: None });
+    }
+
+    #[test]
+    fn what_is_to_come_counts_on_top_of_what_connections_before_have_moved() {
+        use mirror_engine::transport::TransportKind::{Quic, Tcp};
+        use replicate::Progress as P;
+        let meter = meter();
+        connected(&meter, Quic);
+        told(&meter, P::Total { chunks: 10, bytes: 100 });
+        told(&meter, P::Received { chunks: 4, bytes: 40 });
+        connected(&meter, Tcp);
+        let broken = meter.record();
+        assert_eq!((broken.bytes, broken.bytes_total, broken.transport.as_deref()), (40, 40, Some("tcp")), "until the peer is heard");
+        told(&meter, P::Total { chunks: 6, bytes: 60 });
+        told(&meter, P::Received { chunks: 6, bytes: 60 });
+        let done = meter.record();
+        assert_eq!((done.objects, done.objects_total, done.bytes, done.bytes_total), (10, 10, 100, 100));
+    }
+
+    #[test]
+    fn both_ways_have_their_totals() {
+        use replicate::Progress as P;
+        let meter = meter();
+        connected(&meter, mirror_engine::transport::TransportKind::Tcp);
+        told(&meter, P::ToSend { chunks: 1, bytes: 10 });
+        told(&meter, P::Total { chunks: 2, bytes: 20 });
+        told(&meter, P::ToSend { chunks: 3, bytes: 30 });
+        told(&meter, P::Sent { chunks: 1, bytes: 10 });
+        let record = meter.record();
+        assert_eq!((record.objects, record.objects_total, record.bytes, record.bytes_total), (1, 5, 10, 50));
+    }
+
+    #[test]
+    fn a_server_adds_up_what_moves_and_promises_nothing() {
+        use replicate::{Observer, Progress as P};
+        let meter = Arc::new(meter());
+        let several = Several(Arc::clone(&meter));
+        several.progress(P::Total { chunks: 2, bytes: 20 });
+        several.progress(P::Received { chunks: 1, bytes: 10 });
+        several.progress(P::ToSend { chunks: 9, bytes: 90 });
+        several.progress(P::Sent { chunks: 1, bytes: 5 });
+        let record = meter.record();
+        assert_eq!((record.bytes, record.bytes_total, record.eta_ms), (15, 0, None));
+    }
+
+    /// What a terminal of 100 columns shows.
+    fn drawn(meter: &Meter) -> String {
+        let terminal = indicatif::InMemoryTerm::new(3, 100);
+        let bar = ProgressBar::with_draw_target(None, indicatif::ProgressDrawTarget::term_like(Box::new(terminal.clone())));
+        draw(meter, &bar);
+        bar.tick();
+        terminal.contents()
+    }
+
+    #[test]
+    fn a_bar_fills_up_to_its_end_and_without_an_end_there_is_none() {
+        let unknown = meter();
+        unknown.advance(1, 1 << 20);
+        assert!(drawn(&unknown).starts_with("1.0 MiB · 1 objects"), "{}", drawn(&unknown));
+        unknown.expect(4, 4 << 20);
+        let shown = drawn(&unknown);
+        let (bar, text) = shown.split_at(shown.find(' ').unwrap());
+        assert_eq!(bar.chars().filter(|sign| *sign == '█').count(), 6, "a quarter of 24: {shown}");
+        assert!(text.contains("1.0 MiB of 4.0 MiB · 1 of 4 objects"), "{shown}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A module uses only those below it; `docs/architecture.md` draws the map and a test holds the code to it.
 //! ```text
 //! node        a vault kept equal with its peers: listener, followers, what stands still and why
+//! folder      a directory followed into a vault and out of it
 //! replicate   drives one session over one connection and one store · pairing
 //! transport   quic | tcp | memory          vault   ingest, restore, view, verify, recover
 //! session     (pure)                       store   packs, log, heads, index, journal
@@ -13,11 +14,23 @@
 //! The engine never prints, never reads the environment or the home directory, and reads the clock only through [`clock`].
 #![warn(missing_docs)]
 
+/// [`tokio::select!`], whose branches get their turns by chance so that none starves. Tests go by their order: one seed has one outcome.
+#[cfg(not(test))]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { $($branches)* } };
+}
+#[cfg(test)]
+macro_rules! select {
+    ($($branches:tt)*) => { tokio::select! { biased; $($branches)* } };
+}
+
 pub mod bitmap;
 pub mod chunk;
 pub mod clock;
 pub mod codec;
+pub mod discovery;
 pub mod event;
+pub mod folder;
 pub mod frame;
 pub mod home;
 pub mod id;
@@ -32,6 +45,12 @@ pub mod probe;
 pub mod replicate;
 pub mod seal;
 pub mod session;
+#[cfg(test)]
+mod simulation;
 pub mod store;
 pub mod transport;
 pub mod vault;
+
+#[cfg(test)]
+#[path = "../../tests/vectors/read.rs"]
+mod vectors;

@@ -23,6 +23,10 @@ pub const LIST_ENTRIES_MAX: usize = 16_384;
 pub const EVENT_LISTS_MAX: usize = 64;
 /// Most operations in one event: amortises its signature and its fdatasync, keeps it a few MiB.
 pub const EVENT_OPERATIONS_MAX: usize = 16_384;
+/// Pieces that one event says to be resealed: their references take 1.3 MiB.
+pub const RESEALED_PIECES_MAX: usize = LIST_ENTRIES_MAX;
+/// Plaintext of the pieces after which such an event is made all the same: what an interruption leaves to be sealed again.
+pub const RESEALED_BYTES_MAX: u64 = 256 * MIB as u64;
 /// Largest sealed body of an event.
 pub const EVENT_BODY_BYTES_MAX: usize = 8 * MIB;
 /// Largest plaintext of an event's body: what a small compressed body may unfold to.
@@ -112,6 +116,8 @@ pub const NAME_BYTES_MAX: usize = 255;
 pub const PEERS_MAX: usize = 1_024;
 /// Addresses of one peer.
 pub const ADDRESSES_MAX: usize = 16;
+/// Services on the local network that are remembered at once: anyone there can announce any number.
+pub const NEIGHBOURS_MAX: usize = 256;
 /// Longest address as text, in bytes: a DNS name, a colon and a port.
 pub const ADDRESS_BYTES_MAX: usize = 262;
 /// Events that are kept although one that has to come first is missing. A log has no holes, so even one is the sign of a fault.
@@ -205,7 +211,36 @@ pub const DOCTOR_MESSAGE_BYTES_MAX: usize = KIB;
 pub const DOCTOR_DISK_BYTES_MAX: u64 = 512 * MIB as u64;
 /// Connections that have not finished their handshake, per listener.
 pub const HANDSHAKES_MAX: usize = 64;
+/// A change of a followed folder is taken in once nothing more has happened there for this long: a save is several changes.
+pub const FOLDER_QUIET_MS: u64 = 50;
+/// It is taken in after this time even if the folder is never quiet.
+pub const FOLDER_BUSY_MS: u64 = 1_000;
+/// Paths of a followed folder that are remembered to be looked at; with more, all of it is looked at.
+pub const FOLDER_PATHS_MAX: usize = 4_096;
+/// Values read into the vault, or written out of it, between two commits of a followed folder.
+pub const FOLDER_PAGE: usize = 1_024;
+/// Changed keys that a followed folder gathers from the log; with more, every key of the vault is looked at.
+pub const FOLDER_CHANGES_MAX: usize = 65_536;
+/// Bytes of the files that take their places in a followed folder together, unless one alone has more.
+pub const FOLDER_PAGE_BYTES: u64 = 64 * MIB as u64;
+/// How often a followed folder is looked for that is gone, and one that is there is checked to be the same.
+pub const FOLDER_ROOT_MS: u64 = 2_000;
+/// All of a folder is looked at so often where the system cannot tell of its changes.
+pub const FOLDER_LOOK_MS: u64 = 60_000;
+/// Before what failed in a followed folder is tried again, doubled each time up to [`FOLDER_RETRY_MS_MAX`].
+pub const FOLDER_RETRY_MS: u64 = 200;
+/// See [`FOLDER_RETRY_MS`].
+pub const FOLDER_RETRY_MS_MAX: u64 = 30_000;
+/// How often a file that goes on changing is left for later, before it is taken in as it is.
+pub const FOLDER_MOVING_TRIES: u32 = 20;
+/// A folder in which more than this was, and nothing is, was not emptied on purpose.
+pub const FOLDER_EMPTIED_KEYS: u64 = 10;
+/// Deletions in a followed folder that are less apart than this are at once.
+pub const FOLDER_FUSE_MS: u64 = 60_000;
+/// Things of a followed folder that are named because they could not be done; the others are counted.
+pub const FOLDER_PROBLEMS_MAX: usize = 100;
 
+const _: () = assert!(FOLDER_QUIET_MS < FOLDER_BUSY_MS && FOLDER_RETRY_MS < FOLDER_RETRY_MS_MAX);
 const _: () = assert!(CHUNK_BYTES_MIN < CHUNK_BYTES_MEAN && CHUNK_BYTES_MEAN < CHUNK_BYTES_MAX);
 const _: () = assert!(WHOLE_VALUE_BYTES_MAX <= CHUNK_BYTES_MIN);
 const _: () = assert!(CHUNK_BYTES_MEAN.is_power_of_two());

@@ -41,7 +41,7 @@ class Device {
 
   // Starts the daemon, and waits until it is ready. What it has printed until then, by type.
   async mirord(...flags) {
-    const child = spawn(join(bin, "mirord"), ["-V", this.vault, "--json", "--quiet", ...flags], { env: this.env, stdio: ["ignore", "pipe", "inherit"] });
+    const child = spawn(join(bin, "mirord"), ["-V", this.vault, "--json", "--quiet", "--no-discovery", ...flags], { env: this.env, stdio: ["ignore", "pipe", "inherit"] });
     running.push(child);
     const said = {};
     for await (const line of createInterface({ input: child.stdout })) {

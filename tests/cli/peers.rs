@@ -122,8 +122,11 @@ fn an_unpaired_device_is_refused_and_learns_nothing() {
     for transport in ["tcp", "quic", "auto"] {
         let address = if transport == "tcp" { &serving.tcp } else { &serving.quic };
         let (code, error) = pull(&stranger, address, &serving.device, transport);
-        assert_eq!(code, Some(6), "{transport}: {error}");
-        assert!(!error.to_string().contains(&vault) && error["hint"].as_str().unwrap().contains("mirror invite"), "{error}");
+        assert_eq!((code, &error["code"]), (Some(6), &6.into()), "{transport}: {error}");
+        assert_eq!(error["message"], "the peer refused this device: not paired, or not allowed", "{transport}");
+        let hint = error["hint"].as_str().unwrap();
+        assert!(hint.contains("mirror invite there, mirror clone TICKET DIR here"), "{hint}");
+        assert!(!error.to_string().contains(&vault), "{error}");
     }
 }
 
@@ -154,8 +157,17 @@ fn a_known_device_that_comes_with_another_vault_is_refused_and_learns_nothing() 
 fn another_device_at_the_address_of_a_peer_is_refused() {
     let sandbox = Sandbox::new();
     let (_a, serving, b) = pair(&sandbox);
-    let (code, error) = pull(&b, &serving.tcp, &"7".repeat(64), "tcp");
-    assert_eq!(code, Some(6), "{error}");
+    let expected = "7".repeat(64);
+    let before = b.run(&["--json", "peer", "list"]).ok().text();
+    for transport in ["tcp", "quic"] {
+        let address = if transport == "tcp" { &serving.tcp } else { &serving.quic };
+        let (code, error) = pull(&b, address, &expected, transport);
+        assert_eq!((code, &error["code"]), (Some(6), &6.into()), "{error}");
+        assert_eq!(error["message"], format!("identity changed: expected device {expected}, found {}", serving.device));
+        let hint = error["hint"].as_str().unwrap();
+        assert!(hint.contains("mirror peer remove NAME") && hint.contains("nothing is accepted by itself"), "{hint}");
+    }
+    assert_eq!(b.run(&["--json", "peer", "list"]).ok().text(), before);
 }
 
 #[test]

@@ -154,6 +154,27 @@ fn a_removed_device_is_refused_by_everyone_who_has_heard_of_it() {
 }
 
 #[test]
+fn owners_that_are_no_devices_are_listed_as_what_they_are() {
+    let sandbox = Sandbox::new();
+    sandbox.write("pass", "correct horse");
+    let a = sandbox.device("a");
+    a.run(&["init", "vault", "--recovery-file", "kit", "--passphrase-file", "pass"]).ok();
+    let a = a.within(&sandbox.path("vault"));
+    let text = a.run(&["peer", "list"]).ok().text();
+    assert!(
+        text.lines().count() == 2 && text.lines().all(|line| line.ends_with("no device: whoever opens the vault with it  owner")),
+        "{text}"
+    );
+    let listed = a.run(&["--json", "peer", "list"]).ok().json();
+    let mut secrets: Vec<&str> = listed.iter().map(|peer| peer["secret"].as_str().unwrap()).collect();
+    secrets.sort_unstable();
+    assert_eq!(secrets, ["passphrase", "recovery phrase"]);
+    let b = join(&sandbox, &a, &a.serve(), "b", "member");
+    let devices = a.run(&["--json", "peer", "list"]).ok().json().into_iter().filter(|peer| peer["secret"].is_null());
+    assert_eq!(devices.map(|peer| peer["device"].clone()).collect::<Vec<_>>(), [id(&b)]);
+}
+
+#[test]
 fn a_member_neither_invites_nor_removes_and_is_told_who_can() {
     let sandbox = Sandbox::new();
     let (a, at_a) = owner(&sandbox);

@@ -15,6 +15,20 @@ fn init_refuses_a_directory_that_holds_something() {
 }
 
 #[test]
+fn init_and_clone_make_no_vault_inside_another() {
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    let serving = device.serve();
+    let ticket = device.invite(&serving, "member");
+    for args in [&["--json", "init", "inner", "--no-passphrase", "--no-recovery-kit"][..], &["--json", "clone", &ticket, "packs/inner"]] {
+        let error = device.run(args).ended_with(2).last("error");
+        assert!(error["message"].as_str().unwrap().contains("lies inside"), "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("apart"), "{error}");
+    }
+    assert!(!sandbox.path("vault/inner").exists() && !sandbox.path("vault/packs/inner").exists());
+}
+
+#[test]
 fn the_vault_is_found_from_a_directory_below_it() {
     let sandbox = Sandbox::new();
     let device = sandbox.device_with_vault();

@@ -83,7 +83,7 @@ fn a_daemon_that_was_killed_is_found_again_and_nothing_is_lost() {
     }
     put(&a, "while away");
     put(&b, "alone");
-    let command = a.mirord_command(&["--json", "--listen", &address]);
+    let command = a.mirord_command(&["--json", "--no-discovery", "--listen", &address]);
     let (_at_a, _at_b) = (Mirord::start(command), b.mirord(&[]));
     until(|| root(&a) == root(&b));
     assert_eq!((get(&a, "alone"), get(&b, "while away")), (b"alone".to_vec(), b"while away".to_vec()));

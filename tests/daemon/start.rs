@@ -109,7 +109,7 @@ fn one_vault_that_is_not_there_does_not_keep_the_others_waiting() {
     let (dir, gone) = (sandbox.path("vault"), missing.display());
     let settings = format!("[[vault]]\ndir = \"{}\"\nlisten = []\n[[vault]]\ndir = \"{gone}\"\nlisten = []\n", dir.display());
     write_settings(a.home(), &settings);
-    let daemon = Mirord::start(a.mirord_command(&["--json"]));
+    let daemon = Mirord::start(a.mirord_command(&["--json", "--no-discovery"]));
     let state = ask(&a);
     assert_eq!((&state["vaults"][0]["name"], &state["vaults"][0]["trouble"]), (&"vault".into(), &serde_json::Value::Null));
     assert!(state["vaults"][1]["trouble"].as_str().unwrap().contains("missing"), "{state}");

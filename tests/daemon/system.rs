@@ -27,7 +27,7 @@ fn systemd_is_told_that_it_is_ready_alive_reloading_and_stopping() {
     let place = sandbox.path("notify");
     let socket = UnixDatagram::bind(&place).unwrap();
     socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-    let mut command = a.mirord_command(&["--json", "--listen", "127.0.0.1:0"]);
+    let mut command = a.mirord_command(&["--json", "--no-discovery", "--listen", "127.0.0.1:0"]);
     command.env("NOTIFY_SOCKET", &place).env("WATCHDOG_USEC", "200000");
     let daemon = Mirord::start(command);
     let mut lines = Vec::new();

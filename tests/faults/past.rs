@@ -209,3 +209,91 @@ fn a_log_written_twice_is_proved_to_every_replica_keyless_or_not_and_the_rest_go
         assert_sound(device);
     }
 }
+
+/// `a` and `b` on two branches of one log, `three` in each that the other never gets by itself.
+fn apart(two: &Two) -> (Value, Serving) {
+    let snapshot = Snapshot::of(two, &["vault", "home-a"]);
+    for key in ["k", "b-only", "both"] {
+        two.a.run_with(&["put", key], format!("{key} of b").as_bytes()).ok();
+    }
+    let forked = two.a.status()["replica"].clone();
+    exchange(two);
+    snapshot.restore();
+    for key in ["k", "a-only", "a-deleted"] {
+        two.a.run_with(&["put", key], format!("{key} of a").as_bytes()).ok();
+    }
+    two.a.run(&["rm", "a-deleted"]).ok();
+    let serving = two.b.serve();
+    found(&two.a, "sync", &serving);
+    assert_ne!(two.a.status()["root"], two.b.status()["root"]);
+    (forked, serving)
+}
+
+#[test]
+fn replicas_on_two_branches_come_together_when_one_leaves_its_own() {
+    let two = Two::new();
+    let (forked, serving) = apart(&two);
+    let replica = &forked.as_str().unwrap()[..12];
+    // Somebody who has seen the branch that will be left, and one who changes what it says without having seen it.
+    put(&two.a, "by-a-later").ok();
+    found(&two.a, "sync", &serving);
+    two.b.run(&["recover", "--leave-branch", "ffff"]).ended_with(2);
+    let plan = two.a.run(&["--json", "recover", "--leave-branch", replica, "-n"]).ok().last("summary");
+    assert_eq!((&plan["dry_run"], &plan["events"], &plan["keys"]), (&true.into(), &4.into(), &3.into()), "{plan}");
+    assert_ne!(two.a.status()["root"], two.b.status()["root"], "a dry run leaves nothing");
+    let left = two.a.run(&["--json", "recover", "--leave-branch", replica]).ok().last("summary");
+    assert_eq!((&left["replica"], &left["events"], &left["written"]), (&forked, &4.into(), &3.into()), "{left}");
+    assert_eq!(list(&left, "undecided"), [] as [Value; 0]);
+    assert_eq!(keys(&two.a), names(["a-only", "by-a-later", "first", "k"]), "nothing of it is lost");
+    two.a.run(&["recover", "--leave-branch", replica]).ended_with(2);
+    // One session, and they are the same again, with nothing to report.
+    finish(&two.a, "sync", &serving.tcp, &serving, &[]);
+    finish(&two.a, "sync", &serving.tcp, &serving, &[]);
+    assert_eq!(two.a.status()["root"], two.b.status()["root"]);
+    for device in [&two.a, &two.b] {
+        assert_eq!(keys(device), names(["a-only", "b-only", "both", "by-a-later", "first", "k"]));
+        assert_eq!((device.status()["forks"].clone(), device.status()["conflicts"].clone()), (1.into(), 1.into()), "k, by both branches");
+        assert_eq!(list(&device.status(), "rolled_back"), [] as [Value; 0]);
+        assert_eq!(device.run(&["get", "a-only"]).ok().stdout, b"a-only of a");
+        assert_eq!(device.run(&["get", "both"]).ok().stdout, b"both of b");
+        // Also what stands no more is there, with its bytes, wherever the events are kept.
+        let aside = device.run(&["--json", "log", "--forks"]).ok().json();
+        let deleted =
+            aside.iter().find(|said| said["key"] == "a-deleted" && said["action"] == "put").unwrap_or_else(|| panic!("{aside:?}"));
+        let ran = device.run(&["get", "a-deleted", "--event", deleted["event"].as_str().unwrap()]).ok();
+        assert_eq!(ran.stdout, b"a-deleted of a");
+        assert_sound(device);
+    }
+    put(&two.a, "afterwards").ok();
+    put(&two.b, "afterwards-too").ok();
+    finish(&two.a, "sync", &serving.tcp, &serving, &[]);
+    assert!(keys(&two.b).is_superset(&names(["afterwards", "afterwards-too"])));
+}
+
+#[test]
+fn a_branch_that_was_left_does_not_come_back_from_who_still_holds_it() {
+    let two = Two::new();
+    let (forked, serving) = apart(&two);
+    let third = {
+        let at_a = two.a.serve();
+        let third = two.sandbox.device("c");
+        third.run(&["clone", &two.a.invite(&at_a, "keyless"), "c"]);
+        third.within(&two.sandbox.path("c"))
+    };
+    two.a.run(&["recover", "--leave-branch", forked.as_str().unwrap()]).ok();
+    // The third replica holds the branch that a has left, and is heard before the one that holds the other.
+    let at_third = third.serve();
+    found(&two.a, "sync", &at_third);
+    finish(&two.a, "sync", &serving.tcp, &serving, &[]);
+    finish(&two.a, "sync", &serving.tcp, &serving, &[]);
+    found(&two.a, "sync", &at_third);
+    drop(at_third);
+    let left = third.run(&["--json", "recover", "--leave-branch", forked.as_str().unwrap()]).ok().last("summary");
+    assert_eq!((&left["events"], &left["written"]), (&4.into(), &0.into()), "{left}");
+    run(&third, "sync", &serving);
+    run(&third, "sync", &serving).ok();
+    for device in [&two.a, &third] {
+        assert_eq!(device.status()["root"], two.b.status()["root"]);
+        assert_sound(device);
+    }
+}

@@ -1,4 +1,4 @@
-//! A disk that fails to sync: strace makes the nth `fdatasync` or `fsync` of a real process return EIO.
+//! A disk that fails to sync or to read: strace makes calls of a real process return EIO.
 
 use crate::{
     fixture::{Random, Two, assert_sound, finish, keys, skipped},
@@ -20,9 +20,13 @@ fn strace_works() -> bool {
 
 /// Runs `command` with its `nth` call of `call` refused.
 fn run_with_failing(command: &Command, call: &str, nth: usize) -> Ran {
+    run_with(command, call, &["-e", &format!("inject={call}:error=EIO:when={nth}")])
+}
+
+/// Runs `command` under strace, which does to `call` what `how` says.
+fn run_with(command: &Command, call: &str, how: &[&str]) -> Ran {
     let mut traced = Command::new("strace");
-    let inject = format!("inject={call}:error=EIO:when={nth}");
-    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]);
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}")]).args(how);
     traced.arg(command.get_program()).args(command.get_args()).current_dir(command.get_current_dir().unwrap_or(Path::new(".")));
     command.get_envs().for_each(|(name, value)| match value {
         Some(value) => drop(traced.env(name, value)),
@@ -86,4 +90,24 @@ fn a_failed_sync_of_a_receiver_acknowledges_nothing_and_the_next_pull_works() {
         assert_eq!(keys(&two.a), keys(&two.b));
     }
     assert!(failures >= 1, "no sync of the receiver mattered");
+}
+
+#[test]
+fn reads_of_a_pack_that_fail_send_nothing_wrong_and_lose_nothing() {
+    if !strace_works() {
+        return;
+    }
+    let two = Two::new();
+    let file = two.sandbox.write("file", Random::new(1).bytes(3 << 20));
+    two.b.run(&["add", file.to_str().unwrap()]).ok();
+    let serving = two.a.serve();
+    let command = crate::fixture::transfer(&two.b, "push", &serving.tcp, &serving, &["--transport", "tcp"]);
+    let pack = two.sandbox.path("replica/packs/00000001.pack");
+    assert!(pack.exists());
+    let ran = run_with(&command, "pread64", &["-P", pack.to_str().unwrap(), "-e", "inject=pread64:error=EIO"]);
+    assert!(matches!(ran.code, Some(0 | 1 | 3 | 13)), "{:?} {}", ran.code, ran.text());
+    assert_sound(&two.a);
+    finish(&two.b, "push", &serving.tcp, &serving, &["--transport", "tcp"]);
+    assert_sound(&two.b);
+    assert_eq!(two.a.run(&["get", "file"]).ok().stdout, std::fs::read(&file).unwrap());
 }

@@ -5,8 +5,8 @@ use mirror_engine::{
     home::{Home, Peer, Role},
     node::{Node, NodeOptions, NodeStatus, PeerStatus, Report, State, Told},
     replicate::{self, Options, ReplicateError, Server, Unobserved},
-    transport::{Choice, TransportError},
-    vault::{InitOptions, Unlock, Unwatched, Vault},
+    transport::TransportError,
+    vault::{InitOptions, Unwatched, Vault},
 };
 use std::{
     io::Cursor,
@@ -49,10 +49,6 @@ impl World {
 
     pub(crate) fn home(&self, name: &str) -> Home {
         Home::open(&self.dir.path().join(format!("home-{name}"))).unwrap()
-    }
-
-    pub(crate) fn open(&self, name: &str) -> Vault {
-        Vault::open(&self.path(name), &self.home(name), Unlock::Device).unwrap().0
     }
 
     /// A replica that `of` lets in; the two know each other, without addresses.
@@ -103,10 +99,6 @@ pub(crate) async fn holds(vault: &Vault, frontier: &Frontier) {
 
 pub(crate) fn listening() -> NodeOptions {
     NodeOptions { listen: vec![LOOPBACK], ..NodeOptions::default() }
-}
-
-pub(crate) fn over(choice: Choice) -> NodeOptions {
-    NodeOptions { sync: Options { choice, ..Options::default() }, ..listening() }
 }
 
 pub(crate) fn word(told: &Told) -> String {

@@ -16,7 +16,7 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(super) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { stdin: child.stdin.take(), child, stdout }
@@ -32,6 +32,16 @@ impl Running {
             if wanted(&record) {
                 return record;
             }
+        }
+    }
+
+    /// Reads lines of text from stdout until one is as wanted.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) {
+        let mut line = String::new();
+        while !wanted(&line) {
+            line.clear();
+            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the program ended before it came so far");
         }
     }
 
@@ -77,7 +87,7 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// Waits for the line `listening`, which is printed once connections are accepted: no sleeping, no guessing of ports.
-    pub(super) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         command.stderr(Stdio::null());
         let mut running = Running::start(command);
         let record = running.wait_for(|record| record["type"] == "listening");

@@ -92,7 +92,7 @@ impl Device {
                 command.env_remove(name);
             }
         }
-        command.args(args).env("MIRROR_HOME", &self.home).current_dir(&self.cwd).stdin(Stdio::null());
+        command.args(args).env("MIRROR_HOME", &self.home).env("MIRROR_NO_DISCOVERY", "1").current_dir(&self.cwd).stdin(Stdio::null());
         command
     }
 
@@ -153,7 +153,7 @@ impl Device {
 
     /// Keeps the vault of the working directory, with free ports of the loopback interface, until the guard is dropped.
     pub(crate) fn mirord(&self, flags: &[&str]) -> Mirord {
-        Mirord::start(self.mirord_command(&[&["--json", "--listen", "127.0.0.1:0"], flags].concat()))
+        Mirord::start(self.mirord_command(&[&["--json", "--no-discovery", "--listen", "127.0.0.1:0"], flags].concat()))
     }
 
     /// This device's directory.

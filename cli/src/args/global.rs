@@ -26,6 +26,12 @@ pub(crate) struct GlobalArgs {
     /// When to use colour (NO_COLOR is honoured)
     #[arg(long, global = true, value_name = "WHEN")]
     pub(crate) color: Option<ColorChoice>,
+    /// Give way to everything else on this machine: processor time that is left over, and on Linux the disk when it is idle
+    #[arg(long, global = true)]
+    pub(crate) low_priority: bool,
+    /// Neither announce this device on the local network nor look for others there [env: MIRROR_NO_DISCOVERY=1]
+    #[arg(long, global = true)]
+    pub(crate) no_discovery: bool,
     /// Write a log to this file, as JSON lines
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,

@@ -12,6 +12,7 @@ mod merge;
 mod nearest;
 mod quantity;
 mod replica;
+mod timetable;
 mod vault;
 mod why;
 
@@ -21,11 +22,12 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
 pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
-pub(crate) use quantity::{BandwidthLimit, MaxDelete, RateLimit, Size, Span};
+pub(crate) use quantity::{BandwidthLimit, MaxDelete, Rate, RateLimit, Size, Span};
 pub(crate) use replica::{
-    CloneArgs, CongestionChoice, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RekeyArgs, RoleChoice, ServeArgs,
-    SyncArgs, TransportChoice,
+    CloneArgs, CongestionChoice, FolderArgs, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RekeyArgs, RoleChoice,
+    ServeArgs, SyncArgs, TransportChoice,
 };
+pub(crate) use timetable::{Bandwidth, Minute, Timetable};
 pub(crate) use vault::{
     AddArgs, GetArgs, InitArgs, ListArgs, LogArgs, PutArgs, RecoverArgs, RemoveArgs, RestoreArgs, ScrubArgs, UndeleteArgs, VerifyArgs,
 };

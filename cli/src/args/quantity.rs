@@ -32,8 +32,13 @@ pub(crate) struct QuantityError {
 }
 
 impl QuantityError {
-    fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(super) fn new(what: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { what: what.into(), hint: hint.into() }
+    }
+
+    /// The same, where `text` is more than what is wrong.
+    pub(super) fn within(self, text: &str) -> Self {
+        Self { what: format!("{}, in {text:?}", self.what), ..self }
     }
 }
 

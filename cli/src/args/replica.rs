@@ -1,6 +1,6 @@
 //! Arguments of the commands that have to do with other replicas.
 
-use super::{BandwidthLimit, MaxDelete, Span};
+use super::{Bandwidth, MaxDelete, Span};
 use clap::{Args, Subcommand, ValueEnum};
 use mirror_engine::id::DeviceId;
 use std::{net::SocketAddr, path::PathBuf};
@@ -12,7 +12,8 @@ Examples:
   mirror serve                                all interfaces, UDP and TCP port 7740
   mirror serve --listen 192.168.1.5:7740      one interface
   mirror --json serve --listen 127.0.0.1:0    any free port; the line `listening` says which
-Only paired devices can connect; `mirror invite` lets a new one in.")]
+Only paired devices can connect; `mirror invite` lets a new one in. Others on the local network can see that this device serves
+(mirror peer discover), unless --no-discovery is given.")]
 pub(crate) struct ServeArgs {
     /// Address to listen on, UDP and TCP (default: port 7740 on all interfaces); may be repeated
     #[arg(long, value_name = "ADDR")]
@@ -20,6 +21,10 @@ pub(crate) struct ServeArgs {
     /// Let peers that ask for it send chunks without TLS: on trusted networks only (chunks are sealed, their ids and sizes show)
     #[arg(long)]
     pub(crate) lanes_plain: bool,
+    /// Most to send and receive, all peers together, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
+    /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off", switched while it runs
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(crate) bwlimit: Option<Bandwidth>,
     /// Take nothing over that deletes more keys here at once, as in 500, 10% (100 keys at least) or none
     #[arg(long, value_name = "N|N%", default_value = "none")]
     pub(crate) max_delete: MaxDelete,
@@ -86,9 +91,21 @@ pub(crate) struct CloneArgs {
 Examples:
   mirror rekey -n       who would be given the new key
   mirror rekey          when a device may have been copied or read by somebody else
-Only owners can. Removing a device (mirror peer remove) begins an epoch by itself. What was written before stays as it is, under the
-keys that devices had: nothing is sealed or sent again.")]
+  mirror rekey --rewrite -n
+                        how much of what stands is sealed under older keys, and the space that new records take
+  mirror rekey --rewrite
+                        seal it anew; interrupted, the same command goes on
+Only owners begin an epoch; removing a device (mirror peer remove) begins one by itself. What was written before stays as it is, under
+the keys that devices had: nothing is sealed or sent again.
+
+With --rewrite, which members can do as well, no epoch begins. The bytes of every key's value (both sides of conflicts, too) get new
+records under the newest keys and are read from there; keys, events and conflicts stay what they are. Every replica receives the new
+records. Nothing is removed: old records, and with them old names and versions, stay on every replica and open with old keys. A device
+that was removed keeps what it has, and can still read an old record that it gets hold of.")]
 pub(crate) struct RekeyArgs {
+    /// Begin no epoch, but seal anew what stands and is sealed under older keys
+    #[arg(long)]
+    pub(crate) rewrite: bool,
     /// Say what would be done, do nothing
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
@@ -100,13 +117,14 @@ pub(crate) struct RekeyArgs {
 Examples:
   mirror peer list                                  who is in, as what, and where
   mirror peer add nas 10.0.0.7 --device 3f9c...     where a peer is; being in or not is what owners say
+  mirror peer discover                              who announces itself on the local network
   mirror peer remove laptop --reason stolen         on an owner: out of the vault, everywhere")]
 pub(crate) struct PeerArgs {
     #[command(subcommand)]
     pub(crate) command: PeerCommand,
 }
 
-/// `peer add|list|remove`
+/// `peer add|list|discover|remove`
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
     /// Remember a peer under a name
@@ -122,6 +140,17 @@ pub(crate) enum PeerCommand {
     },
     /// List who is in the vault, and peers with an address here
     List,
+    /// List the devices that announce themselves on the local network
+    #[command(after_long_help = "\
+Examples:
+  mirror peer discover             listens for three seconds
+  mirror peer discover --for 10s   for slow networks
+Whatever announces itself is listed and nothing is trusted: a known peer is only talked to once it has proved its key.")]
+    Discover {
+        /// How long to listen, as in 3s
+        #[arg(long = "for", value_name = "TIME", default_value = "3s")]
+        time: Span,
+    },
     /// On an owner: put a device out of the vault, on every replica. Elsewhere: forget where it is
     Remove {
         /// Its name, as in `mirror peer list`, or its device
@@ -173,6 +202,10 @@ Examples:
   mirror sync nas            both ways
   mirror sync nas --pull     only fetch
   mirror sync nas --follow   stay, and send each change the moment it is durable, both ways
+  mirror sync nas --follow --watch ~/docs --materialize ~/docs
+      keep the files of a folder the same, too: what is saved there goes into the vault, what others change comes out
+  mirror sync nas --follow --watch ~/camera --prefix camera
+      only in: the folder's files become the keys below camera/
 Interrupted? The same command continues where it stopped.")]
 pub(crate) struct SyncArgs {
     #[command(flatten)]
@@ -186,6 +219,22 @@ pub(crate) struct SyncArgs {
     /// Stay connected and keep both the same until Ctrl-C; goes on by itself when the link or the peer comes back
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) follow: bool,
+    #[command(flatten)]
+    pub(crate) folders: FolderArgs,
+}
+
+/// Folders that are followed beside a peer.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct FolderArgs {
+    /// Take what changes in this folder into the vault; with --materialize of the same folder, keep both the same
+    #[arg(long, value_name = "DIR", requires = "follow")]
+    pub(crate) watch: Option<PathBuf>,
+    /// Write what changes in the vault out to this folder; what was changed there and not taken in is never replaced
+    #[arg(long, value_name = "DIR", requires = "follow")]
+    pub(crate) materialize: Option<PathBuf>,
+    /// The keys below K only, which lie in the folder without K
+    #[arg(long, value_name = "K", requires = "follow")]
+    pub(crate) prefix: Option<String>,
 }
 
 /// With whom, and how.
@@ -211,11 +260,12 @@ pub(crate) struct PeerOptions {
     /// Send chunks without TLS if the peer allows it: on trusted networks only (chunks are sealed, their ids and sizes show)
     #[arg(long)]
     pub(crate) lanes_plain: bool,
-    /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
-    #[arg(long, value_name = "RATE[:RATE]")]
-    pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// Most to send and receive, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
+    /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off", switched while it runs
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(crate) bwlimit: Option<Bandwidth>,
     /// Stop with exit code 15 before the peer deletes more keys here at once, as in 500, 10% (100 keys at least) or none (the default;
-    /// with --follow 10%, at most 10000)
+    /// with --follow 10%, at most 10000). A folder of --watch in which more is gone at once is left alone until it is back
     #[arg(long, value_name = "N|N%")]
     pub(crate) max_delete: Option<MaxDelete>,
 }

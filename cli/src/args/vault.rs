@@ -1,6 +1,6 @@
 //! Arguments of the commands that work on the vault of this machine.
 
-use super::{BandwidthLimit, RateLimit, TransportChoice};
+use super::{Bandwidth, RateLimit, TransportChoice};
 use clap::Args;
 use mirror_engine::id::DeviceId;
 use std::{ffi::OsString, path::PathBuf};
@@ -169,9 +169,10 @@ pub(crate) struct ScrubArgs {
     /// Most to read from the disk, as in 64MiB or 1Gbit; off for no limit
     #[arg(long, value_name = "RATE", default_value = "128MiB")]
     pub(crate) rate: RateLimit,
-    /// Most to send, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off
-    #[arg(long, value_name = "RATE[:RATE]")]
-    pub(crate) bwlimit: Option<BandwidthLimit>,
+    /// Most to send and receive, or most to send:receive, as in 100Mbit, 12MiB or 10Mbit:off; or by local time, as in
+    /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off"
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(crate) bwlimit: Option<Bandwidth>,
     /// How to connect
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) transport: Option<TransportChoice>,
@@ -179,10 +180,22 @@ pub(crate) struct ScrubArgs {
 
 /// `recover`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror recover -n                        what would be rebuilt
+  mirror recover --accept-loss             after a backup was put back and nobody has what is gone
+  mirror log --forks                       which logs were forked, and what other branches say
+  mirror recover --leave-branch 3f9c -n    what this replica holds of a forked log
+  mirror recover --leave-branch 3f9c       on each replica that holds the branch that gives way; then mirror sync with one that does not
+Leaving a branch keeps its events beside the log, where get KEY --event EVENT reads them, and writes again what they said; nothing is
+decided that somebody else decided otherwise meanwhile. Choose the branch that fewer replicas hold.")]
 pub(crate) struct RecoverArgs {
     /// Go on from what is here after the vault was rolled back and no peer has what is gone
     #[arg(long)]
     pub(crate) accept_loss: bool,
+    /// Of a forked log, make room for the branch that others hold: what the one here says is written again (mirror log --forks)
+    #[arg(long, value_name = "REPLICA", conflicts_with = "accept_loss")]
+    pub(crate) leave_branch: Option<String>,
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,

@@ -201,7 +201,14 @@ impl Mirror {
         env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MIRROR_")).for_each(|(name, _)| {
             command.env_remove(name);
         });
-        command.arg("--json").arg("--no-progress").arg("-V").arg(&device.vault).args(args).env("MIRROR_HOME", &device.home);
+        command
+            .arg("--json")
+            .arg("--no-progress")
+            .arg("-V")
+            .arg(&device.vault)
+            .args(args)
+            .env("MIRROR_HOME", &device.home)
+            .env("MIRROR_NO_DISCOVERY", "1");
         command
     }
 

@@ -9,10 +9,18 @@ use super::{
 };
 use crate::{
     args::PeerOptions,
+    bandwidth::Kept,
     failure::{Code, Failure},
     render::{self, Acknowledged, Extent, Unheld},
 };
-use mirror_engine::{event::Frontier, home::Peer, id::DeviceId, replicate::ReplicateError, session::Direction, vault::Vault};
+use mirror_engine::{
+    event::Frontier,
+    home::Peer,
+    id::DeviceId,
+    replicate::{Options, ReplicateError},
+    session::Direction,
+    vault::Vault,
+};
 use std::collections::BTreeSet;
 
 /// Pushes to the peer named, then to others that are known, until `wanted` replicas hold what this one held at the start; this one
@@ -20,9 +28,11 @@ use std::collections::BTreeSet;
 pub(super) fn push(session: &Session, options: &PeerOptions, wanted: usize) -> Result<Code, Failure> {
     let vault = session.open()?;
     let held = vault.store().frontier();
-    let target = replicate::target(&vault, &options.peer, options.device)?;
+    let target = replicate::target(session, &vault, &options.peer, options.device)?;
     refuse_too_many(&vault, target.device, wanted)?;
-    let first = transfer(session, "push", &vault, &target, &sync_options(Direction::Push, options))?;
+    let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
+    let pushing = sync_options(Direction::Push, options, &kept);
+    let first = transfer(session, "push", &vault, &target, &pushing)?;
     let mut holders = holders(&vault, &held)?;
     holders.extend(first.is_ok().then_some(target.device));
     let mut unheld = Vec::new();
@@ -34,7 +44,7 @@ pub(super) fn push(session: &Session, options: &PeerOptions, wanted: usize) -> R
             break;
         }
         if peer.device != target.device && !holders.contains(&peer.device) {
-            match push_to(session, &vault, &peer, options)? {
+            match push_to(session, &vault, &peer, &pushing)? {
                 Ok(()) => _ = holders.insert(peer.device),
                 Err(reason) => unheld.push(Unheld { name: peer.name, reason }),
             }
@@ -66,12 +76,12 @@ fn holders(vault: &Vault, held: &Frontier) -> Result<BTreeSet<DeviceId>, Failure
 }
 
 /// Whether `peer` holds everything now, or why not. Only the user's wish to stop is a failure.
-fn push_to(session: &Session, vault: &Vault, peer: &Peer, options: &PeerOptions) -> Result<Result<(), String>, Failure> {
-    let target = match known_target(peer.clone()) {
+fn push_to(session: &Session, vault: &Vault, peer: &Peer, pushing: &Options) -> Result<Result<(), String>, Failure> {
+    let target = match known_target(session, vault, peer.clone()) {
         Ok(target) => target,
         Err(failure) => return Ok(Err(failure.message().to_owned())),
     };
-    match transfer(session, "push", vault, &target, &sync_options(Direction::Push, options))? {
+    match transfer(session, "push", vault, &target, pushing)? {
         Ok(_) => Ok(Ok(())),
         Err(error @ ReplicateError::Cancelled) => Err(error.into()),
         Err(error) => Ok(Err(error.to_string())),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub(super) fn doctor(session: &Session, args: &DoctorArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
-    let target = target(&vault, &args.peer, args.device)?;
+    let target = target(session, &vault, &args.peer, args.device)?;
     let (output, talk) = (session.output.clone(), session.talk.clone());
     // People see each line as it is measured; a reader of stdout that has gone is noticed at the end.
     let tell = move |finding: &Finding| match output.format() {

@@ -2,10 +2,13 @@
 
 use super::{
     Session,
-    replicate::{block_on, fuse, report, sync_options, target},
+    folder::Folders,
+    replicate::{block_on, lasting_fuse, report, sync_options},
+    whereabouts::Whereabouts,
 };
 use crate::{
-    args::{MaxDelete, PeerOptions},
+    args::{FolderArgs, MaxDelete, PeerOptions},
+    bandwidth::Kept,
     failure::{Code, Failure},
     progress::Meter,
     render::{self, Extent, FollowState, Following, Format, Output, Talk},
@@ -18,16 +21,17 @@ use mirror_engine::{
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
-    let vault = session.open()?;
-    // What is typed wrong is said at once; an address that cannot be looked up now may be later.
-    let known = target(&vault, &options.peer, options.device)?;
+pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions, folders: &FolderArgs) -> Result<Code, Failure> {
+    let vault = Arc::new(session.open()?);
+    let whereabouts = Whereabouts::of(session, &vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));
-    let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options) };
-    let find = || target(&vault, &options.peer, options.device).or_else(|_| Ok(known.clone()));
+    let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
+    let following = Options { fuse: lasting_fuse(&vault, limit)?, ..sync_options(direction, options, &kept) };
+    let folders = Folders::open(&vault, folders, limit.0)?;
+    let find = || whereabouts.target();
     let progress = session.transfer_progress("sync");
     let told = Arc::new(Teller::new(session, &options.peer, progress.meter()));
-    let ended = block_on(replicate::keep_following(&vault, &find, &following, told))?;
+    let ended = folders.followed_while(session, || block_on(replicate::keep_following(&vault, &find, &following, told)))??;
     drop(progress);
     match ended {
         // The user's wish is the only good end that it has.

@@ -48,6 +48,9 @@ pub(super) fn recover(session: &Session, args: &RecoverArgs) -> Result<Code, Fai
     if args.accept_loss {
         return accept_loss(session, args.dry_run);
     }
+    if let Some(replica) = &args.leave_branch {
+        return leave_branch(session, replica, Extent::of(args.dry_run));
+    }
     let (dir, extent) = (session.vault_dir()?, Extent::of(args.dry_run));
     let progress = session.progress("recover");
     let repairs = Vault::recover(&dir, args.dry_run, &*progress.meter())?;
@@ -69,5 +72,22 @@ fn accept_loss(session: &Session, dry_run: bool) -> Result<Code, Failure> {
     }
     let extent = Extent::of(dry_run);
     session.report(|| render::recover_record(extent, &[]), || format!("{} given up", render::count_text(lost.len() as u64, "log end")))?;
+    Ok(Code::Ok)
+}
+
+/// Replicas on two branches of a forked log come together again: this one gives way.
+fn leave_branch(session: &Session, replica: &str, extent: Extent) -> Result<Code, Failure> {
+    let vault = session.open()?;
+    let author = vault.forked_log(replica)?;
+    let left = match extent {
+        Extent::DryRun => vault.plan_leaving(&author)?,
+        Extent::Done => vault.leave_branch(&author)?,
+    };
+    session.report(|| render::left_record(extent, &left), || render::left_text(extent, &left))?;
+    if extent == Extent::Done {
+        session
+            .talk
+            .note("hint: mirror sync PEER, with a replica that holds the other branch, brings it here; restart mirror serve if it runs");
+    }
     Ok(Code::Ok)
 }

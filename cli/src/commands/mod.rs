@@ -3,7 +3,9 @@
 mod acknowledge;
 mod daemon;
 mod demo;
+mod discover;
 mod doctor;
+mod folder;
 mod follow;
 mod generate;
 mod health;
@@ -17,6 +19,7 @@ mod restore;
 mod scrub;
 mod session;
 mod values;
+mod whereabouts;
 mod why;
 
 pub(crate) use session::Session;

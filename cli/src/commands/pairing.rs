@@ -1,9 +1,11 @@
 //! `serve`, `invite`, `clone`: how a second replica comes to be.
 
-use super::{Session, replicate::block_on};
+use super::{Session, discover, replicate::block_on};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
+    bandwidth::Kept,
     failure::{Code, Failure},
+    progress::Several,
     render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
 };
@@ -27,16 +29,19 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let vault = Arc::new(session.open()?);
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
+    let kept = Kept::to(args.bwlimit.as_ref(), &session.talk);
     let options = Options {
+        limits: Arc::clone(&kept.limits),
         plain_lanes: super::replicate::plain_lanes(args.lanes_plain),
-        fuse: super::replicate::fuse(&vault, args.max_delete)?,
+        fuse: super::replicate::lasting_fuse(&vault, args.max_delete)?,
         ..Options::default()
     };
     let progress = session.progress("serve");
     let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
     let served = block_on(async {
-        let server = replicate::Server::bind(vault, listen, &own_name(), &options).await?;
+        let server = replicate::Server::bind(Arc::clone(&vault), listen, &own_name(), &options).await?;
         let (quic, tcp) = server.local_addrs();
+        let announcement = discover::announce(session, &vault, &tcp);
         for (quic, tcp) in quic.into_iter().zip(tcp) {
             let listening = Listening { quic, tcp, device };
             session.output.show(|| render::listening_record(&listening), || render::listening_text(&listening))?;
@@ -44,7 +49,8 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
         session.output.flush()?;
         // A reader of stdout that has gone does not end a server.
         let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
-        server.run(options, progress.meter(), report).await;
+        server.run(options, Arc::new(Several(progress.meter())), report).await;
+        drop(announcement);
         Ok::<_, Failure>(())
     })?;
     drop(progress);

@@ -1,6 +1,6 @@
-//! `peer add|list|remove`, `rekey`: who is in, who may connect, where they are, and which keys they have.
+//! `peer add|list|discover|remove`, `rekey`: who is in, who may connect, where they are, and which keys they have.
 
-use super::{Session, replicate};
+use super::{Session, discover, replicate};
 use crate::{
     args::{PeerCommand, RekeyArgs},
     failure::{Code, Failure},
@@ -8,29 +8,33 @@ use crate::{
 };
 use mirror_engine::{
     home::{Peer, Role},
+    id::DeviceId,
     keys::slots,
     members::{Admittance, LastOwner},
     vault::{Acquaintance, EpochBegun, Vault, VaultError},
 };
 
 pub(super) fn peer(session: &Session, command: PeerCommand) -> Result<Code, Failure> {
-    let vault = session.open()?;
     match command {
-        PeerCommand::Add { name, address, device } => {
-            let added_ms = mirror_engine::clock::wall_ms();
-            let peer = Peer { name, device, addresses: vec![replicate::with_port(&address)?], role: Role::Member, added_ms };
-            vault.home().add_peer(peer.clone())?;
-            let known = acquaintance(&vault, &peer)?;
-            session.report(|| render::peer_record(&known), || format!("added {}", render::peer_text(&known)))?;
-        }
+        PeerCommand::Add { name, address, device } => add(session, name, &address, device)?,
         PeerCommand::List => {
-            for known in vault.acquaintances()? {
+            for known in session.open()?.acquaintances()? {
                 session.output.show(|| render::peer_record(&known), || render::peer_text(&known))?;
             }
         }
-        PeerCommand::Remove { name, reason, force } => remove(session, &vault, &name, reason.as_deref(), force)?,
+        PeerCommand::Discover { time } => return discover::list(session, time.0),
+        PeerCommand::Remove { name, reason, force } => remove(session, &session.open()?, &name, reason.as_deref(), force)?,
     }
     Ok(Code::Ok)
+}
+
+fn add(session: &Session, name: String, address: &str, device: DeviceId) -> Result<(), Failure> {
+    let vault = session.open()?;
+    let added_ms = mirror_engine::clock::wall_ms();
+    let peer = Peer { name, device, addresses: vec![replicate::with_port(address)?], role: Role::Member, added_ms };
+    vault.home().add_peer(peer.clone())?;
+    let known = acquaintance(&vault, &peer)?;
+    session.report(|| render::peer_record(&known), || format!("added {}", render::peer_text(&known)))
 }
 
 fn acquaintance(vault: &Vault, peer: &Peer) -> Result<Acquaintance, Failure> {
@@ -72,9 +76,36 @@ fn remove(session: &Session, vault: &Vault, name: &str, reason: Option<&str>, fo
 /// An owner begins a key epoch without removing anyone.
 pub(super) fn rekey(session: &Session, args: &RekeyArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
+    if args.rewrite {
+        return rewrite(session, &vault, Extent::of(args.dry_run));
+    }
     let begun = if args.dry_run { vault.plan_epoch()? } else { vault.begin_epoch()? };
     session.report(|| render::epoch_record(&begun), || render::epoch_text(&begun, Extent::of(args.dry_run)))?;
     Ok(Code::Ok)
+}
+
+/// A writer seals anew what stands under older epochs.
+fn rewrite(session: &Session, vault: &Vault, extent: Extent) -> Result<Code, Failure> {
+    let progress = session.transfer_progress("rekey");
+    let (rewrite, enough) = match extent {
+        Extent::DryRun => {
+            let (plan, free_bytes) = vault.plan_rewrite(&*progress.meter())?;
+            let enough = plan.require_space(free_bytes);
+            (plan, enough)
+        }
+        Extent::Done => (vault.rewrite(&*progress.meter())?, Ok(())),
+    };
+    drop(progress);
+    for (key, reason) in &rewrite.unreadable {
+        session.talk.warn(&render::unreadable_line(key, reason));
+    }
+    session.report(|| render::rewrite_record(extent, &rewrite), || render::rewrite_text(extent, &rewrite))?;
+    enough?;
+    if rewrite.unreadable.is_empty() {
+        return Ok(Code::Ok);
+    }
+    session.talk.note("hint: mirror scrub --from PEER fetches what is damaged or missing; then the same command goes on");
+    Ok(Code::Damaged)
 }
 
 fn expel(session: &Session, vault: &Vault, known: &Acquaintance, reason: Option<&str>, force: bool) -> Result<Option<EpochBegun>, Failure> {

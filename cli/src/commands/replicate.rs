@@ -1,8 +1,9 @@
 //! `push`, `pull`, `sync`: one conversation with one peer.
 
-use super::{Session, acknowledge, follow, pairing::PORT};
+use super::{Session, acknowledge, discover, follow, pairing::PORT};
 use crate::{
     args::{CongestionChoice, MaxDelete, PeerOptions, PushArgs, SyncArgs, TransportChoice, nearest},
+    bandwidth::Kept,
     config::environment,
     failure::{Code, Failure, ROLLED_BACK_HINT},
     render::{self, Extent},
@@ -10,9 +11,9 @@ use crate::{
 use mirror_engine::{
     home::{HomeError, Peer},
     id::DeviceId,
-    replicate::{self, Findings, Limits, Options, ReplicateError, Summary, Target},
+    replicate::{self, Findings, Options, ReplicateError, Summary, Target},
     session::Direction,
-    transport::{Choice, Congestion, PlainLanes, TransportKind},
+    transport::{Choice, Congestion, PlainLanes, TransportError, TransportKind},
     vault::{Fuse, Vault},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -37,16 +38,34 @@ pub(super) fn sync(session: &Session, args: &SyncArgs) -> Result<Code, Failure> 
         (_, true) => Direction::Pull,
         (false, false) => Direction::Both,
     };
-    if args.follow { follow::run(session, direction, &args.options) } else { run(session, "sync", direction, &args.options) }
+    if args.follow { follow::run(session, direction, &args.options, &args.folders) } else { run(session, "sync", direction, &args.options) }
 }
 
 fn run(session: &Session, operation: &'static str, direction: Direction, options: &PeerOptions) -> Result<Code, Failure> {
     let vault = session.open()?;
-    let target = target(&vault, &options.peer, options.device)?;
+    let target = target(session, &vault, &options.peer, options.device)?;
+    let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
     let options_of_sync =
-        Options { fuse: fuse(&vault, options.max_delete.unwrap_or(MaxDelete(None)))?, ..sync_options(direction, options) };
-    let result = transfer(session, operation, &vault, &target, &options_of_sync)?;
+        Options { fuse: fuse(&vault, options.max_delete.unwrap_or(MaxDelete(None)))?, ..sync_options(direction, options, &kept) };
+    let mut result = transfer(session, operation, &vault, &target, &options_of_sync)?;
+    if options.device.is_none()
+        && is_unreachable(&result)
+        && let Some(target) = elsewhere(session, &vault, &target)
+    {
+        result = transfer(session, operation, &vault, &target, &options_of_sync)?;
+    }
     report(session, operation, &options.peer, Extent::of(options.dry_run), result)
+}
+
+fn is_unreachable(result: &Result<Summary, ReplicateError>) -> bool {
+    matches!(result, Err(ReplicateError::Transport(TransportError::Unreachable { .. })))
+}
+
+/// The same peer where it says on the local network that it is, unless that is where it has just been looked for.
+fn elsewhere(session: &Session, vault: &Vault, target: &Target) -> Option<Target> {
+    let mut addresses = discover::find(session, vault, &target.name, &target.device);
+    addresses.retain(|address| !target.addresses.contains(address));
+    (!addresses.is_empty()).then(|| Target { addresses, ..target.clone() })
 }
 
 /// One conversation, with its progress.
@@ -115,8 +134,7 @@ pub(super) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(runtime.map_err(|error| Failure::io("cannot start the network threads", &error))?.block_on(future))
 }
 
-pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Options {
-    let limit = options.bwlimit.unwrap_or_default();
+pub(super) fn sync_options(direction: Direction, options: &PeerOptions, kept: &Kept) -> Options {
     Options {
         direction,
         choice: choice(options.transport),
@@ -126,7 +144,7 @@ pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Optio
             CongestionChoice::Bbr => Congestion::Bbr,
             CongestionChoice::Cubic => Congestion::Cubic,
         }),
-        limits: Limits::new(limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s)),
+        limits: Arc::clone(&kept.limits),
         plain_lanes: plain_lanes(options.lanes_plain),
         dry_run: options.dry_run,
         ..Options::default()
@@ -136,6 +154,11 @@ pub(super) fn sync_options(direction: Direction, options: &PeerOptions) -> Optio
 /// `--max-delete`; nothing on a keyless replica, which sees no keys.
 pub(super) fn fuse(vault: &Vault, limit: MaxDelete) -> Result<Option<Arc<Fuse>>, Failure> {
     Ok(limit.0.map(|limit| vault.fuse(limit)).transpose()?.flatten())
+}
+
+/// The same for a session that stays.
+pub(super) fn lasting_fuse(vault: &Arc<Vault>, limit: MaxDelete) -> Result<Option<Arc<Fuse>>, Failure> {
+    Ok(limit.0.map(|limit| vault.lasting_fuse(limit)).transpose()?.flatten())
 }
 
 /// `--lanes-plain`
@@ -154,24 +177,38 @@ pub(crate) fn choice(typed: Option<TransportChoice>) -> Choice {
 }
 
 /// Who is meant: an address with a device, or a name that is known.
-pub(super) fn target(vault: &Vault, typed: &str, device: Option<DeviceId>) -> Result<Target, Failure> {
+pub(super) fn target(session: &Session, vault: &Vault, typed: &str, device: Option<DeviceId>) -> Result<Target, Failure> {
     if let Some(device) = device {
         let addresses = replicate::resolve(&[with_port(typed)?])?;
         return Ok(Target { name: typed.to_owned(), device, addresses });
     }
-    known_target(known_peer(vault, typed)?)
+    known_target(session, vault, known_peer(vault, typed)?)
 }
 
-/// Where a known peer is.
-pub(super) fn known_target(peer: Peer) -> Result<Target, Failure> {
+/// Where a known peer is: at its addresses, or, when none is known or none can be looked up, where the local network says.
+pub(super) fn known_target(session: &Session, vault: &Vault, peer: Peer) -> Result<Target, Failure> {
+    let addresses = match addresses_of(&peer) {
+        Ok(addresses) => addresses,
+        Err(failure) => match discover::find(session, vault, &peer.name, &peer.device) {
+            found if found.is_empty() => return Err(failure),
+            found => found,
+        },
+    };
+    Ok(Target { device: peer.device, addresses, name: peer.name })
+}
+
+/// What `peers.toml` says.
+pub(super) fn addresses_of(peer: &Peer) -> Result<Vec<SocketAddr>, Failure> {
     if peer.addresses.is_empty() {
         let failure = Failure::new(Code::Unreachable, format!("no address of {} is known here", peer.name));
         return Err(failure
             .hint(format!("let it push or pull, or say where it is: mirror peer add {} HOST:PORT --device {}", peer.name, peer.device)));
     }
-    Ok(Target { device: peer.device, addresses: replicate::resolve(&peer.addresses)?, name: peer.name })
+    Ok(replicate::resolve(&peer.addresses)?)
 }
 
+/// A peer by its name here, or by what the vault calls a device that is in it.
+///
 /// # Errors
 /// [`Code::Usage`] with the nearest known name.
 pub(super) fn known_peer(vault: &Vault, name: &str) -> Result<Peer, Failure> {
@@ -179,7 +216,11 @@ pub(super) fn known_peer(vault: &Vault, name: &str) -> Result<Peer, Failure> {
         Err(HomeError::NoSuchPeer(_)) => {}
         found => return Ok(found?),
     }
-    Err(unknown_peer(vault, name))
+    let mut called = vault.acquaintances()?.into_iter().filter(|known| known.peer.name == name);
+    match (called.next(), called.next()) {
+        (Some(known), None) => Ok(known.peer),
+        _ => Err(unknown_peer(vault, name)),
+    }
 }
 
 /// [`Code::Usage`] with the nearest known name.

@@ -3,14 +3,16 @@
 use super::{Session, replicate};
 use crate::{
     args::ScrubArgs,
+    bandwidth::Kept,
     failure::{Code, Failure},
     render::{self, Scrubbed},
 };
 use mirror_engine::{
     id::ChunkId,
-    replicate::{Asked, Limits, Options, Target, heal},
+    replicate::{Asked, Options, Target, heal},
     vault::{Vault, VaultError},
 };
+use std::sync::Arc;
 
 pub(super) fn scrub(session: &Session, args: &ScrubArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
@@ -37,12 +39,8 @@ fn fetch(session: &Session, vault: &Vault, targets: &[Target], args: &ScrubArgs)
     if targets.is_empty() || vault.store().is_whole().map_err(VaultError::from)? {
         return Ok(Vec::new());
     }
-    let limit = args.bwlimit.unwrap_or_default();
-    let options = Options {
-        choice: replicate::choice(args.transport),
-        limits: Limits::new(limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s)),
-        ..Options::default()
-    };
+    let kept = Kept::to(args.bwlimit.as_ref(), &session.talk);
+    let options = Options { choice: replicate::choice(args.transport), limits: Arc::clone(&kept.limits), ..Options::default() };
     let progress = session.transfer_progress("scrub");
     let asked = replicate::block_on(heal(vault, targets, &options, progress.meter()))??;
     drop(progress);
@@ -57,10 +55,10 @@ fn fetch(session: &Session, vault: &Vault, targets: &[Target], args: &ScrubArgs)
 /// Who can be asked: the peer that was named, else all that are known and whose addresses can be found.
 fn targets(session: &Session, vault: &Vault, args: &ScrubArgs) -> Result<Vec<Target>, Failure> {
     if let Some(peer) = &args.from {
-        return Ok(vec![replicate::target(vault, peer, args.device)?]);
+        return Ok(vec![replicate::target(session, vault, peer, args.device)?]);
     }
     let known = vault.home().peers()?.into_iter().filter(|peer| !peer.addresses.is_empty());
-    let found = known.filter_map(|peer| match replicate::target(vault, &peer.name, None) {
+    let found = known.filter_map(|peer| match replicate::target(session, vault, &peer.name, None) {
         Ok(target) => Some(target),
         Err(failure) => {
             session.talk.warn(&format!("{} cannot be asked: {}", peer.name, failure.message));

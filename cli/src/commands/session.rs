@@ -2,7 +2,7 @@
 
 use crate::{
     args::GlobalArgs,
-    config::{ProgressPlace, Settings, Verbosity},
+    config::{Priority, ProgressPlace, Settings, Verbosity},
     failure::Failure,
     interrupt::Interrupt,
     logging,
@@ -12,7 +12,7 @@ use crate::{
 use indicatif::MultiProgress;
 use mirror_engine::{
     home::Home,
-    io::backend,
+    io::{backend, priority},
     vault::{Repair, Vault, VaultError},
 };
 use std::{env, path::PathBuf, sync::Arc};
@@ -34,6 +34,7 @@ impl Session {
     pub(crate) fn start(args: GlobalArgs) -> Result<Self, Failure> {
         let settings = Settings::resolve(args)?;
         let talk = Talk { volume: volume(&settings), style: settings.stderr_style, screen: MultiProgress::new() };
+        give_way(&settings, &talk);
         logging::start(&settings, &talk)?;
         tracing::debug!(home = %settings.home.display(), memory_bytes = settings.memory_bytes, "settings");
         backend::choose(settings.io)?;
@@ -113,6 +114,15 @@ impl Session {
                 Ok(())
             }
         }
+    }
+}
+
+/// Before there are other threads: they inherit it. What the system forbids costs only politeness.
+fn give_way(settings: &Settings, talk: &Talk) {
+    if settings.priority == Priority::Low
+        && let Err(error) = priority::give_way()
+    {
+        talk.warn(&format!("the priority could not be lowered: {error}"));
     }
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct MirordCli {
     /// Listen nowhere, only dial
     #[arg(long, conflicts_with = "listen")]
     pub(super) no_listen: bool,
+    /// Neither announce the vaults on local networks nor look for peers there
+    #[arg(long)]
+    no_discovery: bool,
     /// Dial only this peer; may be repeated (default: every peer whose address is known)
     #[arg(long, value_name = "PEER")]
     pub(super) follow: Vec<String>,
@@ -110,6 +113,7 @@ impl MirordCli {
             quiet: self.quiet,
             verbose: self.verbose,
             no_progress: true,
+            no_discovery: self.no_discovery,
             color: self.color,
             log_file: self.log_file.clone(),
             memory: self.memory,

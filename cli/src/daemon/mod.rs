@@ -3,6 +3,7 @@
 //! ```text
 //! args, settings ─► plan ─► run ─┬─ keeper: a vault and its node (the engine's), one each
 //!                                ├─ control: the socket that `mirror` asks ─┐
+//!                                ├─ nearby: peers on local networks
 //!                                ├─ web: status page and metrics ───────────┴─ state: what it says of itself
 //!                                └─ signals, supervisor (systemd), log
 //! ```
@@ -15,6 +16,7 @@ mod args;
 pub(crate) mod control;
 mod keeper;
 mod log;
+mod nearby;
 mod plan;
 mod repeats;
 mod run;

@@ -72,6 +72,7 @@ impl Plan {
             log_file: global.log_file.or_else(|| file.log_file.clone()),
             memory: global.memory.or(file.memory),
             io: global.io.or(file.io),
+            no_discovery: global.no_discovery || file.discovery == Some(false),
             ..global
         })?;
         let chosen = vaults(cli, &file, &settings)?;

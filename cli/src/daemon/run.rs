@@ -12,6 +12,7 @@ use super::{
     control::{Answer, DaemonLock, Question, Refusal, Server},
     keeper::{Ground, Heard, Keeper},
     log,
+    nearby::{Nearby, News},
     plan::{Plan, Priority},
     repeats::Repeats,
     signals::{Signals, Wish},
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     args::BandwidthLimit,
+    config::Discovery,
     failure::{Code, Failure},
     render::{self, Format, Listening, Output},
 };
@@ -53,6 +55,8 @@ pub(super) struct Daemon {
     limits: Arc<Limits>,
     keepers: Mutex<Vec<Arc<Keeper>>>,
     pages: Mutex<Pages>,
+    /// None if it is not wished for, or cannot be.
+    nearby: Mutex<Option<Nearby>>,
     stop: Notify,
 }
 
@@ -88,11 +92,12 @@ async fn live(cli: &MirordCli, plan: Plan, home: Home, output: &Output, repeats:
         started = daemon.start(&plan, &ground) => started?,
         never = signals.end_at_once() => match never {},
     }
+    let news = daemon.look_around(plan.settings.discovery);
     daemon.announce(output)?;
     supervisor::tell(Word::Ready(&daemon.state().line()));
     let asked = daemon.clone();
     let mut socket = JoinSet::from_iter([async move { socket.run(Arc::new(move |question| asked.answer(question))).await }]);
-    let code = daemon.keep(cli, &ground, &mut signals, &mut hears, repeats).await;
+    let code = daemon.keep(cli, &ground, &mut signals, (&mut hears, news), repeats).await;
     supervisor::tell(Word::Stopping);
     tokio::select! {
         () = daemon.end() => {}
@@ -112,6 +117,7 @@ impl Daemon {
             limits,
             keepers: Mutex::default(),
             pages: Mutex::default(),
+            nearby: Mutex::default(),
             stop: Notify::new(),
         }
     }
@@ -136,6 +142,24 @@ impl Daemon {
         let pages = web::open(plan.ui, plan.metrics, self).await?;
         *locked(&self.pages) = pages;
         Ok(())
+    }
+
+    /// Begins to be found on local networks, and to find, unless that is unwanted or impossible.
+    fn look_around(&self, wish: Discovery) -> Option<News> {
+        if wish == Discovery::Off {
+            return None;
+        }
+        match Nearby::start() {
+            Ok((mut nearby, news)) => {
+                nearby.announce(&self.keepers());
+                *locked(&self.nearby) = Some(nearby);
+                Some(news)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "peers on local networks are not found; addresses that are known work without it");
+                None
+            }
+        }
     }
 
     /// Says where it listens: to the program that has started it as JSON, to the log for people.
@@ -168,7 +192,7 @@ impl Daemon {
         cli: &MirordCli,
         ground: &Ground,
         signals: &mut Signals,
-        hears: &mut mpsc::Receiver<Heard>,
+        (hears, mut news): (&mut mpsc::Receiver<Heard>, Option<News>),
         repeats: &Repeats,
     ) -> Code {
         let (mut teller, mut said) = (Teller::default(), String::new());
@@ -183,6 +207,9 @@ impl Daemon {
                 },
                 () = self.stop.notified() => return Code::Ok,
                 Some(heard) = hears.recv() => teller.tell(&heard, self),
+                Some(device) = next(&mut news) => if let Some(nearby) = &*locked(&self.nearby) {
+                    nearby.pass_on(&device, &self.keepers());
+                },
                 _ = chores.tick() => self.do_chores(ground, repeats).await,
                 // Only a daemon whose locks are free and whose loop runs says that it is alive.
                 _ = alive.tick() => self.say_alive(&mut said),
@@ -207,9 +234,17 @@ impl Daemon {
                 None => tracing::info!(vault = %keeper.plan.dir.display(), "kept again"),
             }
         }
+        self.announce_nearby();
         match repeats.held_back() {
             0 => {}
             lines => tracing::info!(lines, "lines that said the same again were not written"),
+        }
+    }
+
+    /// Vaults that came or went are announced, or no longer.
+    fn announce_nearby(&self) {
+        if let Some(nearby) = &mut *locked(&self.nearby) {
+            nearby.announce(&self.keepers());
         }
     }
 
@@ -244,6 +279,7 @@ impl Daemon {
             keeper.stop().await;
         }
         keepers.iter().for_each(say_trouble);
+        self.announce_nearby();
         let pages = std::mem::take(&mut *locked(&self.pages));
         let pages = pages.moved(plan.ui, plan.metrics, self).await;
         *locked(&self.pages) = pages;
@@ -254,6 +290,8 @@ impl Daemon {
     async fn end(&self) {
         tracing::info!("stopping");
         locked(&self.pages).close();
+        // Says goodbye, so that nobody dials any more.
+        locked(&self.nearby).take();
         let mut ending: JoinSet<()> = self.keepers().into_iter().map(|keeper| async move { keeper.stop().await }).collect();
         while ending.join_next().await.is_some() {}
     }
@@ -328,6 +366,14 @@ impl Names for Arc<Daemon> {
         let known = |vault: Arc<Vault>| vault.home().peer_of(device).ok().flatten().map(|peer| peer.name);
         let mut vaults = self.keepers().into_iter().filter_map(|keeper| keeper.with_node(|node| node.vault()));
         vaults.find_map(known).unwrap_or_else(|| device.short().to_string())
+    }
+}
+
+/// The next of `news`; never, without any.
+async fn next(news: &mut Option<News>) -> Option<DeviceId> {
+    match news {
+        Some(news) => news.recv().await,
+        None => std::future::pending().await,
     }
 }
 

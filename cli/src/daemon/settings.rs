@@ -31,6 +31,8 @@ pub(super) struct SettingsFile {
     /// Whether other programs go first.
     #[serde(default)]
     pub(super) low_priority: bool,
+    /// Whether to be found on local networks, and to find; yes by default.
+    pub(super) discovery: Option<bool>,
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_file: Option<PathBuf>,
     /// Over all vaults and peers.

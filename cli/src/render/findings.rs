@@ -1,11 +1,13 @@
 //! What a user must know of a replica's past: rolled back, forked, with a hole.
 
-use super::Record;
+use super::{Extent, KeyField, Record, count_text, key_text};
 use mirror_engine::{
-    event::Dot,
+    event::{Dot, Key},
     home::Gone,
+    id::EventId,
     replicate::Findings,
     store::{Fork, Hole, Lost},
+    vault::Left,
 };
 use serde::Serialize;
 
@@ -119,6 +121,60 @@ pub(crate) fn findings_text(peer: &str, findings: &Findings) -> Vec<String> {
     lines.extend(findings.lost.iter().map(lost_text));
     lines.extend(findings.forks.iter().map(fork_text));
     lines
+}
+
+/// A key that a person decides, and what `get --event` takes.
+#[derive(Serialize)]
+struct Undecided {
+    #[serde(flatten)]
+    key: KeyField,
+    event: String,
+}
+
+/// A branch that was left.
+#[derive(Serialize)]
+pub(crate) struct LeftRecord {
+    operation: &'static str,
+    dry_run: bool,
+    replica: String,
+    from: u64,
+    events: u64,
+    keys: u64,
+    written: u64,
+    undecided: Vec<Undecided>,
+}
+
+impl Record for LeftRecord {
+    const TYPE: &'static str = "summary";
+}
+
+pub(crate) fn left_record(extent: Extent, left: &Left) -> LeftRecord {
+    let undecided = |(key, event): &(Key, EventId)| Undecided { key: KeyField::from(key), event: event.to_string() };
+    LeftRecord {
+        operation: "leave-branch",
+        dry_run: extent == Extent::DryRun,
+        replica: left.author.to_string(),
+        from: left.from,
+        events: left.events,
+        keys: left.keys,
+        written: left.written,
+        undecided: left.undecided.iter().map(undecided).collect(),
+    }
+}
+
+pub(crate) fn left_text(extent: Extent, left: &Left) -> String {
+    let (events, keys) = (count_text(left.events, "event"), count_text(left.keys, "key"));
+    let place = dot_text(&Dot { author: left.author, sequence: left.from });
+    if extent == Extent::DryRun {
+        return format!("would leave {events} from {place} on, which speak of {keys}; they are kept, and what they say is written again");
+    }
+    let mut lines: Vec<String> = left.undecided.iter().map(undecided_text).collect();
+    lines.push(format!("left {events} from {place} on and kept them beside the log; {} of {keys} written again", left.written));
+    lines.join("\n")
+}
+
+fn undecided_text((key, event): &(Key, EventId)) -> String {
+    format!("not written again, because somebody else changed it: {0}  (mirror get {0} --event {1})", key_text(key), event.short())
 }
 
 /// A forked log, as `log --forks` shows it.

@@ -392,6 +392,9 @@ pub(crate) struct PeerRecord {
     addresses: Vec<String>,
     role: String,
     signed: bool,
+    /// It is no device: `passphrase` or `recovery phrase`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch_begun: Option<EpochRecord>,
 }
@@ -409,6 +412,7 @@ pub(crate) fn peer_record(known: &Acquaintance) -> PeerRecord {
         addresses: peer.addresses.clone(),
         role: role_text(known),
         signed: known.admittance.is_some(),
+        secret: known.secret().map(str::to_owned),
         epoch_begun: None,
     }
 }
@@ -447,7 +451,10 @@ pub(crate) fn epoch_text(begun: &EpochBegun, extent: Extent) -> String {
 }
 
 pub(crate) fn peer_text(known: &Acquaintance) -> String {
-    format!("{}  {}", place_text(&known.peer), role_text(known))
+    match known.secret() {
+        Some(secret) => format!("{secret}  {}  no device: whoever opens the vault with it  owner", known.peer.device),
+        None => format!("{}  {}", place_text(&known.peer), role_text(known)),
+    }
 }
 
 fn role_text(known: &Acquaintance) -> String {

@@ -11,12 +11,14 @@
 mod frontier;
 mod list;
 mod operation;
+mod resealed;
 #[cfg(test)]
 mod tests;
 
 pub use frontier::{Dot, Frontier, Head, Heads};
 pub use list::{ChunkList, Entry, ListRef};
 pub use operation::{ChunkRef, Content, Key, KeyError, Operation, Value, ValueKind, decode_operations, encode_operations};
+pub use resealed::{decode_resealed, encode_resealed};
 
 use crate::{
     codec::{self, CodecError},
@@ -36,6 +38,8 @@ const LENGTH_BYTES: usize = 4;
 pub const KIND_OPERATIONS: u16 = 1;
 /// Event kind that says who is in the vault (see [`members`](crate::members)); its body opens with the replication key.
 pub const KIND_MEMBERSHIP: u16 = 2;
+/// Event kind whose sealed body says where plaintexts lie as well, under a later key epoch: see [`encode_resealed`].
+pub const KIND_RESEALED: u16 = 3;
 
 /// Number that makes the author of a copied or restored vault directory a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -79,7 +83,7 @@ pub struct EventHeader {
     /// Chunk lists that must be here before the event is visible.
     #[n(8)]
     pub lists: Vec<ListRef>,
-    /// [`KIND_OPERATIONS`], [`KIND_MEMBERSHIP`], or something newer.
+    /// [`KIND_OPERATIONS`], [`KIND_MEMBERSHIP`], [`KIND_RESEALED`], or something newer.
     #[n(9)]
     pub kind: u16,
     /// BLAKE3 of the sealed body.

@@ -16,6 +16,7 @@
 //!     replicas/<dir>.seen    the newest event of every author that was ever accepted there
 //!     scrubs/<dir>.scrub     the last scrub of that directory
 //!     views/<dir>.db         plaintext cache of that directory (names!), made and owned by the vault
+//!     folders/<dir>.db       what was last the same in a followed folder and in the vault (names!), made and owned by the folder
 //! ```
 //! `<dir>` is a hash of the directory's canonical path. Files are replaced whole and durably, but `.head` (see [`OwnReplica`]); whoever
 //! changes one holds the lock, so two processes at once end with what one after the other would have left.
@@ -169,7 +170,7 @@ impl Home {
     /// [`HomeError::Io`].
     pub fn vault(&self, vault: &VaultId) -> Result<VaultHome, HomeError> {
         let dir = self.dir.join("vaults").join(vault.to_string());
-        for part in ["tickets", "replicas", "views", "contacts", "scrubs"] {
+        for part in ["tickets", "replicas", "views", "folders", "contacts", "scrubs"] {
             private_file::make_dir(&dir.join(part)).map_err(failed("making", &dir))?;
         }
         Ok(VaultHome { dir, vault: *vault })
@@ -203,6 +204,17 @@ impl VaultHome {
     /// [`HomeError::Io`] when `vault_dir` is not there.
     pub fn view_path(&self, vault_dir: &Path) -> Result<PathBuf, HomeError> {
         Ok(self.dir.join("views").join(format!("{}.db", directory_name(vault_dir)?)))
+    }
+
+    /// Where it is kept what `vault_dir` and the folder `dir`, followed under `prefix`, last had in common. The file itself is the folder's.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`] when one of the directories is not there.
+    pub fn folder_path(&self, vault_dir: &Path, dir: &Path, prefix: &[u8]) -> Result<PathBuf, HomeError> {
+        let names = [directory_name(vault_dir)?.as_bytes(), directory_name(dir)?.as_bytes(), prefix].concat();
+        let hash = blake3::derive_key("mirror 2026-11 v1 followed folder", &names);
+        let name: String = hash[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        Ok(self.dir.join("folders").join(format!("{name}.db")))
     }
 }
 

@@ -284,6 +284,23 @@ pub fn sync_file_system(_directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives `from` the name `to`, which nothing may have.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`], or what the system says. On a file system that cannot rename so, what has taken the name in the last
+/// moment is replaced.
+pub fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::{
+        fs::{CWD, RenameFlags, renameat_with},
+        io::Errno,
+    };
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) if fs::symlink_metadata(to).is_err() => fs::rename(from, to),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => Err(io::ErrorKind::AlreadyExists.into()),
+        renamed => Ok(renamed?),
+    }
+}
+
 /// What a failed change of a file means to the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -304,6 +321,15 @@ pub fn classify(error: &io::Error, path: &Path) -> Failure {
         io::ErrorKind::ReadOnlyFilesystem => Failure::ReadOnly,
         _ => Failure::Other,
     }
+}
+
+/// Bytes that this user may still write to the file system of `path`.
+///
+/// # Errors
+/// What the system says.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    let statistics = rustix::fs::statvfs(path)?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
 /// File systems without a table of inodes report zero of zero and are never out of them.

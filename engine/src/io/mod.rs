@@ -1,16 +1,19 @@
 //! Files as the store needs them: maps that survive truncation, and writes that are durable or are reported.
 //!
-//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus`, `uring`, [`counting`] and [`usage`], one operation a block.
+//! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus`, `uring`, [`counting`],
+//! [`priority`] and [`usage`], one operation a block.
 
 pub mod append;
 pub mod backend;
 pub mod buffers;
 pub mod cached;
 pub mod counting;
+pub mod descriptors;
 pub mod durable;
 pub mod map;
 pub mod piece;
 mod portable;
+pub mod priority;
 mod sigbus;
 #[cfg(test)]
 mod tests;

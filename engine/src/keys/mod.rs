@@ -26,7 +26,10 @@ pub use epoch::{Giver, Occasion, epoch_id, link, unlink};
 pub use kdf::KdfCost;
 
 use crate::id::VaultId;
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::{
+    error::Unspecified,
+    rand::{SecureRandom, SystemRandom},
+};
 use std::{fmt, io, path::PathBuf};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -92,12 +95,16 @@ pub enum KeyError {
 /// # Errors
 /// [`KeyError::Randomness`] when there are none, or when they are all equal, as those of a broken generator are.
 pub fn random_bytes<const N: usize>() -> Result<[u8; N], KeyError> {
-    random_bytes_from(&SystemRandom::new())
+    #[cfg(test)]
+    if let Some(bytes) = crate::clock::simulated::random_bytes() {
+        return Ok(bytes);
+    }
+    random_bytes_from(|bytes| SystemRandom::new().fill(bytes))
 }
 
-fn random_bytes_from<const N: usize>(source: &dyn SecureRandom) -> Result<[u8; N], KeyError> {
+fn random_bytes_from<const N: usize>(fill: impl FnOnce(&mut [u8]) -> Result<(), Unspecified>) -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
-    source.fill(&mut bytes).map_err(|_| KeyError::Randomness)?;
+    fill(&mut bytes).map_err(|_| KeyError::Randomness)?;
     if bytes.iter().all(|byte| *byte == bytes[0]) {
         return Err(KeyError::Randomness);
     }

@@ -4,7 +4,7 @@ use crate::io::durable;
 use std::{
     fs::{DirBuilder, File},
     io::{self, Read},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::Path,
 };
 
@@ -19,6 +19,11 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Replaces `path` by `bytes` without waiting for the disk: for what may be lost, as [`durable::replace_unsynced`] says.
 pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     durable::replace_unsynced(path, bytes, MODE)
+}
+
+/// Makes an empty file unless there is one.
+pub(crate) fn create(path: &Path) -> io::Result<()> {
+    File::options().create(true).truncate(false).write(true).mode(MODE).open(path).map(drop)
 }
 
 /// Reads at most `bytes_max` bytes; a longer file is an error, not memory.

@@ -34,7 +34,7 @@ pub(super) const DRAIN: Duration = Duration::from_secs(5);
 /// How a session that this side dialled came to its end.
 #[derive(Debug)]
 enum Ended {
-    Session(Result<Summary, ReplicateError>),
+    Session(Box<Result<Summary, ReplicateError>>),
     /// Its task broke down: a fault of this program, which may not come again.
     Broken(String),
     /// There is something better to do: the network changed before it was up, or the peer's own session stays.
@@ -61,6 +61,7 @@ pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
                 rest(&run, &link, Plan::Wait { reason, until: Some(clock::now() + pause) }, Some(pause)).await;
             }
             Ended::Session(result) => {
+                let result = *result;
                 let lived = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
                 if lived {
                     absence.over();
@@ -128,7 +129,7 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
         let _presence = presence;
         dial_and_stay(&following, &followed, leash).await
     });
-    tokio::select! {
+    select! {
         ended = task.join_next() => finished(ended),
         () = outranked(run, link) => {
             link.stop(|other| other == number);
@@ -143,7 +144,7 @@ type Joined = Option<Result<Result<Summary, ReplicateError>, tokio::task::JoinEr
 
 fn finished(ended: Joined) -> Ended {
     match ended {
-        Some(Ok(result)) => Ended::Session(result),
+        Some(Ok(result)) => Ended::Session(Box::new(result)),
         Some(Err(error)) => Ended::Broken(format!("internal: {error}")),
         None => Ended::Dropped,
     }

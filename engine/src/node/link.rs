@@ -142,7 +142,8 @@ impl Link {
     }
 
     /// Where somebody else found it. Returns whether that is news.
-    pub(super) fn set_found(&self, found: Vec<SocketAddr>) -> bool {
+    pub(super) fn set_found(&self, mut found: Vec<SocketAddr>) -> bool {
+        found.sort_unstable();
         let mut record = self.record();
         let news = record.found != found;
         record.found = found;
@@ -183,6 +184,13 @@ impl Link {
     /// Notices that this replica's digest is `root` now.
     pub(super) fn grown(&self, root: Root, now: Instant) {
         self.record().compare(root, now);
+    }
+
+    /// Whether its fuse has blown over what is here by now: a person has let it pass.
+    pub(super) fn is_freed_by(&self, ours: &Frontier) -> bool {
+        let record = self.record();
+        let has_blown = matches!(record.plan, Plan::Pause { reason: PauseReason::Fuse, .. }) && record.sessions.is_empty();
+        has_blown && record.peer.as_ref().is_some_and(|(theirs, _)| ours.covers(theirs))
     }
 
     pub(super) fn plan(&self, plan: Plan) {
@@ -440,5 +448,91 @@ pub(super) struct Presence {
 impl Drop for Presence {
     fn drop(&mut self) {
         self.link.end(self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{event::Dot, id::ReplicaId, transport::TransportKind};
+
+    fn link() -> Arc<Link> {
+        Arc::new(Link::new(DeviceId::from_bytes([1; 32]), clock::now()))
+    }
+
+    fn frontier(sequence: u64) -> Frontier {
+        [Dot { author: ReplicaId::from_bytes([7; 32]), sequence }].into_iter().collect()
+    }
+
+    fn root(n: u8) -> Root {
+        Root::from_bytes([n; 32])
+    }
+
+    fn tell(link: &Link, number: u64, progress: &Progress) {
+        link.record().note(number, progress, clock::now());
+    }
+
+    const CONNECTED: Progress = Progress::Connected { transport: TransportKind::Quic, address: None };
+
+    #[test]
+    fn what_is_shown_is_the_newest_live_session_else_the_plan() {
+        let (link, now) = (link(), clock::now());
+        let dialled = |state: State| match state {
+            State::Live(path) | State::Transferring(path) => Some(path.dialled),
+            _ => None,
+        };
+        let state = || link.record().state(now);
+        assert!(matches!(state(), State::Waiting { next_in: None, .. }));
+        let (older, _stop) = link.begin(1, Dialled::ByThem);
+        tell(&link, 1, &CONNECTED);
+        assert!(matches!(state(), State::Connecting { .. }));
+        tell(&link, 1, &Progress::Live);
+        let (newer, _stop) = link.begin(2, Dialled::ByUs);
+        tell(&link, 2, &CONNECTED);
+        assert_eq!(dialled(state()), Some(Dialled::ByThem), "the other is not up yet");
+        tell(&link, 2, &Progress::Live);
+        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1 }));
+        drop(newer);
+        assert_eq!(dialled(state()), Some(Dialled::ByThem));
+        drop(older);
+        assert!(matches!(state(), State::Waiting { .. }) && link.record().sessions.is_empty());
+    }
+
+    #[test]
+    fn the_same_state_is_told_once_and_bytes_are_no_news() {
+        let link = link();
+        let (_presence, _stop) = link.begin(1, Dialled::ByUs);
+        assert!(matches!(link.news(), Some(State::Waiting { .. })));
+        tell(&link, 1, &CONNECTED);
+        tell(&link, 1, &Progress::Live);
+        assert!(matches!(link.news(), Some(State::Live(_))));
+        tell(&link, 1, &Progress::Received { chunks: 1, bytes: 10 });
+        assert_eq!(link.news(), None);
+    }
+
+    #[test]
+    fn a_lag_has_the_age_of_the_first_difference_and_none_when_both_are_the_same() {
+        let (link, now) = (link(), clock::now());
+        let hear = |progress: &Progress, ours: u64, at| link.record().hear(progress, frontier(ours), root(ours as u8), at);
+        let lag = |ours: u64, at| link.record().lag(&frontier(ours), root(ours as u8), at);
+        assert_eq!(lag(3, now), Lag::default());
+        hear(&Progress::PeerHolds { frontier: frontier(3), root: root(3) }, 3, now);
+        assert_eq!(lag(3, now).age, Some(Duration::ZERO));
+        let at = |s| now + Duration::from_secs(s);
+        link.grown(root(5), at(10));
+        link.grown(root(6), at(20));
+        let behind = lag(6, at(25));
+        assert_eq!((behind.events_out, behind.events_in, behind.age), (Some(3), Some(0), Some(Duration::from_secs(15))));
+        hear(&Progress::PeerApplied { frontier: frontier(6), root: root(6) }, 6, at(30));
+        assert_eq!((lag(6, at(40)).events_out, lag(6, at(40)).age), (Some(0), Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn a_fuse_that_blew_is_tried_again_once_what_it_stopped_is_here() {
+        let link = link();
+        link.record().peer = Some((frontier(4), root(4)));
+        assert!(!link.is_freed_by(&frontier(4)));
+        link.plan(Plan::Pause { reason: PauseReason::Fuse, text: "too many".into(), until: None });
+        assert!(!link.is_freed_by(&frontier(3)) && link.is_freed_by(&frontier(5)));
     }
 }

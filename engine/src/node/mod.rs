@@ -144,7 +144,7 @@ async fn supervise(shared: Arc<Shared>, mut run: Arc<Run>, mut server: Option<Se
         drop((run, lock.take()));
         (run, server, lock) = loop {
             let mut stop = shared.stop.subscribe();
-            tokio::select! {
+            select! {
                 _ = stop.wait_for(|stop| *stop) => return,
                 () = sleep(GONE_LOOK) => {}
             }

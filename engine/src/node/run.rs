@@ -86,7 +86,7 @@ impl Run {
         let mut watching = std::pin::pin!(replicate::watch(self.vault.store()));
         let mut network = std::pin::pin!(self.follow_network());
         let end = loop {
-            tokio::select! {
+            select! {
                 _ = stop.wait_for(|stop| *stop) => break End::Stopped,
                 Some(caller) = accept(server.as_ref()) => self.answer(caller, &mut sessions),
                 Some(_) = sessions.join_next() => {}
@@ -189,8 +189,12 @@ impl Run {
 
     /// What an error of a session means for the whole vault.
     pub(super) fn judge(&self, error: Option<&ReplicateError>) {
-        if let Some(ReplicateError::Vault(VaultError::NoSpace(text))) = error {
-            self.shared.stand_still(PauseReason::NoSpace, text.clone());
+        match error {
+            Some(ReplicateError::Vault(VaultError::NoSpace(text))) => self.shared.stand_still(PauseReason::NoSpace, text.clone()),
+            Some(ReplicateError::Vault(VaultError::Io { what, source })) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                self.shared.stand_still(PauseReason::Disk, format!("{what}: {source}"));
+            }
+            _ => {}
         }
     }
 
@@ -218,7 +222,7 @@ impl Run {
         let mut standing = self.shared.standing.subscribe();
         loop {
             let until: Option<Instant> = standing.borrow_and_update().as_ref().and_then(|standing| standing.until);
-            tokio::select! {
+            select! {
                 () = sleep_until(until) => return,
                 _ = standing.changed() => {}
             }
@@ -233,8 +237,14 @@ impl Run {
     }
 
     fn grown(&self) {
-        let (root, now) = (self.vault.store().root(), clock::now());
-        self.shared.links().iter().for_each(|link| link.grown(root, now));
+        let (heads, now) = (self.vault.store().heads(), clock::now());
+        let (frontier, root) = (heads.frontier(), heads.root());
+        for link in self.shared.links() {
+            link.grown(root, now);
+            if link.is_freed_by(&frontier) {
+                link.wake.notify_one();
+            }
+        }
     }
 
     /// Follows who is known now, and nobody else.

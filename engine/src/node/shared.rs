@@ -9,9 +9,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 use tokio::sync::{Notify, watch};
+
+/// A try ends the sessions that are up, so there is some time between two.
+const TRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Shared by the tasks of one node.
 pub(super) struct Shared {
@@ -104,7 +107,7 @@ impl Shared {
     pub(super) fn stand_still(&self, reason: PauseReason, text: String) {
         let until = match reason {
             PauseReason::User => None,
-            _ => Some(clock::now() + locked(&self.absence).pause()),
+            _ => Some(clock::now() + locked(&self.absence).pause().max(TRY_AFTER)),
         };
         let before = self.standing.borrow().clone();
         let since_ms = before.filter(|before| before.reason == reason).map_or_else(clock::wall_ms, |before| before.since_ms);

@@ -63,7 +63,7 @@ fn read_for(files: &[PathBuf], bytes_max: u64, time: Duration) -> io::Result<Rat
 /// # Errors
 /// What the system says.
 pub fn disk_write(directory: &Path, bytes_max: u64, time: Duration) -> io::Result<Rate> {
-    let bytes_max = bytes_max.min(free_bytes(directory)? / 10);
+    let bytes_max = bytes_max.min(durable::free_bytes(directory)? / 10);
     let block = noise(BLOCK_BYTES);
     let mut file = nameless(directory)?;
     let mut rate = Rate::default();
@@ -78,11 +78,6 @@ pub fn disk_write(directory: &Path, bytes_max: u64, time: Duration) -> io::Resul
     durable::sync_data(&file)?;
     rate.elapsed = began.elapsed();
     Ok(rate)
-}
-
-fn free_bytes(directory: &Path) -> io::Result<u64> {
-    let statistics = rustix::fs::statvfs(directory)?;
-    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }
 
 /// A new file without a name. A crash right after it was made leaves an empty one with a name that says what it is.

@@ -5,21 +5,27 @@
 //! [`Store::refresh`], which finds nothing where this very process has written. Systems that say nothing are asked instead, seldom where a
 //! watch could be set (a network file system keeps quiet about other machines) and often where none could.
 
+use super::worker;
 use crate::store::Store;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::timeout};
 
-/// Between two looks at least.
-const LOOK: Duration = Duration::from_millis(50);
+/// Between two looks at least: what is written comes in a few steps.
+const LOOK: Duration = Duration::from_millis(10);
+/// Between two looks where the system tells nothing.
+const LOOK_UNWATCHED: Duration = Duration::from_millis(50);
 /// Between two looks at most, although nothing was said.
 const LOOK_UNTOLD: Duration = Duration::from_secs(2);
 
 /// Notices what other processes append to the log of `store`, for as long as it is polled.
 pub async fn watch(store: &Arc<Store>) -> Infallible {
+    if worker::is_alone() {
+        return std::future::pending().await;
+    }
     let told = Arc::new(Notify::new());
     let watcher = watcher(store.dir(), told.clone());
-    let patience = if watcher.is_some() { LOOK_UNTOLD } else { LOOK };
+    let patience = if watcher.is_some() { LOOK_UNTOLD } else { LOOK_UNWATCHED };
     loop {
         let _ = timeout(patience, told.notified()).await;
         look(store).await;
@@ -33,7 +39,7 @@ async fn look(store: &Arc<Store>) {
         return;
     }
     let store = store.clone();
-    if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.refresh()).await {
+    if let Ok(Err(error)) = worker::call(move || store.refresh()).await {
         tracing::warn!(%error, "what other processes write is not seen");
     }
 }

@@ -3,6 +3,7 @@
 //! A session that stays may certify many times a second. The newest is written at most once in [`PAUSE`], beside the session, and once
 //! more at its end.
 
+use super::worker;
 use crate::{
     clock,
     home::VaultHome,
@@ -52,7 +53,7 @@ impl Certificates {
     /// For `status` only: nothing else depends on it, so a failure is only logged.
     fn write(&self, certificate: Certificate) -> JoinHandle<()> {
         let (home, own, peer) = (self.home.clone(), self.own, self.peer);
-        tokio::task::spawn_blocking(move || {
+        worker::call(move || {
             if let Err(error) = home.record_certificate(&own, &peer, &certificate) {
                 tracing::warn!(%error, "the certificate with the peer was not recorded");
             }

@@ -21,6 +21,7 @@ use super::{
     remembered::Remembered,
     server::{self, Request, Server},
     tally::{Ended, Tally, conclude},
+    worker,
 };
 use crate::{
     clock,
@@ -46,7 +47,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    runtime::Handle,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -209,7 +209,7 @@ async fn prepare(
     meter: Arc<Meter>,
 ) -> Result<(Keeper, Vec<Admitted>, Holding), ReplicateError> {
     let (store, fuse) = (party.store.clone(), party.options.fuse.clone());
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = worker::call(move || {
         store.refresh()?;
         let holding = if store.is_whole()? { Holding::Whole } else { Holding::Gaps };
         let (keeper, pending) = Keeper::new(store, done, failures, fuse, meter)?;
@@ -284,7 +284,7 @@ struct Carried {
 struct Outlets {
     messages: Outgoing,
     keeper: mpsc::Sender<keeper::Job>,
-    server: std::sync::mpsc::Sender<server::Job>,
+    server: mpsc::UnboundedSender<server::Job>,
     carriers: Carriers,
 }
 
@@ -305,10 +305,10 @@ impl Crank<'_> {
             return (Err(taken), self.tally, (Default::default(), Default::default(), shares), Findings::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
-        let keeper = tokio::task::spawn_blocking(move || keeper.run(keeper_jobs));
+        let keeper = worker::run(keeper.run(keeper_jobs));
         let (spans_in, spans) = mpsc::channel(SPANS_QUEUED);
         let (messages, mut outgoing, waiting) = outgoing::queue();
-        let (server_in, server_jobs) = std::sync::mpsc::channel();
+        let (server_in, server_jobs) = mpsc::unbounded_channel();
         let observer = self.observer.clone();
         let server = Server {
             store: store.clone(),
@@ -318,10 +318,9 @@ impl Crank<'_> {
             on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
             waiting,
             limits: self.options.limits.clone(),
-            runtime: Handle::current(),
             meter: self.loads.meter(),
         };
-        let server = tokio::task::spawn_blocking(move || server.run(server_jobs));
+        let server = worker::run(server.run(server_jobs));
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
         let mut sender = JoinSet::new();
         sender.spawn(async move {
@@ -375,7 +374,7 @@ impl Crank<'_> {
             }
             let timeout = self.session.poll_timeout();
             let due = rounds.due;
-            tokio::select! {
+            select! {
                 message = control.recv() => if let Some(end) = self.hear(message, control).await {
                     self.drain(outlets).await?;
                     return self.end(end);
@@ -583,6 +582,11 @@ impl Crank<'_> {
                 tally.chunks_total += chunks;
                 tally.bytes_total += bytes;
                 self.observer.progress(Progress::Total { chunks: tally.chunks_total, bytes: tally.bytes_total });
+            }
+            SessionEvent::ToSend { chunks, bytes } => {
+                tally.chunks_to_send = tally.chunks_to_send.saturating_add(chunks);
+                tally.bytes_to_send = tally.bytes_to_send.saturating_add(bytes);
+                self.observer.progress(Progress::ToSend { chunks: tally.chunks_to_send, bytes: tally.bytes_to_send });
             }
             SessionEvent::Received { chunks, bytes } => {
                 tally.first_chunk.get_or_insert(self.began.elapsed());

@@ -3,33 +3,33 @@
 //! Nothing has to be carried over: what arrived is in packs and journal, and the next Hello and wants say the rest. Only a connection that
 //! was up and broke is replaced (silence, reset, cut), never one that was refused, closed in order or fed nonsense; and only while it gets
 //! somewhere. The user who named one transport gets that one and its errors. A session that stays is not dialled again here: whoever keeps it
-//! hears of everything that may bring the peer back, and decides when.
+//! hears of everything that may bring the peer back, and decides when; only a connection that was dialled beside a silent one (`silence`) takes its place.
 //!
-//! QUIC takes [`crate::limits::QUIC_IDLE_MS`] to call a silent path dead. Where TCP answers meanwhile, that is not waited for:
+//! QUIC takes [`crate::limits::QUIC_IDLE_MS`] to call a silent path dead, and one that is not dead it asks ever more seldom. Where a new
+//! connection answers meanwhile, neither is waited for:
 //! ```text
-//! 0 s last heard ── 3 s dial TCP ── 5 s still silent, TCP is there: give QUIC up, go on over that connection
+//! 0 s last heard ── 2 s dial ─┬─ QUIC answers: the peer is there, and not on the old path: go on over the new connection
+//!                             └─ TCP answers ── 5 s still silent: give QUIC up, go on over that connection
 //! ```
 
 use super::{
     Observer, Options, Progress, ReplicateError, Summary, Target,
     drive::{Party, drive},
+    silence::{dial_beside, dial_repeatedly},
     tally::Ended,
 };
 use crate::{
     clock,
+    keys::random_bytes,
     session::{Side, Stay},
     transport::{Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
     vault::Vault,
 };
-use ring::rand::{SecureRandom, SystemRandom};
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{task::JoinSet, time::sleep};
 
 /// Connections in a row that moved nothing: after so many it is given up.
 const FRUITLESS_MAX: u32 = 3;
@@ -37,8 +37,8 @@ const FRUITLESS_MAX: u32 = 3;
 const CONNECTIONS_MAX: u32 = 16;
 /// Pause before a fruitless attempt is repeated, doubled each time, half of it by chance so that many peers do not come at once.
 const PAUSE: Duration = Duration::from_millis(500);
-/// QUIC's silence after which TCP is dialled, and after which it is preferred.
-const PROBE_AFTER: Duration = Duration::from_secs(3);
+/// QUIC's silence after which is dialled, and after which TCP is preferred. Both ends say something each second.
+const PROBE_AFTER: Duration = Duration::from_secs(2);
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// How often it is asked whether something was heard.
 const LISTEN: Duration = Duration::from_millis(250);
@@ -47,15 +47,17 @@ const LISTEN: Duration = Duration::from_millis(250);
 pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
     let dialer = Dialer::new(vault.device(), options.tuning())?;
     let caller = Caller { dialer, target: target.clone(), spare: Spare::default() };
-    let observer = Arc::new(Continued::new(observer));
     let began = clock::now();
     let mut attempts = Attempts::default();
-    let mut connection = caller.dial(options.choice).await?;
+    let mut connection = match options.stay {
+        Stay::Live => dial_repeatedly(&caller.dialer, &caller.target, options.choice).await?,
+        Stay::UntilEqual => caller.dial(options.choice).await?,
+    };
     let mut so_far: Option<Summary> = None;
     loop {
-        observer.connected(&connection);
+        observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
         let party = Party::of(vault, options);
-        let silence = caller.watch(&connection, options.choice);
+        let silence = caller.watch(&connection, options);
         let Ended { summary, result } = drive(&connection, Side::Dialer, party, observer.clone()).await?;
         drop(silence);
         let moved = summary.moved();
@@ -64,7 +66,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
             None => summary,
         };
         match result {
-            Err(error) if options.choice == Choice::Auto && is_broken(&connection, &error).await && !observer.cancelled() => {
+            Err(error) if may_go_on(options) && is_broken(&connection, &error).await && !observer.cancelled() => {
                 let next = match options.stay {
                     Stay::UntilEqual => caller.replace(&connection, error.to_string(), attempts.lost(moved)).await,
                     Stay::Live => caller.spare(),
@@ -78,6 +80,11 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
             Ok(()) => return Ok(total),
         }
     }
+}
+
+/// Whether another connection may take the place of one that breaks.
+fn may_go_on(options: &Options) -> bool {
+    options.choice == Choice::Auto || options.stay == Stay::Live
 }
 
 /// Whether the connection broke, as opposed to being ended for a reason.
@@ -108,15 +115,13 @@ impl Attempts {
 
 /// Half of `pause` and up to as much again.
 pub fn jittered(pause: Duration) -> Duration {
-    let mut random = [0];
-    if SystemRandom::new().fill(&mut random).is_err() {
-        return pause;
-    }
-    pause / 2 + pause * u32::from(random[0]) / 510
+    // Two: one byte alone looks like a broken generator's.
+    let Ok([random, _]) = random_bytes::<2>() else { return pause };
+    pause / 2 + pause * u32::from(random) / 510
 }
 
 /// A connection that was dialled ahead.
-type Spare = Arc<Mutex<Option<Connection>>>;
+pub(super) type Spare = Arc<Mutex<Option<Connection>>>;
 
 /// Dials the target.
 struct Caller {
@@ -159,11 +164,14 @@ impl Caller {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Gives `connection` up when it has gone silent and TCP answers, for as long as what is returned is kept.
-    fn watch(&self, connection: &Connection, choice: Choice) -> JoinSet<()> {
+    /// Gives `connection` up when it has gone silent and another one is answered, for as long as what is returned is kept.
+    fn watch(&self, connection: &Connection, options: &Options) -> JoinSet<()> {
         let mut task = JoinSet::new();
-        if choice == Choice::Auto && connection.kind() == TransportKind::Quic {
-            task.spawn(listen(connection.clone(), self.dialer.clone(), self.target.clone(), self.spare.clone()));
+        let (dialer, target, spare) = (self.dialer.clone(), self.target.clone(), self.spare.clone());
+        if options.stay == Stay::Live {
+            task.spawn(dial_beside(connection.clone(), dialer, target, options.choice, spare));
+        } else if options.choice == Choice::Auto && connection.kind() == TransportKind::Quic {
+            task.spawn(listen(connection.clone(), dialer, target, spare));
         }
         task
     }
@@ -183,61 +191,22 @@ async fn listen(connection: Connection, dialer: Dialer, target: Target, spare: S
         }
         let silent = now.duration_since(heard.1);
         if silent >= PROBE_AFTER && answered.is_none() {
-            let over_tcp = Choice::Only(TransportKind::Tcp);
-            answered = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, over_tcp).await.ok();
+            answered = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, Choice::Auto).await.ok();
+            if received() != heard.0 {
+                continue;
+            }
         }
-        if silent >= SILENCE_MAX
+        let patience = match answered.as_ref().map(Connection::kind) {
+            Some(TransportKind::Quic) => PROBE_AFTER,
+            _ => SILENCE_MAX,
+        };
+        if silent >= patience
             && let Some(other) = answered.take()
         {
             *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
             connection.close(CloseReason::Broken);
             return;
         }
-    }
-}
-
-/// Watches one transfer through several sessions: what is still to come is counted on top of what has moved.
-struct Continued {
-    inner: Arc<dyn Observer>,
-    moved: [AtomicU64; 2],
-    before: [AtomicU64; 2],
-}
-
-impl Continued {
-    fn new(inner: Arc<dyn Observer>) -> Self {
-        Self { inner, moved: Default::default(), before: Default::default() }
-    }
-
-    fn connected(&self, connection: &Connection) {
-        for (before, moved) in self.before.iter().zip(&self.moved) {
-            before.store(moved.load(Relaxed), Relaxed);
-        }
-        self.inner.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
-    }
-}
-
-impl Observer for Continued {
-    fn progress(&self, progress: Progress) {
-        let told = match progress {
-            Progress::Total { chunks, bytes } => {
-                Progress::Total { chunks: chunks + self.before[0].load(Relaxed), bytes: bytes + self.before[1].load(Relaxed) }
-            }
-            Progress::Received { chunks, bytes } | Progress::Sent { chunks, bytes } => {
-                self.moved[0].fetch_add(chunks, Relaxed);
-                self.moved[1].fetch_add(bytes, Relaxed);
-                progress
-            }
-            other => other,
-        };
-        self.inner.progress(told);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.inner.cancelled()
-    }
-
-    fn stopping(&self) -> Option<watch::Receiver<bool>> {
-        self.inner.stopping()
     }
 }
 
@@ -269,31 +238,5 @@ mod tests {
             assert!(pause >= PAUSE / 2 && pause <= PAUSE, "{pause:?}");
         }
         assert_eq!(jittered(Duration::ZERO), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_to_come_counts_on_top_of_what_has_moved() {
-        #[derive(Default)]
-        struct Total(AtomicU64);
-        impl Observer for Total {
-            fn progress(&self, progress: Progress) {
-                if let Progress::Total { bytes, .. } = progress {
-                    self.0.store(bytes, Relaxed);
-                }
-            }
-            fn cancelled(&self) -> bool {
-                false
-            }
-        }
-        let total = Arc::new(Total::default());
-        let continued = Continued::new(total.clone());
-        let (connection, _peer) =
-            crate::transport::memory::pair(crate::id::DeviceId::from_bytes([1; 32]), crate::id::DeviceId::from_bytes([2; 32]));
-        continued.connected(&connection);
-        continued.progress(Progress::Total { chunks: 10, bytes: 100 });
-        continued.progress(Progress::Received { chunks: 4, bytes: 40 });
-        continued.connected(&connection);
-        continued.progress(Progress::Total { chunks: 6, bytes: 60 });
-        assert_eq!(total.0.load(Relaxed), 100);
     }
 }

@@ -47,7 +47,7 @@ impl Growth {
 /// [`ReplicateError`] when the session broke or the peer ended it: what was committed stays, and following again goes on from there.
 pub async fn follow(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
     let options = Options { stay: Stay::Live, ..options.clone() };
-    let summary = tokio::select! {
+    let summary = select! {
         summary = sync(vault, target, &options, observer.clone()) => summary?,
         never = watch(vault.store()) => match never {},
     };

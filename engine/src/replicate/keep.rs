@@ -62,7 +62,7 @@ pub async fn keep_following(
 async fn wait_for(pause: Duration, observer: &dyn Observer) -> Result<(), ReplicateError> {
     let mut over = pin!(sleep(pause));
     loop {
-        tokio::select! {
+        select! {
             () = &mut over => return Ok(()),
             () = sleep(CANCEL_POLL) => {
                 if observer.cancelled() {

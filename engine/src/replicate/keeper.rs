@@ -167,9 +167,9 @@ impl Keeper {
     }
 
     /// Works until everybody who could ask is gone; leaves what arrived durable and known.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
+    pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
         let mut next = None;
-        while let Some(job) = next.take().or_else(|| jobs.blocking_recv()) {
+        while let Some(job) = or_next(next.take(), &mut jobs).await {
             let result = match job {
                 Job::Run(first) => {
                     let (runs, other) = gather(first, &mut jobs);
@@ -602,6 +602,14 @@ impl Deletions {
         }
         self.keys += keys;
         self.keys
+    }
+}
+
+/// `job` that is there already, or the next one.
+async fn or_next(job: Option<Job>, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+    match job {
+        Some(job) => Some(job),
+        None => jobs.recv().await,
     }
 }
 

@@ -24,8 +24,10 @@ mod remembered;
 mod seats;
 mod serve;
 mod server;
+mod silence;
 mod tally;
 mod types;
+mod worker;
 
 pub use crate::meter::{Shares, Stage};
 pub use beside::watch;

@@ -6,8 +6,8 @@
 //! Reading what the peer says goes on meanwhile, so two peers that both have much to say never wait for each other.
 
 use bytes::Bytes;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Notify, mpsc};
 
 /// Bytes that may wait before answers are held back: enough to keep a fast link busy.
 const WAITING_BYTES_MAX: usize = 8 << 20;
@@ -23,19 +23,23 @@ struct Level {
 
 /// How much waits. Shared by who says, who sends and who answers.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Gauge(Arc<(Mutex<Level>, Condvar)>);
+pub(super) struct Gauge(Arc<(Mutex<Level>, Notify)>);
 
 impl Gauge {
     fn level(&self) -> MutexGuard<'_, Level> {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Blocks until there is room for answers, or nobody sends any more.
-    pub(super) fn wait_for_room(&self) {
-        let mut level = self.level();
-        while level.bytes > WAITING_BYTES_MAX && !level.closed {
-            level = self.0.1.wait(level).unwrap_or_else(PoisonError::into_inner);
+    /// Waits until there is room for answers, or nobody sends any more. For one at a time.
+    pub(super) async fn room(&self) {
+        while self.is_full() {
+            self.0.1.notified().await;
         }
+    }
+
+    fn is_full(&self) -> bool {
+        let level = self.level();
+        level.bytes > WAITING_BYTES_MAX && !level.closed
     }
 }
 
@@ -89,14 +93,14 @@ impl Outbound {
     /// Messages of `bytes` have been handed to the transport.
     pub(super) fn sent(&self, bytes: usize) {
         self.gauge.level().bytes -= bytes;
-        self.gauge.0.1.notify_all();
+        self.gauge.0.1.notify_one();
     }
 }
 
 impl Drop for Outbound {
     fn drop(&mut self) {
         self.gauge.level().closed = true;
-        self.gauge.0.1.notify_all();
+        self.gauge.0.1.notify_one();
     }
 }
 
@@ -110,25 +114,25 @@ mod tests {
         (outgoing, outbound, gauge)
     }
 
-    #[test]
-    fn answers_wait_for_room_until_a_message_is_sent() {
+    #[tokio::test]
+    async fn answers_wait_for_room_until_a_message_is_sent() {
         let (outgoing, outbound, gauge) = full();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| gauge.wait_for_room());
+        let sending = async {
+            tokio::task::yield_now().await;
             outbound.sent(WAITING_BYTES_MAX + 1);
-            waiting.join().unwrap();
-        });
+        };
+        tokio::join!(gauge.room(), sending);
         outgoing.say(Bytes::from_static(b"more"));
-        gauge.wait_for_room();
+        gauge.room().await;
     }
 
-    #[test]
-    fn nobody_waits_for_a_connection_that_is_gone() {
+    #[tokio::test]
+    async fn nobody_waits_for_a_connection_that_is_gone() {
         let (_outgoing, outbound, gauge) = full();
-        std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| gauge.wait_for_room());
+        let ending = async {
+            tokio::task::yield_now().await;
             drop(outbound);
-            waiting.join().unwrap();
-        });
+        };
+        tokio::join!(gauge.room(), ending);
     }
 }

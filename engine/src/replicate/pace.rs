@@ -88,7 +88,7 @@ impl Rate {
             // Before the look, so that no change falls between the two.
             let changed = self.changed.notified();
             let Some(wait) = self.row().wait(place, clock::now()) else { return began.elapsed() };
-            tokio::select! {
+            select! {
                 () = tokio::time::sleep(wait) => {}
                 () = changed => {}
             }

@@ -7,7 +7,7 @@
 //! Neither ends a session: the events that one of the two has lost flow back in it. A peer that claims more of our log than there ever was
 //! costs us a new author and nothing more.
 
-use super::{ReplicateError, drive::Party, tally::Tally};
+use super::{ReplicateError, drive::Party, tally::Tally, worker};
 use crate::{
     clock,
     event::{Dot, Frontier},
@@ -78,7 +78,9 @@ impl<'a> Remembered<'a> {
     /// When our author had to be retired and could not be: the session must not bring back what it would then write on behind.
     pub(super) fn heard(&mut self, replica: ReplicaId, frontier: &Frontier) -> Result<(), ReplicateError> {
         self.replica = Some(replica);
-        self.findings.peer_rolled_back = self.claims.gone(&replica, frontier);
+        // Who holds less of a forked log may have left its branch for another one.
+        let forked = |gone: &Gone| self.party.store.fork_of(&gone.had.author).is_some();
+        self.findings.peer_rolled_back = self.claims.gone(&replica, frontier).into_iter().filter(|gone| !forked(gone)).collect();
         let own = self.party.own.id();
         let had = Dot { author: own, sequence: frontier.sequence_of(&own) };
         if self.party.store.frontier().contains(&had) || had.sequence == 0 {
@@ -103,7 +105,7 @@ impl<'a> Remembered<'a> {
         if self.noted.elapsed() >= NOTE_SEEN {
             self.noted = clock::now();
             let (home, dir, heads) = (self.party.home.clone(), self.party.dir.to_owned(), self.party.store.heads());
-            drop(tokio::task::spawn_blocking(move || home.record_seen(&dir, &heads)));
+            drop(worker::call(move || home.record_seen(&dir, &heads)));
         }
     }
 

@@ -125,7 +125,7 @@ impl Server {
         let mut cancel = tokio::time::interval(CANCEL_POLL);
         let mut watching = std::pin::pin!(watch(self.vault.store()));
         loop {
-            tokio::select! {
+            select! {
                 caller = self.accept() => {
                     let Some(caller) = caller else { break };
                     let (options, observer, report, name) = (options.clone(), observer.clone(), report.clone(), self.name.clone());

@@ -17,14 +17,8 @@ use crate::{
     transport::TransportError,
 };
 use bytes::{Bytes, BytesMut};
-use std::{
-    sync::{Arc, mpsc::Receiver},
-    time::Duration,
-};
-use tokio::{
-    runtime::Handle,
-    sync::mpsc::{self, error::SendTimeoutError},
-};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::mpsc::{self, UnboundedReceiver, error::SendTimeoutError};
 
 /// Most bytes of one span: enough to amortise its way, few enough that lanes share the work.
 const SPAN_BYTES_MAX: usize = MIB;
@@ -57,7 +51,7 @@ pub(super) struct Served {
 }
 
 /// Called with chunks and bytes as they are handed out.
-pub(super) type OnSent = Box<dyn Fn(u64, u64) + Send>;
+pub(super) type OnSent = Box<dyn Fn(u64, u64) + Send + Sync>;
 
 pub(super) struct Server {
     pub(super) store: Arc<Store>,
@@ -69,8 +63,6 @@ pub(super) struct Server {
     pub(super) waiting: Gauge,
     /// How fast the user lets us send.
     pub(super) limits: Arc<Limits>,
-    /// The runtime whose tasks send the spans.
-    pub(super) runtime: Handle,
     pub(super) meter: Arc<Meter>,
 }
 
@@ -86,20 +78,20 @@ enum ServeError {
 
 impl Server {
     /// Works until nobody can ask any more.
-    pub(super) fn run(self, jobs: Receiver<Job>) -> Served {
+    pub(super) async fn run(self, mut jobs: UnboundedReceiver<Job>) -> Served {
         let mut served = Served::default();
         let mut next = None;
-        while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
+        while let Some(job) = or_next(next.take(), &mut jobs).await {
             let result = match job {
                 Job::Load { beyond, after, bytes_max, events_max } => self.load(&beyond, after, bytes_max, events_max).map(|done| {
                     served.offered += offered(&done);
                     self.say(done);
                 }),
-                Job::Serve { request, via: Via::Lanes } => self.serve(&request, &mut served).map(|done| self.say(done)),
+                Job::Serve { request, via: Via::Lanes } => self.serve(&request, &mut served).await.map(|done| self.say(done)),
                 Job::Serve { request, via: Via::Inline } => {
-                    let (requests, other) = gather(request, &jobs);
+                    let (requests, other) = gather(request, &mut jobs);
                     next = other;
-                    self.inline(&requests, &mut served)
+                    self.inline(&requests, &mut served).await
                 }
             };
             if let Err(error) = result {
@@ -132,7 +124,7 @@ impl Server {
         Ok(Done::Events { events: batch.events.into_iter().map(loaded).collect(), next })
     }
 
-    fn serve(&self, request: &Request, served: &mut Served) -> Result<Done, ServeError> {
+    async fn serve(&self, request: &Request, served: &mut Served) -> Result<Done, ServeError> {
         let Request { list: reference, want } = request;
         let Some(list) = self.store.list(&reference.id)?.filter(|list| list.reference() == *reference) else {
             return Ok(Done::UnknownList { list: reference.id });
@@ -142,7 +134,7 @@ impl Server {
         while let Some(span) = self.metered(&mut spans)? {
             let (chunks, bytes) = (span.entries.len() as u64, span.piece.bytes.len() as u64);
             total += bytes;
-            match self.runtime.block_on(self.spans.send_timeout(span.piece, self.patience(bytes))) {
+            match self.spans.send_timeout(span.piece, self.patience(bytes)).await {
                 Ok(()) => self.count(served, chunks, bytes),
                 // Lanes that are gone mean that the connection is: the session learns it there.
                 Err(SendTimeoutError::Closed(_)) => break,
@@ -154,8 +146,8 @@ impl Server {
     }
 
     /// Lists whose chunks go back to the session, looked up together: they are short and many.
-    fn inline(&self, requests: &[Request], served: &mut Served) -> Result<(), ServeError> {
-        self.waiting.wait_for_room();
+    async fn inline(&self, requests: &[Request], served: &mut Served) -> Result<(), ServeError> {
+        self.waiting.room().await;
         let lists = self.store.lists(requests.iter().map(|request| &request.list.id))?;
         let fits = |list: Option<ChunkList>, request: &Request| list.filter(|list| list.reference() == request.list);
         let lists: Vec<Option<ChunkList>> = lists.into_iter().zip(requests).map(|(list, request)| fits(list, request)).collect();
@@ -215,9 +207,17 @@ impl Server {
     }
 }
 
+/// `job` that is there already, or the next one.
+async fn or_next(job: Option<Job>, jobs: &mut UnboundedReceiver<Job>) -> Option<Job> {
+    match job {
+        Some(job) => Some(job),
+        None => jobs.recv().await,
+    }
+}
+
 /// Requests that wait behind `first` and go the same way, as long as what they ask for is no more than one of them may; and the job that
 /// ended the look for them. Waits for nothing.
-fn gather(first: Request, jobs: &Receiver<Job>) -> (Vec<Request>, Option<Job>) {
+fn gather(first: Request, jobs: &mut UnboundedReceiver<Job>) -> (Vec<Request>, Option<Job>) {
     let mut bytes = first.list.bytes;
     let mut requests = vec![first];
     while bytes < INLINE_BYTES_MAX as u64 {

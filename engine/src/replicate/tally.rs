@@ -30,6 +30,8 @@ pub(super) struct Tally {
     pub(super) live: bool,
     pub(super) chunks_total: u64,
     pub(super) bytes_total: u64,
+    pub(super) chunks_to_send: u64,
+    pub(super) bytes_to_send: u64,
 }
 
 impl Tally {
@@ -50,6 +52,8 @@ impl Tally {
             live: false,
             chunks_total: 0,
             bytes_total: 0,
+            chunks_to_send: 0,
+            bytes_to_send: 0,
         }
     }
 }
@@ -115,6 +119,10 @@ pub(super) fn conclude(
     match (result, tally.outcome) {
         (Ok(()), Some(Outcome::Partial { here, there, lost_here, lost_there })) => {
             let chunks_lost = lost_here + lost_there;
+            // Equal logs: what waits on either side is of another branch of a forked log, or of somebody else.
+            if chunks_lost == 0 && tally.peer_root == Some(tally.root) {
+                return Ended { result: Ok(()), summary };
+            }
             let chunks_unavailable = here.iter().map(|waiting| waiting.chunks).sum::<u64>().max(there) + chunks_lost;
             let summary = Summary { chunks_unavailable, chunks_lost, ..summary };
             // What waits for ever is no hole that another peer could fill.

@@ -6,7 +6,7 @@ use crate::{
     id::{DeviceId, Root},
     meter::{Shares, Stage},
     session::{Direction, Stay},
-    transport::{Choice, Congestion, Connection, PlainLanes, TransportError, TransportKind, Tuning},
+    transport::{Choice, Congestion, Connection, Network, PlainLanes, TransportError, TransportKind, Tuning},
     vault::{Fuse, VaultError},
 };
 use std::{cmp::Ordering, net::SocketAddr, ops::Add, sync::Arc, time::Duration};
@@ -31,6 +31,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Stops before the peer deletes more here than it lets pass; none lets everything pass.
     pub fuse: Option<Arc<Fuse>>,
+    /// Where sockets come from.
+    pub network: Network,
     /// Whether to stay connected once both are equal, and to send what becomes durable here at once. A server lets who wants to stay.
     pub stay: Stay,
 }
@@ -39,7 +41,12 @@ impl Options {
     /// What the transport needs to know of it.
     pub(super) fn tuning(&self) -> Tuning {
         let tuning = Tuning::default();
-        Tuning { congestion: self.congestion.unwrap_or(tuning.congestion), plain_lanes: self.plain_lanes, ..tuning }
+        Tuning {
+            congestion: self.congestion.unwrap_or(tuning.congestion),
+            plain_lanes: self.plain_lanes,
+            network: self.network.clone(),
+            ..tuning
+        }
     }
 }
 
@@ -54,6 +61,7 @@ impl Default for Options {
             plain_lanes: PlainLanes::default(),
             dry_run: false,
             fuse: None,
+            network: Network::default(),
             stay: Stay::UntilEqual,
         }
     }
@@ -209,15 +217,22 @@ impl Add for ByTransport {
 /// What a session tells while it runs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Progress {
-    /// The handshake is done.
+    /// The handshake is done: totals begin anew. Of what a broken connection was given to send, what has not arrived is sent again.
     Connected {
         /// What carries it.
         transport: TransportKind,
         /// Where the peer is.
         address: Option<SocketAddr>,
     },
-    /// So much is known to have to move, both ways, in all.
+    /// So much is known to have to come over this connection, in all.
     Total {
+        /// Chunks.
+        chunks: u64,
+        /// Bytes of their frames.
+        bytes: u64,
+    },
+    /// So much is known to have to leave over this connection, in all.
+    ToSend {
         /// Chunks.
         chunks: u64,
         /// Bytes of their frames.

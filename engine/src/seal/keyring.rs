@@ -38,6 +38,13 @@ impl KeyRing {
         &self.keys[self.current]
     }
 
+    /// Whether `record` is sealed under the current keys. Its header says so, and where epochs that were begun at once share a number, opening it.
+    pub fn is_current(&self, record: &[u8], kind: ChunkType, expected: &ChunkRef) -> bool {
+        let current = self.current();
+        let alone = self.keys.iter().filter(|keys| keys.epoch == current.epoch).count() == 1;
+        epoch_of(record) == Some(current.epoch) && (alone || current.open(record, kind, expected, &mut Vec::new()).is_ok())
+    }
+
     /// As [`SealKeys::open`], under the keys of the epoch that the record names.
     ///
     /// # Errors
@@ -105,6 +112,11 @@ mod tests {
         assert_eq!(open(&before, &new), Err(OpenError::NoKey(2)));
         assert_eq!(open(&ring(&[(3, 2)]), &new), Err(OpenError::Refused), "another epoch of that number");
         assert_eq!(open(&ring(&[(3, 2), (2, 2)]), &new).unwrap(), b"plaintext", "one of two");
+        let current = |ring: &KeyRing, chunk: &crate::seal::SealedChunk| {
+            ring.is_current(&chunk.frame.verified().bytes()[HEADER_BYTES..], ChunkType::Data, &chunk.reference)
+        };
+        assert_eq!([&old, &new].map(|chunk| current(&after, chunk)), [false, true]);
+        assert!(current(&ring(&[(3, 2), (2, 2)]), &new) && !current(&ring(&[(2, 2), (3, 2)]), &new), "the number alone does not tell");
     }
 
     #[test]

@@ -277,4 +277,25 @@ mod tests {
         assert_ne!(a[..SIV_BYTES], b[..SIV_BYTES]);
         assert_ne!(a[a.len() - 40..a.len() - 16], b[b.len() - 40..b.len() - 16], "equal plaintext at the end, other ciphertext");
     }
+
+    #[test]
+    fn a_hello_is_what_an_independent_implementation_computes() {
+        use crate::vectors::{self, array, bytes};
+        let answers = vectors::parse(vectors::HELLO);
+        let keys = HelloKeys::derive(&array(&answers, "replication"), &array(&answers, "exporter"));
+        let said = Hello {
+            version: 1,
+            features: 0,
+            vault: VaultId::from_bytes(array(&answers, "vault")),
+            replica: ReplicaId::from_bytes(array(&answers, "replica")),
+            root: Root::from_bytes(array(&answers, "root")),
+            inline_bytes_max: answers["inline_bytes_max"].as_u64().unwrap(),
+            extensions: Vec::new(),
+            ..hello()
+        };
+        for (side, field) in [(Side::Dialer, "dialer"), (Side::Listener, "listener")] {
+            assert_eq!(seal(&keys, side, &said), bytes(&answers, field));
+            assert_eq!(open(&keys, side, &bytes(&answers, field)).unwrap(), said);
+        }
+    }
 }

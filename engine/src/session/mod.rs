@@ -369,7 +369,7 @@ impl Session {
             }
             Message::Want { list, want } => {
                 self.accept(Input::Want)?;
-                self.sending.wanted(list, want)
+                self.sending.wanted(list, want, &mut self.out)
             }
             Message::Applied { frontier, root, parked } => {
                 self.accept(Input::Report)?;

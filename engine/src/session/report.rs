@@ -59,6 +59,13 @@ pub enum SessionEvent {
         /// Bytes of their frames, estimated from the lists' means where a list is missing in part.
         bytes: u64,
     },
+    /// So much more is to be sent than was known before.
+    ToSend {
+        /// Chunks.
+        chunks: u64,
+        /// Bytes of their frames, estimated from the lists' means where the peer lacks a list in part.
+        bytes: u64,
+    },
     /// Chunks arrived and were checked.
     Received {
         /// Chunks.

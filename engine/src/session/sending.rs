@@ -112,6 +112,13 @@ impl Service {
             Via::Lanes => 0,
         }
     }
+
+    fn to_send(&self) -> SessionEvent {
+        let (chunks, entries) = (self.want.len() as u64, u64::from(self.list.entries).max(1));
+        // In wide numbers: a hostile list may claim any size.
+        let bytes = u128::from(self.list.bytes) * u128::from(chunks) / u128::from(entries);
+        SessionEvent::ToSend { chunks, bytes: u64::try_from(bytes).unwrap_or(u64::MAX) }
+    }
 }
 
 #[derive(Debug)]
@@ -317,7 +324,7 @@ impl Sending {
         }
     }
 
-    pub(super) fn wanted(&mut self, list: ListRef, want: Bitmap) -> Result<(), SessionError> {
+    pub(super) fn wanted(&mut self, list: ListRef, want: Bitmap, out: &mut Outbox) -> Result<(), SessionError> {
         if self.flow != Flow::Open {
             return Err(SessionError::protocol("a want went to a side that does not send"));
         }
@@ -326,7 +333,9 @@ impl Sending {
             return Err(SessionError::protocol("too many wants at once"));
         }
         let via = if list.bytes <= self.windows.inline_bytes_max { Via::Inline } else { Via::Lanes };
-        self.queue.push_back(Service { list, want, via, cause: Cause::Asked });
+        let service = Service { list, want, via, cause: Cause::Asked };
+        out.tell(service.to_send());
+        self.queue.push_back(service);
         Ok(())
     }
 
@@ -518,6 +527,8 @@ impl Run {
         }
         let promised =
             |list: ListRef| Service { list, want: Bitmap::full(list.entries as usize), via: Via::Inline, cause: Cause::Promised };
-        self.lists.drain(..).map(promised).collect()
+        let services: Vec<Service> = self.lists.drain(..).map(promised).collect();
+        services.iter().for_each(|service| out.tell(service.to_send()));
+        services
     }
 }

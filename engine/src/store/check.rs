@@ -150,6 +150,7 @@ impl Chain<'_> {
             return Err(StoreError::MissingDependency(Dot { author: dot.author, sequence: held + 1 }));
         }
         self.refuse_fork_of_lost(dot, event.id())?;
+        self.refuse_left(event)?;
         self.refuse_other_branch(event, head)?;
         if head.is_none() && self.authors() >= FRONTIER_AUTHORS_MAX {
             return Err(StoreError::InvalidEvent { dot, reason: "the vault has too many authors" });
@@ -181,6 +182,16 @@ impl Chain<'_> {
             Some(head) if head.sequence == dot.sequence && head.event != theirs => Err(StoreError::Fork { dot, ours: head.event, theirs }),
             _ => Ok(()),
         }
+    }
+
+    /// A branch that was left does not come back.
+    fn refuse_left(&self, event: &Event) -> Result<(), StoreError> {
+        let (dot, theirs) = (event.dot(), event.id());
+        if self.aside.was_left(&theirs) {
+            let ours = event.header().previous.unwrap_or(theirs);
+            return Err(StoreError::Fork { dot, ours, theirs });
+        }
+        Ok(())
     }
 
     /// An event that names another one than the newest that is held as the one before it: its author has signed two there.

@@ -3,7 +3,10 @@
 use crate::{
     event::Dot,
     id::{ChunkId, EventId, ReplicaId},
-    io::durable::{Failure, classify},
+    io::{
+        descriptors,
+        durable::{Failure, classify},
+    },
     members::Refusal,
 };
 use std::{io, path::Path};
@@ -146,6 +149,10 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::DiskFull) => Self::NoSpace { what, lacking: "no space" },
             Some(ErrorCode::ReadOnly) => Self::ReadOnly { what },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Locked { by: "another process (index.db)".to_owned() },
+            Some(ErrorCode::CannotOpen) => {
+                let source = descriptors::lacking().unwrap_or_else(|| io::Error::other(error.to_string()));
+                Self::Io { what: "cannot open index.db".to_owned(), source }
+            }
             // The disk refused; what the file holds is not known to be wrong.
             Some(ErrorCode::SystemIoFailure) => {
                 Self::Io { what: "cannot use index.db".to_owned(), source: io::Error::other(error.to_string()) }

@@ -16,7 +16,7 @@
 //! - An event is kept aside only if it is part of a proof, or builds on one that is kept.
 //! - Bounded by [`FORK_EVENTS_MAX`] and [`FORK_BYTES_MAX`]; beyond, further events are refused and the proofs stay.
 
-use super::{FILE_MODE, Inner, Store, StoreError, index::lock};
+use super::{FILE_MODE, Inner, Store, StoreError, index::lock, leaving::Left};
 use crate::{
     event::{ChunkList, Dot, Event, Frontier},
     frame::{self, Kind, Verified},
@@ -32,7 +32,7 @@ use std::{
     sync::Arc,
 };
 
-const DIRECTORY: &str = "log/forks";
+pub(super) const DIRECTORY: &str = "log/forks";
 const EXTENSION: &str = "event";
 
 /// Proof that an author signed two events with one number.
@@ -49,11 +49,13 @@ pub struct Fork {
 }
 
 /// The events that are kept aside, by place. Their lists stay in the files.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Branches {
     events: BTreeMap<Dot, Vec<Arc<Event>>>,
     /// Where each forked author's log forks first, as far as is known.
     forks: BTreeMap<ReplicaId, Fork>,
+    /// Branches that the log holds and that do not count any more.
+    left: Vec<Left>,
     bytes: u64,
 }
 
@@ -77,11 +79,29 @@ impl Branches {
         self.events.values().map(Vec::len).sum()
     }
 
-    fn with_id(&self, id: &EventId) -> Option<&Arc<Event>> {
+    /// How many there are, and the bytes of their records.
+    pub(super) fn size(&self) -> (usize, u64) {
+        (self.count(), self.bytes)
+    }
+
+    pub(super) fn all_left(&self) -> impl Iterator<Item = &Left> {
+        self.left.iter()
+    }
+
+    pub(super) fn left(&self, author: &ReplicaId) -> Option<&Left> {
+        self.left.iter().find(|left| left.author == *author)
+    }
+
+    /// Whether an event is in the log and does not count there.
+    pub(super) fn was_left(&self, id: &EventId) -> bool {
+        self.left.iter().any(|left| left.events.contains(id))
+    }
+
+    pub(super) fn with_id(&self, id: &EventId) -> Option<&Arc<Event>> {
         self.all().find(|aside| aside.id() == *id)
     }
 
-    fn at(&self, author: &ReplicaId, sequence: u64) -> &[Arc<Event>] {
+    pub(super) fn at(&self, author: &ReplicaId, sequence: u64) -> &[Arc<Event>] {
         self.events.get(&Dot { author: *author, sequence }).map_or(&[], Vec::as_slice)
     }
 
@@ -162,7 +182,7 @@ impl Store {
             return Ok(KeptAside::Full);
         }
         self.inner.write_aside(event, lists)?;
-        let mut grown = Branches { events: branches.events.clone(), forks: BTreeMap::new(), bytes: branches.bytes };
+        let mut grown = Branches { forks: BTreeMap::new(), ..Branches::clone(&branches) };
         grown.add(event.clone());
         grown.forks = self.inner.prove(&grown)?;
         *branches = Arc::new(grown);
@@ -214,7 +234,7 @@ impl Store {
 }
 
 /// Where two events of one author contradict each other, and the two events that stand there.
-fn contradiction(first: &Event, second: &Event) -> Option<(u64, [EventId; 2])> {
+pub(super) fn contradiction(first: &Event, second: &Event) -> Option<(u64, [EventId; 2])> {
     let (one, other) = (first.header().sequence, second.header().sequence);
     match second.header().previous {
         _ if first.author() != second.author() || first.id() == second.id() => None,
@@ -233,15 +253,14 @@ impl Inner {
             other => other.map_err(|error| StoreError::io("list", &directory, error))?,
         };
         let mut branches = Branches::default();
-        for entry in entries.filter_map(Result::ok).take(FORK_EVENTS_MAX) {
-            let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION) {
-                match read_aside(&path, &self.vault) {
-                    Some(event) => branches.add(event),
-                    None => tracing::warn!(file = %path.display(), "an event that was kept of a forked log cannot be read"),
-                }
+        let paths = entries.filter_map(Result::ok).map(|entry| entry.path());
+        for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == EXTENSION)).take(FORK_EVENTS_MAX) {
+            match read_aside(&path, &self.vault) {
+                Some(event) => branches.add(event),
+                None => tracing::warn!(file = %path.display(), "an event that was kept of a forked log cannot be read"),
             }
         }
+        branches.left = self.read_left(&branches)?;
         let mut held = lock(&self.branches);
         branches.forks.clone_from(&held.forks);
         *held = Arc::new(branches);
@@ -255,7 +274,7 @@ impl Inner {
             return Ok(());
         }
         let forks = self.prove(&branches)?;
-        *branches = Arc::new(Branches { events: branches.events.clone(), forks, bytes: branches.bytes });
+        *branches = Arc::new(Branches { forks, ..Branches::clone(&branches) });
         Ok(())
     }
 

@@ -247,6 +247,9 @@ impl Inner {
             (state.heads, state.end) = self.index.heads()?;
             let held = state.held();
             state.accepted.join(&held);
+            // The other process may have left a branch of a forked log.
+            self.read_branches()?;
+            self.expect_no_left(state);
         }
         Ok(())
     }

@@ -49,10 +49,11 @@ impl Inner {
             HeadsFile::Damaged => (Heads::default(), false),
         };
         state.accepted = on_disk.clone();
-        if !self.log_is_as_indexed(repairs)? {
+        if !self.log_is_as_indexed(repairs)? || self.index_knows_left()? {
             self.index.forget_log()?;
         }
         self.read_log_tail(state, changes, repairs)?;
+        self.expect_no_left(state);
         if !is_whole {
             repairs.push(Repair::harmless(
                 super::HEADS_FILE,
@@ -230,6 +231,9 @@ impl Inner {
     fn read_event(&self, state: &mut LogState, rows: &mut Rows, place: EventPlace, event: &Event) -> Result<(), StoreError> {
         let standing = {
             let aside = Arc::clone(&lock(&self.branches));
+            if aside.was_left(&event.id()) {
+                return Ok(());
+            }
             let known = &|dot: &Dot| self.index.known(dot);
             Chain { held: &state.heads, accepted: &state.accepted, aside: &aside, pending: &rows.pending, known }.check(event)
         };

@@ -109,7 +109,10 @@ impl Inner {
         }
         let map = Map::open(file, length as usize).map_err(|error| StoreError::io("map", &path, error))?;
         map.advise_sequential();
-        let header = FileHeader::read(map.bytes(), SegmentKind::Pack, &self.vault, &name)?;
+        let mut header = FileHeader::read(map.bytes(), SegmentKind::Pack, &self.vault, &name)?;
+        if header == HeaderState::Damaged && changes == Changes::Make {
+            header = self.restore_torn_header(number, file, map.bytes(), repairs)?;
+        }
         if header == HeaderState::Damaged {
             lock(&self.closed_packs).insert(number);
             repairs.push(Repair::harmless(name.clone(), "its header is damaged; its chunks are read all the same, and none is added"));
@@ -128,6 +131,19 @@ impl Inner {
             self.cut(file, &path, end);
         }
         Ok(if header == HeaderState::Damaged { Tail::Closed } else { Tail::Whole(end) })
+    }
+
+    /// Writes the header of a pack anew of which a power cut left only the beginning, or nothing, although something behind it was written.
+    fn restore_torn_header(&self, number: u32, file: &File, bytes: &[u8], repairs: &mut Vec<Repair>) -> Result<HeaderState, StoreError> {
+        let whole = FileHeader { kind: SegmentKind::Pack, number, follows: 0, vault: self.vault };
+        let written = bytes.iter().zip(whole.to_bytes()).take_while(|(found, wanted)| **found == *wanted).count();
+        if bytes.iter().take(FILE_HEADER_BYTES as usize).skip(written).any(|byte| *byte != 0) {
+            return Ok(HeaderState::Damaged);
+        }
+        let path = self.path(SegmentKind::Pack, number);
+        self.disk.write_all_at(file, &path, &[&whole.to_bytes()], 0).map_err(|error| StoreError::io("write", &path, error))?;
+        repairs.push(Repair::harmless(SegmentKind::Pack.file(number), "its header was torn by a crash and is written anew"));
+        Ok(HeaderState::Whole(whole))
     }
 
     /// Publishes what a scan finds from the first place on, hashing from the second on; returns where the last good frame ends.

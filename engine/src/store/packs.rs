@@ -4,7 +4,7 @@ use super::{Inner, Location, Store, StoreError, index::lock, segment::SegmentKin
 use crate::{
     frame::{Kind, Verified},
     id::ChunkId,
-    io::{buffers::Buffers, map::Map, piece::Piece},
+    io::{buffers::Buffers, descriptors, map::Map, piece::Piece},
 };
 use bytes::Bytes;
 use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
@@ -134,15 +134,24 @@ impl Inner {
             return Ok(frame);
         }
         // Zeros in a damaged map may hide good bytes: a fault elsewhere in the pack laid them. Reading past the map tells.
-        let reread = if view.map.is_damaged() { self.read_without_map(place) } else { None };
+        let reread = if view.map.is_damaged() { self.read_without_map(place)? } else { None };
         reread.filter(|frame| is_chunk(frame, id)).map(Bytes::from).ok_or_else(damaged)
     }
 
-    pub(super) fn read_without_map(&self, place: &Location) -> Option<Vec<u8>> {
-        let file = File::open(self.path(SegmentKind::Pack, place.pack)).ok()?;
-        let mut frame = vec![0; place.length as usize];
-        file.read_exact_at(&mut frame, place.offset).ok()?;
-        Some(frame)
+    /// The bytes at `place`, not checked; none if the disk does not give them.
+    ///
+    /// # Errors
+    /// When no more files may be opened: that says nothing about the bytes.
+    pub(super) fn read_without_map(&self, place: &Location) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(SegmentKind::Pack, place.pack);
+        let read = File::open(&path).and_then(|file| {
+            let mut frame = vec![0; place.length as usize];
+            file.read_exact_at(&mut frame, place.offset).map(|()| frame)
+        });
+        match read {
+            Err(error) if descriptors::is_lack(&error) => Err(StoreError::io("open", &path, error)),
+            read => Ok(read.ok()),
+        }
     }
 }
 

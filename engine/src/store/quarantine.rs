@@ -47,13 +47,13 @@ impl Inner {
     fn is_bad(&self, id: &ChunkId, place: &Location) -> bool {
         let Ok(file) = File::open(self.path(SegmentKind::Pack, place.pack)) else { return false };
         file.metadata().is_ok_and(|metadata| metadata.len() >= place.end())
-            && self.read_without_map(place).is_none_or(|frame| !is_chunk(&frame, id))
+            && self.read_without_map(place).is_ok_and(|frame| frame.is_none_or(|frame| !is_chunk(&frame, id)))
     }
 
     /// Best effort: the bytes stay in the pack, too.
     fn keep_aside(&self, (id, place): &ChunkRow) {
         let kept = self.make_quarantine().and_then(|(directory, held)| {
-            let frame = self.read_without_map(place).filter(|frame| held + frame.len() as u64 <= QUARANTINE_BYTES_MAX);
+            let frame = self.read_without_map(place).ok().flatten().filter(|frame| held + frame.len() as u64 <= QUARANTINE_BYTES_MAX);
             let path = directory.join(name_of(&(place.pack, place.offset, *id)));
             durable::write_atomic(&path, &frame.unwrap_or_default(), super::FILE_MODE)
         });

@@ -4,7 +4,7 @@
 //! to an older state brings an older `heads` along. The difference to the log closes by itself when a peer gives the events back: another
 //! event in the place of the newest lost one is refused as a fork.
 
-use super::{Store, StoreError, heads, log::LogState};
+use super::{Store, StoreError, heads, index::lock, leaving::without_left, log::LogState};
 use crate::{
     event::{Dot, Heads},
     id::{DeviceId, ReplicaId},
@@ -49,9 +49,10 @@ impl Store {
         Ok(Hole { event, missing, device: first.map(|first| first.header().device) })
     }
 
-    /// Takes `heads` for accepted: the device has seen them in this directory.
+    /// Takes `heads` for accepted: the device has seen them in this directory. What was left since is not missed.
     pub fn expect(&self, heads: &Heads) {
-        self.inner.lock_state().state.accepted.join(heads);
+        let branches = std::sync::Arc::clone(&lock(&self.inner.branches));
+        self.inner.lock_state().state.accepted.join(&without_left(&branches, heads, &Heads::default()));
     }
 
     /// What was accepted and is not here, by author. Nothing in a store that is whole.

@@ -4,7 +4,7 @@ use super::{
     Connection, Protocol, TransportError, TransportKind, Tuning,
     connection::Inner,
     quic::{self, Endpoint, canonical},
-    race, socket, tcp,
+    race, tcp,
     tls::Identity,
 };
 use crate::{
@@ -94,7 +94,9 @@ impl Dialer {
         };
         let connection = race::run(race::plan(&addrs, choice), dial).await?;
         match (choice, connection.kind()) {
-            (Choice::Auto | Choice::First(_), TransportKind::Quic) => self.with_tcp_lanes(connection, &addrs),
+            (Choice::Auto | Choice::First(_), TransportKind::Quic) if self.shared.tuning.network.is_system() => {
+                self.with_tcp_lanes(connection, &addrs)
+            }
             _ => Ok(connection),
         }
     }
@@ -140,6 +142,7 @@ impl Dialer {
                 let dial = quic::Dial { endpoint: &endpoint, identity, tuning, expected, protocol };
                 quic::dial(dial, addr).await.map(|connection| Connection::new(Inner::Quic(connection)))
             }
+            TransportKind::Tcp if !tuning.network.is_system() => Err(TransportError::unreachable(kind, addr, "this network has no TCP")),
             TransportKind::Tcp => {
                 let dial = self.tcp(addr, expected);
                 let connection = Connection::new(Inner::Tcp(tcp::dial(dial.clone(), protocol).await?));
@@ -157,8 +160,7 @@ impl Dialer {
             return Ok(endpoint.clone());
         }
         let tuning = &self.shared.tuning;
-        let socket = socket::udp_dialer(addr, tuning).map_err(TransportError::io("opening a UDP socket"))?;
-        Ok(slot.insert(quic::endpoint(socket, None, tuning)?).clone())
+        Ok(slot.insert(quic::endpoint(tuning.network.dialer(addr, tuning)?, None, tuning)?).clone())
     }
 
     fn endpoints(&self) -> std::sync::MutexGuard<'_, [Option<Endpoint>; 2]> {

@@ -6,6 +6,7 @@
 use super::{
     Admission, Connection, TransportError, TransportKind, Tuning,
     connection::Inner,
+    network,
     quic::{self, Endpoint, canonical},
     socket::{self, Stack},
     tcp,
@@ -15,6 +16,7 @@ use crate::{
     keys::DeviceKey,
     limits::{HANDSHAKE_MS, HANDSHAKES_MAX},
 };
+use quinn::AsyncUdpSocket;
 use std::{
     collections::VecDeque,
     net::SocketAddr,
@@ -55,8 +57,14 @@ impl Listener {
     pub fn bind(addrs: &[SocketAddr], device: &DeviceKey, admission: Arc<dyn Admission>, tuning: Tuning) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
         for addr in addrs {
+            #[cfg(test)]
+            if let network::Network::Played(host) = &setup.tuning.network {
+                let socket = host.bind(addr.port()).map_err(TransportError::io("listening"))?;
+                setup.quic(socket)?;
+                continue;
+            }
             let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(TransportError::io("listening"))?;
-            setup.quic(udp)?;
+            setup.quic(network::wrap(udp)?)?;
             setup.tcp(tcp)?;
         }
         Ok(setup.finish())
@@ -80,7 +88,7 @@ impl Listener {
         let listening = || TransportError::io("listening");
         for addr in addrs {
             match kind {
-                TransportKind::Quic => setup.quic(socket::udp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?,
+                TransportKind::Quic => setup.quic(network::wrap(socket::udp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?)?,
                 TransportKind::Tcp => setup.tcp(socket::tcp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?,
                 TransportKind::Memory => {}
             }
@@ -146,7 +154,7 @@ impl Setup {
         })
     }
 
-    fn quic(&mut self, socket: std::net::UdpSocket) -> Result<(), TransportError> {
+    fn quic(&mut self, socket: Arc<dyn AsyncUdpSocket>) -> Result<(), TransportError> {
         let config = quic::server_config(&self.identity, self.admission.clone())?;
         let endpoint = quic::endpoint(socket, Some(config.clone()), &self.tuning)?;
         self.addrs.0.push(endpoint.local_addr().map_err(TransportError::io("listening"))?);

@@ -28,6 +28,7 @@ mod dialer;
 mod error;
 mod listener;
 pub mod memory;
+mod network;
 mod quic;
 mod race;
 mod socket;
@@ -42,6 +43,9 @@ pub use connection::{Connection, ControlReceiver, ControlSender, LaneReceiver, L
 pub use dialer::{Choice, Dialer};
 pub use error::{Cause, CloseReason, TransportError};
 pub use listener::Listener;
+#[cfg(test)]
+pub use network::Host;
+pub use network::Network;
 pub use tuning::{Congestion, PlainLanes, Tuning};
 
 use crate::id::DeviceId;

@@ -60,7 +60,7 @@ where
     launch(&mut waiting, &mut running, &mut pending);
     while !pending.is_empty() {
         let next = waiting.front().map_or(deadline, |attempt| start + attempt.after).min(deadline);
-        tokio::select! {
+        select! {
             Some(finished) = running.join_next() => {
                 let Ok((attempt, result)) = finished else { continue };
                 let error = match result {

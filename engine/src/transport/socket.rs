@@ -45,7 +45,7 @@ pub(super) fn unspecified(addr: SocketAddr) -> SocketAddr {
 }
 
 /// UDP payload of Ethernet's frames over IPv6: what a link takes of which nothing else is known.
-const ETHERNET_PAYLOAD_BYTES: u16 = 1_452;
+pub(super) const ETHERNET_PAYLOAD_BYTES: u16 = 1_452;
 
 /// UDP payload that fits one frame of the link towards `addr`. What lies behind the first link may take less.
 pub(super) fn payload_bytes(addr: SocketAddr) -> u16 {

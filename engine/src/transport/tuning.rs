@@ -1,5 +1,6 @@
 //! What can be set about transports. Plain data; the defaults are measured.
 
+use super::Network;
 use crate::limits::MIB;
 
 /// How QUIC decides how much may be in flight. TCP's is the system's.
@@ -25,8 +26,10 @@ pub enum PlainLanes {
 }
 
 /// Buffers and windows. A field's cost is memory, per what it names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Tuning {
+    /// Where sockets come from.
+    pub network: Network,
     /// Congestion control of QUIC.
     pub congestion: Congestion,
     /// Whether TCP lanes may go without TLS.
@@ -47,6 +50,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
+            network: Network::default(),
             congestion: Congestion::default(),
             plain_lanes: PlainLanes::default(),
             udp_buffer_bytes: 4 * MIB,

@@ -2,7 +2,7 @@
 
 use super::{Config, PeerStatus, Repair, Status, Vault, VaultError, VerifyReport, Watch};
 use crate::{
-    event::Key,
+    event::{ChunkRef, Key},
     home::Peer,
     id::ChunkId,
     limits::MIB,
@@ -108,18 +108,27 @@ pub(super) fn keys_with(vault: &Vault, bad: &HashSet<ChunkId>) -> Result<Vec<Key
     }
     vault.scan(b"", false, &mut |row| {
         if let Some(value) = row.version.value() {
-            let direct = value.content.references.iter().any(|piece| bad.contains(&piece.chunk));
-            let whole = || match vault.pieces(&value.content) {
-                Ok(pieces) => !pieces.iter().any(|placed| bad.contains(&placed.reference.chunk)),
-                Err(_) => false,
+            let direct = needs_any(vault, &value.content.references, bad)?;
+            let below = || match vault.pieces(&value.content) {
+                Ok(pieces) => needs_any(vault, &pieces.iter().map(|placed| placed.reference).collect::<Vec<_>>(), bad),
+                Err(_) => Ok(true),
             };
-            if direct || (value.content.depth > 0 && !whole()) {
+            if direct || (value.content.depth > 0 && below()?) {
                 keys.push(row.key);
             }
         }
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(keys)
+}
+
+/// Whether one of `pieces` is to be had from bad chunks only. The chunk of a later key epoch and the one before it do for each other.
+fn needs_any(vault: &Vault, pieces: &[ChunkRef], bad: &HashSet<ChunkId>) -> Result<bool, VaultError> {
+    if !pieces.iter().any(|piece| bad.contains(&piece.chunk)) {
+        return Ok(false);
+    }
+    let newest = vault.newest_chunks(pieces)?;
+    Ok(pieces.iter().zip(newest).any(|(piece, newest)| bad.contains(&piece.chunk) && bad.contains(&newest)))
 }
 
 pub(super) fn recover(dir: &Path, dry_run: bool, _watch: &dyn Watch) -> Result<Vec<Repair>, VaultError> {

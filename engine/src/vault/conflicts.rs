@@ -34,7 +34,7 @@ impl Vault {
         })
     }
 
-    fn each_conflict(
+    pub(super) fn each_conflict(
         &self,
         prefix: &[u8],
         each: &mut dyn FnMut(Key, Resolved) -> Result<ControlFlow<()>, VaultError>,

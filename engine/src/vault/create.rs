@@ -4,6 +4,7 @@
 
 use super::{
     Config, InitOptions, Initialised, Repair, Sealing, Unlock, Vault, VaultError,
+    config::FILE as CONFIG_FILE,
     derived::Derived,
     epochs::Keychain,
     membership::{PASSPHRASE, RECOVERY_PHRASE},
@@ -96,6 +97,7 @@ fn new_vault_id() -> Result<VaultId, VaultError> {
 
 fn build(dir: &Path, config: &Config, id: &VaultId, write_slots: impl FnOnce(&Path) -> Result<(), VaultError>) -> Result<(), VaultError> {
     refuse_non_empty(dir)?;
+    refuse_inside_a_vault(dir)?;
     let staging = staging_beside(dir)?;
     let built = (|| {
         let keys = staging.join(KEYS);
@@ -123,6 +125,14 @@ fn refuse_non_empty(dir: &Path) -> Result<(), VaultError> {
     }
 }
 
+fn refuse_inside_a_vault(dir: &Path) -> Result<(), VaultError> {
+    let absolute = std::path::absolute(dir).map_err(|error| VaultError::io(format!("resolving {}", dir.display()), error))?;
+    match absolute.ancestors().skip(1).find(|outer| outer.join(CONFIG_FILE).exists()) {
+        Some(outer) => Err(VaultError::Nested { inner: dir.to_owned(), outer: outer.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 fn staging_beside(dir: &Path) -> Result<PathBuf, VaultError> {
     let usage = || VaultError::Usage(format!("{} cannot be the name of a vault directory", dir.display()));
     let absolute = std::path::absolute(dir).map_err(|error| VaultError::io(format!("resolving {}", dir.display()), error))?;
@@ -140,9 +150,15 @@ pub(super) fn open(dir: &Path, home: &Home, unlock: Unlock, disk: Disk) -> Resul
     let device = home.device()?;
     let keys = dir.join(KEYS);
     if !keys.is_dir() {
-        return Err(VaultError::Damaged(format!("{} is missing", keys.display())));
+        return Err(VaultError::DamagedKey(format!("{} is missing", keys.display())));
     }
-    let with_device = slots::unlock_device(&keys, &id, &device)?;
+    let with_device = match slots::unlock_device(&keys, &id, &device) {
+        Err(error) if !matches!(unlock, Unlock::Device) => {
+            tracing::warn!(%error, "this device's own key slot cannot be used");
+            None
+        }
+        found => found?,
+    };
     let slot = if with_device.is_some() { DeviceSlot::Present } else { DeviceSlot::Absent };
     let opened = match unlock {
         Unlock::Device => None,

@@ -9,10 +9,10 @@
 
 use super::{
     Sealing, Vault, VaultError,
-    view::{Outcome, Position, View, ViewError},
+    view::{Outcome, Position, Resealed, View, ViewError},
 };
 use crate::{
-    event::{Event, Operation},
+    event::{Dot, Event, Operation},
     id::{ReplicaId, VaultId},
     limits::EVENT_BODY_BYTES_MAX,
     merge::OpenedEvent,
@@ -169,7 +169,9 @@ impl Vault {
             let Some((next, _)) = events.last() else { return Ok(()) };
             let next = *next;
             let opened: Vec<OpenedEvent> = events.iter().map(|(_, event)| self.opened(event)).collect::<Result<_, _>>()?;
-            match view.apply(&opened, start..(next.segment, next.offset))? {
+            let resealed: Vec<Resealed> =
+                events.iter().filter_map(|(_, event)| self.resealed_by(event).transpose()).collect::<Result<_, _>>()?;
+            match view.apply(&opened, &resealed, start..(next.segment, next.offset))? {
                 // Another process was faster: ask again where the view stands.
                 Outcome::Applied | Outcome::Overtaken => {}
             }
@@ -195,15 +197,32 @@ impl Vault {
     /// What a removal takes must not be shown any more: begin again, if the view has seen any of it, or if a removal that it heeded
     /// counts no more.
     fn heed_removals(&self, view: &mut View) -> Result<(), Stray> {
-        let Some(roster) = self.store().roster() else { return Ok(()) };
-        let (known, now) = (view.removals()?, roster.membership().removal_places());
+        let (known, roster) = (view.removals()?, self.store().roster());
+        let mut now = roster.as_ref().map_or_else(BTreeSet::new, |roster| roster.membership().removal_places());
+        now.extend(self.heed_left(view, &known)?);
         if known == now {
             return Ok(());
         }
-        if known.iter().any(|place| !now.contains(place)) || self.takes_from(&view.frontier()?, roster.membership())? {
+        let takes = roster.map_or(Ok(false), |roster| self.takes_from(&view.frontier()?, roster.membership()).map_err(Stray::from))?;
+        if takes || known.iter().any(|place| !now.contains(place)) {
             return Err(Stray::Untrue("a device was removed, and events of it have no effect now".to_owned()));
         }
         Ok(view.heed_removals(&now)?)
+    }
+
+    /// A branch of a forked log that was left must not be shown any more either. Noted beside the removals, by the complement of its
+    /// number, which no event has.
+    fn heed_left(&self, view: &View, known: &BTreeSet<Dot>) -> Result<Vec<Dot>, Stray> {
+        let seen = view.frontier()?;
+        let mut noted = Vec::new();
+        for place in self.store().left_places() {
+            let note = Dot { sequence: !place.sequence, ..place };
+            if !known.contains(&note) && seen.contains(&place) {
+                return Err(Stray::Untrue("a branch of a forked log was left".to_owned()));
+            }
+            noted.push(note);
+        }
+        Ok(noted)
     }
 
     /// What was passed over for want of a key is read once the key has come: begin again then.

@@ -1,7 +1,14 @@
 //! How the errors of the layers below become those of a vault: what failed stays in words, what a user can do decides the variant.
 
 use super::VaultError;
-use crate::{home::HomeError, io::durable, keys::KeyError, seal::OpenError, store::StoreError, vault::view::ViewError};
+use crate::{
+    home::HomeError,
+    io::{descriptors, durable},
+    keys::KeyError,
+    seal::OpenError,
+    store::StoreError,
+    vault::view::ViewError,
+};
 use std::{io, path::Path};
 
 impl VaultError {
@@ -49,6 +56,9 @@ impl From<ViewError> for VaultError {
             ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) => {
                 Self::NoSpace(format!("{error}: no space"))
             }
+            ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::CannotOpen) => {
+                Self::io("the view cannot be opened", descriptors::lacking().unwrap_or_else(|| io::Error::other(cause.to_string())))
+            }
             // The disk refused; what the file holds is not known to be wrong.
             ViewError::Sqlite(ref cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure) => {
                 Self::io("the view cannot be used", io::Error::other(cause.to_string()))
@@ -66,6 +76,7 @@ impl From<KeyError> for VaultError {
             KeyError::PassphraseLength | KeyError::Phrase(_) => Self::Usage(error.to_string()),
             KeyError::TooNew { file } => Self::TooNew { what: file.display().to_string(), found: 2, known: 1 },
             KeyError::Io { what, source } => Self::Io { what, source },
+            KeyError::Damaged { .. } | KeyError::Bounds { .. } => Self::DamagedKey(error.to_string()),
             other => Self::Damaged(other.to_string()),
         }
     }

@@ -26,6 +26,10 @@ impl Vault {
     /// [`VaultError::Keyless`].
     pub fn other_branches(&self, each: &mut dyn FnMut(LogEntry) -> ControlFlow<()>) -> Result<(), VaultError> {
         for event in self.store().events_aside() {
+            // A branch that came into the log after another one was left.
+            if self.store().event_by_id(&event.id())?.is_some() {
+                continue;
+            }
             for operation in self.readable_operations_of(&event)? {
                 if each(log_entry(&event, operation)).is_break() {
                     return Ok(());

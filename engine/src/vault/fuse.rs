@@ -35,7 +35,7 @@ pub enum DeleteLimit {
 
 impl DeleteLimit {
     /// How many that is of `keys`.
-    fn of(self, keys: u64) -> u64 {
+    pub(crate) fn of(self, keys: u64) -> u64 {
         match self {
             Self::Keys(limit) => limit,
             Self::Share { percent, keys: most } => (keys.saturating_mul(percent.into()) / 100).max(FUSE_KEYS_MIN).min(most),

@@ -5,7 +5,8 @@ use super::{
     view::{Deleted, Standing, VersionRow},
 };
 use crate::{
-    event::{Key, Operation, Value, decode_operations},
+    codec::CodecError,
+    event::{Event, KIND_OPERATIONS, Key, Operation, Value, body_context, decode_operations},
     id::EventId,
     limits::{EVENT_BODY_BYTES_MAX, EVENT_OPERATIONS_MAX, REASON_BYTES_MAX},
     seal::KeyRing,
@@ -103,8 +104,8 @@ impl Vault {
     ///
     /// Who holds only the replication key can sign events, but not seal bodies. The record has matched its id, so a body that does
     /// not open is its author's doing and is the same on every replica; it must not keep anyone from reading the rest.
-    pub(super) fn operations_of(&self, event: &crate::event::Event) -> Result<Vec<Operation>, VaultError> {
-        if event.header().kind != crate::event::KIND_OPERATIONS || !self.is_in_force(event) {
+    pub(super) fn operations_of(&self, event: &Event) -> Result<Vec<Operation>, VaultError> {
+        if event.header().kind != KIND_OPERATIONS || !self.is_in_force(event) {
             return Ok(Vec::new());
         }
         let keys = self.seal_keys()?;
@@ -213,13 +214,17 @@ pub(super) fn modified_ms(value: &Value) -> i64 {
 }
 
 /// The operations in an event's body, or why they cannot be read.
-pub(super) fn opened(keys: &KeyRing, event: &crate::event::Event) -> Result<Vec<Operation>, String> {
-    let context = crate::event::body_context(&event.author(), event.header().sequence);
-    let body = keys.open_body(event.body(), &context).map_err(|error| error.to_string())?;
-    decode_operations(&body).map_err(|error| error.to_string())
+pub(super) fn opened(keys: &KeyRing, event: &Event) -> Result<Vec<Operation>, String> {
+    opened_as(keys, event, decode_operations)
 }
 
-pub(super) fn log_entry(event: &crate::event::Event, operation: Operation) -> LogEntry {
+/// What an event's body decodes to, or why it cannot be read.
+pub(super) fn opened_as<T>(keys: &KeyRing, event: &Event, decode: fn(&[u8]) -> Result<T, CodecError>) -> Result<T, String> {
+    let body = keys.open_body(event.body(), &body_context(&event.author(), event.header().sequence)).map_err(|error| error.to_string())?;
+    decode(&body).map_err(|error| error.to_string())
+}
+
+pub(super) fn log_entry(event: &Event, operation: Operation) -> LogEntry {
     let (action, size, reason) = match &operation {
         Operation::Put(_, value) => ("put", value.content.bytes, None),
         Operation::Delete(_, reason) => ("delete", 0, reason.clone()),

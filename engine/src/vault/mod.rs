@@ -16,10 +16,14 @@ mod forks;
 mod fuse;
 mod history;
 mod ingest;
+mod intake;
+mod leaving;
 mod membership;
 #[cfg(test)]
 pub(crate) mod replicas;
 mod restore;
+mod rewrite;
+mod scribe;
 mod scrub;
 mod target;
 #[cfg(test)]
@@ -33,7 +37,13 @@ pub use config::{Config, ConfigError, FILE as CONFIG_FILE, FORMAT};
 pub use create::{Origin, create_replica};
 pub use epochs::{EpochBegun, EpochStatus};
 pub use fuse::{DeleteLimit, Fuse};
+pub(crate) use ingest::{Gathered, Intake, Moving};
+pub(crate) use intake::Changes;
+pub use leaving::Left;
+pub use rewrite::Rewrite;
+pub(crate) use scribe::{Failure, Judged, Scribe, writer_of};
 pub use scrub::Scrub;
+pub(crate) use target::{Target, relative_path};
 pub use types::*;
 pub use why::{PeerWord, Subject, Whereabouts, Why, Word};
 
@@ -60,6 +70,7 @@ use std::{
     sync::Arc,
 };
 use view::{FileState, StandingFile};
+pub(crate) use walk::{Found, Stamp, found};
 
 /// Plaintext of a body that fits an event even if it does not shrink: a kibibyte is more than what sealing adds.
 const BODY_PLAINTEXT_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX - KIB;
@@ -316,16 +327,27 @@ impl Vault {
     /// Seals and signs `operations`, and commits them as this replica's next event, or events if they do not fit one. Their chunks are
     /// durable already. Returns the last event.
     fn append(&self, operations: &[Operation], lists: Vec<ChunkList>) -> Result<EventId, VaultError> {
+        self.append_where(operations, lists, &mut |_| Ok(()))
+    }
+
+    /// [`Vault::append`], if `fits` agrees with the place that each event gets.
+    fn append_where(
+        &self,
+        operations: &[Operation],
+        lists: Vec<ChunkList>,
+        fits: &mut dyn FnMut(&Slot) -> Result<(), VaultError>,
+    ) -> Result<EventId, VaultError> {
         let plaintext = encode_operations(operations).map_err(VaultError::internal)?;
         if plaintext.len() > BODY_PLAINTEXT_BYTES_MAX && operations.len() > 1 {
             let (first, rest) = operations.split_at(operations.len() / 2);
-            self.append(first, lists)?;
-            return self.append(rest, Vec::new());
+            self.append_where(first, lists, fits)?;
+            return self.append_where(rest, Vec::new(), fits);
         }
         self.sealing()?;
         self.require_writer()?;
         self.check_whole()?;
         self.commit(KIND_OPERATIONS, &lists, &mut |slot| {
+            fits(slot)?;
             Ok(self.seal_keys()?.current().seal_body(&plaintext, &body_context(&self.own.id(), slot.sequence)))
         })
     }

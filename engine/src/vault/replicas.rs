@@ -6,27 +6,27 @@ use std::{ops::ControlFlow, path::PathBuf};
 use tempfile::TempDir;
 
 /// A directory with replicas of several devices.
-pub(super) struct Devices(TempDir);
+pub(crate) struct Devices(TempDir);
 
 impl Devices {
     /// With the founder's replica.
-    pub(super) fn new() -> (Self, Vault) {
+    pub(crate) fn new() -> (Self, Vault) {
         let devices = Self(TempDir::new().unwrap());
         let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
         let vault = Vault::init(&devices.0.path().join("first"), &devices.home("first"), options).unwrap().vault;
         (devices, vault)
     }
 
-    pub(super) fn dir(&self, name: &str) -> PathBuf {
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub(super) fn home(&self, name: &str) -> Home {
+    pub(crate) fn home(&self, name: &str) -> Home {
         Home::open(&self.0.path().join(format!("home-{name}"))).unwrap()
     }
 
     /// A replica of a device that `owner` lets in; it holds nothing yet.
-    pub(super) fn join(&self, owner: &Vault, name: &str, role: Role) -> Vault {
+    pub(crate) fn join(&self, owner: &Vault, name: &str, role: Role) -> Vault {
         let secrets = match role {
             Role::Keyless => Secrets::Keyless(owner.replication_key().clone()),
             Role::Owner | Role::Member => owner.secrets().unwrap().clone(),
@@ -51,11 +51,11 @@ pub(crate) fn pull(to: &Vault, from: &Vault) -> Result<(), VaultError> {
     Ok(())
 }
 
-pub(super) fn put(vault: &Vault, key: &str) -> Result<(), VaultError> {
+pub(crate) fn put(vault: &Vault, key: &str) -> Result<(), VaultError> {
     vault.put(&Key::new(key).unwrap(), &mut &b"value"[..], &Unwatched).map(drop)
 }
 
-pub(super) fn keys(vault: &Vault) -> Vec<String> {
+pub(crate) fn keys(vault: &Vault) -> Vec<String> {
     let mut keys = Vec::new();
     vault
         .list(b"", false, &mut |entry| {

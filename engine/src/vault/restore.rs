@@ -7,6 +7,7 @@ use super::{
     RestoreReport, Vault, VaultError, Watch,
     content::Placed,
     history::is_at_or_below,
+    scribe::{Failure, Judged, Scribe, mode_of, times},
     target::{Target, relative_path},
     view::VersionRow,
 };
@@ -16,21 +17,17 @@ use crate::{
     limits::WHOLE_VALUE_BYTES_MAX,
 };
 use rayon::prelude::*;
-use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
+use rustix::fs::{AtFlags, CWD, utimensat};
 use std::{
     ffi::OsStr,
-    fs::{self, File},
-    io,
+    fs, io,
     ops::ControlFlow,
     os::unix::{
         ffi::OsStrExt,
-        fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+        fs::{MetadataExt, PermissionsExt},
     },
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
 };
 
 /// Rows restored by one parallel pass.
@@ -44,59 +41,13 @@ struct Restore<'a> {
     clobber: Clobber,
     watch: &'a dyn Watch,
     report: Mutex<RestoreReport>,
-    temporary: AtomicU64,
-    process: u32,
-    umask: u32,
+    scribe: Scribe<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Clobber {
     Refuse,
     Overwrite,
-}
-
-/// Why one key was not restored.
-enum Failure {
-    /// Only this key.
-    One(String),
-    /// The system refused to write: only this key, unless there is no space.
-    System(io::Error),
-    /// Everything stops: no space, or the user.
-    All(VaultError),
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::System(error)
-    }
-}
-
-impl From<VaultError> for Failure {
-    fn from(error: VaultError) -> Self {
-        match error {
-            VaultError::Damaged(_) => Self::One(error.to_string()),
-            other => Self::All(other),
-        }
-    }
-}
-
-/// What a failure means for the rest.
-enum Judged {
-    One(String),
-    All(VaultError),
-}
-
-impl Failure {
-    fn judged(self, root: &Path) -> Judged {
-        match self {
-            Self::One(reason) => Judged::One(reason),
-            Self::All(error) => Judged::All(error),
-            Self::System(error) => match VaultError::at("writing below", root, error) {
-                VaultError::Io { source, .. } => Judged::One(source.to_string()),
-                all => Judged::All(all),
-            },
-        }
-    }
 }
 
 /// Restores what lies at or below `prefixes` (everything if there are none).
@@ -115,8 +66,7 @@ pub(super) fn restore(
         refuse_to_clobber(vault, destination, prefixes)?;
     }
     let target = Target::open(destination).map_err(|error| VaultError::io(format!("opening {}", destination.display()), error))?;
-    let (process, umask) = (std::process::id(), umask());
-    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), temporary: AtomicU64::new(0), process, umask };
+    let restore = Restore { vault, target, clobber, watch, report: Mutex::default(), scribe: Scribe::new(vault, watch) };
     restore.all(prefixes)?;
     sync_file_system(restore.target.root())?;
     Ok(restore.report.into_inner().unwrap_or_else(PoisonError::into_inner))
@@ -249,55 +199,16 @@ impl Restore<'_> {
 
     fn file(&self, key: &Key, value: &Value, pieces: &[Placed]) -> Result<Outcome, Failure> {
         let path = self.place(key)?;
-        let mode = if let ValueKind::File(mode) = value.kind { mode } else { 0o600 };
-        if self.clobber == Clobber::Overwrite && is_as_wanted(&path, value, mode) {
+        if self.clobber == Clobber::Overwrite && is_as_wanted(&path, value) {
             return Ok(Outcome::Unchanged);
         }
-        let temporary = self.temporary_beside(&path);
-        let written = self.write_file(&temporary, value, mode, pieces).and_then(|()| Ok(fs::rename(&temporary, &path)?));
+        let temporary = self.scribe.temporary_beside(&path);
+        let written = self.scribe.write_file(&temporary, value, pieces).and_then(|()| Ok(fs::rename(&temporary, &path)?));
         if written.is_err() {
             // The error that matters is the one above.
             let _ = fs::remove_file(&temporary);
         }
         written.map(|()| Outcome::Written)
-    }
-
-    fn temporary_beside(&self, path: &Path) -> PathBuf {
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        path.with_file_name(format!(".mirror-{}-{number}.part", self.process))
-    }
-
-    fn write_file(&self, path: &Path, value: &Value, mode: u32, pieces: &[Placed]) -> Result<(), Failure> {
-        let file = File::options().write(true).create_new(true).mode(mode & 0o777).open(path)?;
-        let end = match pieces {
-            [] => 0,
-            [piece] => self.write_piece(&file, piece)?,
-            many => many.par_iter().map(|piece| self.write_piece(&file, piece)).try_reduce(|| 0, |a, b| Ok(a.max(b)))?,
-        };
-        // A hole at the end of a sparse file is only its length.
-        if end != value.content.bytes {
-            file.set_len(value.content.bytes)?;
-        }
-        if mode & !0o777 != 0 || mode & self.umask != 0 {
-            file.set_permissions(fs::Permissions::from_mode(mode))?;
-        }
-        rustix::fs::futimens(&file, &times(value)).map_err(io::Error::from)?;
-        Ok(())
-    }
-
-    /// Writes one piece; returns where it ends, 0 if it is a hole.
-    fn write_piece(&self, file: &File, piece: &Placed) -> Result<u64, Failure> {
-        if self.watch.cancelled() {
-            return Err(Failure::All(VaultError::Cancelled));
-        }
-        BUFFER.with_borrow_mut(|plaintext| {
-            self.vault.open_placed(piece, plaintext)?;
-            if plaintext.iter().all(|byte| *byte == 0) {
-                return Ok(0);
-            }
-            file.write_all_at(plaintext, piece.offset)?;
-            Ok(piece.offset + plaintext.len() as u64)
-        })
     }
 
     fn link(&self, key: &Key, value: &Value) -> Result<Outcome, Failure> {
@@ -307,9 +218,8 @@ impl Restore<'_> {
         if self.clobber == Clobber::Overwrite && fs::read_link(&path).is_ok_and(|existing| existing == target) {
             return Ok(Outcome::Unchanged);
         }
-        let temporary = self.temporary_beside(&path);
-        std::os::unix::fs::symlink(target, &temporary)?;
-        utimensat(CWD, &temporary, &times(value), AtFlags::SYMLINK_NOFOLLOW).map_err(io::Error::from)?;
+        let temporary = self.scribe.temporary_beside(&path);
+        self.scribe.write_link(&temporary, value, target)?;
         fs::rename(&temporary, &path).inspect_err(|_| drop(fs::remove_file(&temporary)))?;
         Ok(Outcome::Written)
     }
@@ -325,38 +235,19 @@ impl Restore<'_> {
     }
 }
 
-thread_local! {
-    /// One plaintext buffer a thread, at most a chunk long.
-    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
-}
-
 enum Outcome {
     Written,
     Unchanged,
 }
 
-/// Bits that new files don't get. The only way to ask is to set it, so it is asked once, before other threads make files.
-fn umask() -> u32 {
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    rustix::process::umask(mask);
-    // Of 16 bits on macOS.
-    #[allow(clippy::useless_conversion)]
-    u32::from(mask.bits())
-}
-
 /// Same kind, size, mode and time: an interrupted restore goes on where it stopped.
-fn is_as_wanted(path: &Path, value: &Value, mode: u32) -> bool {
+fn is_as_wanted(path: &Path, value: &Value) -> bool {
     fs::symlink_metadata(path).is_ok_and(|metadata| {
         metadata.is_file()
             && metadata.len() == value.content.bytes
-            && metadata.mode() & 0o7777 == mode
+            && metadata.mode() & 0o7777 == mode_of(value)
             && (metadata.mtime(), metadata.mtime_nsec()) == (value.modified_s, i64::from(value.modified_ns))
     })
-}
-
-fn times(value: &Value) -> Timestamps {
-    let modified = Timespec { tv_sec: value.modified_s, tv_nsec: i64::from(value.modified_ns) };
-    Timestamps { last_access: modified, last_modification: modified }
 }
 
 /// One sync for everything that was written, instead of one a file.

@@ -18,7 +18,7 @@ const NAME_BYTES_MAX: usize = 255;
 
 /// Why a key cannot be a path below DEST.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UnsafePath {
+pub(crate) enum UnsafePath {
     #[error("the key is an absolute path")]
     Absolute,
     #[error("the key climbs out with `..` or has an empty or `.` component")]
@@ -30,7 +30,7 @@ pub(super) enum UnsafePath {
 }
 
 /// The path of `key` below DEST, relative.
-pub(super) fn relative_path(key: &Key) -> Result<PathBuf, UnsafePath> {
+pub(crate) fn relative_path(key: &Key) -> Result<PathBuf, UnsafePath> {
     let bytes = key.as_bytes();
     if bytes.starts_with(b"/") {
         return Err(UnsafePath::Absolute);
@@ -49,24 +49,29 @@ pub(super) fn relative_path(key: &Key) -> Result<PathBuf, UnsafePath> {
 }
 
 /// The destination directory.
-pub(super) struct Target {
+pub(crate) struct Target {
     root: PathBuf,
     checked: Mutex<HashSet<PathBuf>>,
 }
 
 impl Target {
     /// Makes DEST if it is not there; it may itself be reached through links.
-    pub(super) fn open(destination: &Path) -> io::Result<Self> {
+    pub(crate) fn open(destination: &Path) -> io::Result<Self> {
         fs::create_dir_all(destination)?;
         Ok(Self { root: fs::canonicalize(destination)?, checked: Mutex::new(HashSet::new()) })
     }
 
-    pub(super) fn root(&self) -> &Path {
+    /// The directory `root`, which is there: it is not made should it vanish.
+    pub(crate) fn existing(root: &Path) -> Self {
+        Self { root: root.to_owned(), checked: Mutex::new(HashSet::new()) }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// The full path for `relative`, its parents being real directories below DEST.
-    pub(super) fn place(&self, relative: &Path) -> io::Result<PathBuf> {
+    pub(crate) fn place(&self, relative: &Path) -> io::Result<PathBuf> {
         if let Some(parent) = relative.parent() {
             self.directory(parent)?;
         }
@@ -74,7 +79,7 @@ impl Target {
     }
 
     /// Makes sure that `relative` is a real directory below DEST.
-    pub(super) fn directory(&self, relative: &Path) -> io::Result<()> {
+    pub(crate) fn directory(&self, relative: &Path) -> io::Result<()> {
         if relative.as_os_str().is_empty() || self.known(relative) {
             return Ok(());
         }

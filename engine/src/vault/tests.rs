@@ -1,6 +1,8 @@
 //! What a vault does when the files around it are not what they were.
 
-use super::{view::ViewError, *};
+mod clocks;
+
+use super::{replicas::keys, view::ViewError, *};
 use crate::{
     event::{Content, Incarnation, KIND_OPERATIONS, Value, ValueKind},
     home::Continuity,
@@ -79,17 +81,6 @@ impl Place {
 
 fn put(vault: &Vault, key: &str) {
     vault.put(&Key::new(key).unwrap(), &mut key.as_bytes(), &Unwatched).unwrap();
-}
-
-fn keys(vault: &Vault) -> Vec<String> {
-    let mut keys = Vec::new();
-    vault
-        .list(b"", false, &mut |entry| {
-            keys.push(entry.key.to_text().into_owned());
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    keys
 }
 
 /// A device that is in.

@@ -1,7 +1,10 @@
 //! What goes into and comes out of a vault's operations.
 
-use super::EpochStatus;
 pub use super::view::Standing;
+use super::{
+    EpochStatus,
+    membership::{PASSPHRASE, RECOVERY_PHRASE},
+};
 pub use crate::store::Repair;
 use crate::{
     event::{Key, Value, ValueKind},
@@ -288,6 +291,15 @@ pub struct Acquaintance {
     pub admittance: Option<Admittance>,
 }
 
+impl Acquaintance {
+    /// What it is called if it is no device: an owner that only a slot of the vault can sign as, so that whoever opens the slot is one.
+    pub fn secret(&self) -> Option<&str> {
+        let is_met = !self.peer.addresses.is_empty() || self.peer.added_ms != 0;
+        let is_owner = self.admittance == Some(Admittance::In(Role::Owner));
+        [PASSPHRASE, RECOVERY_PHRASE].into_iter().find(|name| is_owner && !is_met && self.peer.name == *name)
+    }
+}
+
 /// A peer, and what it held when it was last talked with.
 #[derive(Debug, Clone)]
 pub struct PeerStatus {
@@ -468,6 +480,9 @@ pub enum VaultError {
     /// Something of the vault is damaged.
     #[error("damage found: {0}")]
     Damaged(String),
+    /// A file in `keys/` is damaged, or asks for what no program should do. Another slot may still open the vault.
+    #[error("a key slot cannot be used: {0}")]
+    DamagedKey(String),
     /// No space, quota or inodes.
     #[error("no space left: {0}")]
     NoSpace(String),

@@ -205,7 +205,8 @@ fn join(base: &[u8], rest: &[u8]) -> Vec<u8> {
     }
 }
 
-fn found(entry: &walkdir::DirEntry, key: Vec<u8>) -> Result<Found, Skipped> {
+/// What lies at `entry`, to be added under `key`.
+pub(crate) fn found(entry: &walkdir::DirEntry, key: Vec<u8>) -> Result<Found, Skipped> {
     let path = entry.path();
     let skip = |reason: String| (path.to_owned(), reason);
     let metadata = entry.metadata().map_err(|error| skip(error.to_string()))?;

@@ -86,7 +86,12 @@ fn command(program: &Path, device: &Device, io: Choice) -> Command {
     env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MIRROR_")).for_each(|(name, _)| {
         command.env_remove(name);
     });
-    command.arg("--json").arg("-V").arg(&device.vault).args(["--io", &io.to_string()]).args(["serve", "--listen", "127.0.0.1:0"]);
+    command.arg("--json").arg("-V").arg(&device.vault).args(["--io", &io.to_string()]).args([
+        "--no-discovery",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+    ]);
     command.env("MIRROR_HOME", &device.home);
     command
 }

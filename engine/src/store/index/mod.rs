@@ -27,7 +27,7 @@ pub(super) use journal::PendingRow;
 pub(super) use losses::{Losses, LostRow};
 
 use super::{Counts, StoreError};
-use crate::id::VaultId;
+use crate::{id::VaultId, io::descriptors};
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use std::{
     fs,
@@ -270,6 +270,7 @@ fn after_failure(error: rusqlite::Error) -> Result<Opened, StoreError> {
         CannotOpen, DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase, PermissionDenied, ReadOnly,
     };
     match error.sqlite_error_code() {
+        Some(CannotOpen) if descriptors::lacking().is_some() => Err(error.into()),
         Some(ReadOnly | CannotOpen | DiskFull | PermissionDenied) => Ok(Opened::Unwritable),
         Some(DatabaseBusy | DatabaseLocked) => Err(error.into()),
         Some(NotADatabase | DatabaseCorrupt) => Ok(Opened::Unusable),

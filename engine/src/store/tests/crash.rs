@@ -11,7 +11,10 @@ use std::{
     fs, io,
     ops::ControlFlow,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 /// A change, with what is needed to make it again.
@@ -189,12 +192,22 @@ fn rebase(change: &Change, relative: &dyn Fn(&Path) -> PathBuf) -> Change {
     }
 }
 
-/// Opens `image` and checks that what `run` acknowledged within `count` changes is there, whole.
-fn check_image(run: &Run, count: usize, image: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
+/// A directory with these files.
+fn laid_out(image: &BTreeMap<PathBuf, Vec<u8>>) -> Dir {
     let dir = Dir::new();
     for (path, bytes) in image {
         fs::write(dir.path().join(path), bytes).unwrap();
     }
+    dir
+}
+
+/// Opens `image` and checks that what `run` acknowledged within `count` changes is there, whole.
+fn check_image(run: &Run, count: usize, image: &BTreeMap<PathBuf, Vec<u8>>, what: &str) {
+    check(run, count, &laid_out(image), what);
+}
+
+/// The same of what lies in `dir`.
+fn check(run: &Run, count: usize, dir: &Dir, what: &str) {
     let (store, repairs) = dir.open_mending();
     assert!(!repairs.iter().any(|repair| repair.loss && !repair.what.contains("are damaged")), "{what}: {repairs:?}");
     for (_, event, frames) in run.acknowledged.iter().filter(|(at, ..)| *at <= count) {
@@ -241,4 +254,46 @@ fn a_write_torn_anywhere_costs_nothing_acknowledged() {
         }
         model.apply(change);
     }
+}
+
+/// Lets so many changes happen and none after.
+struct CutOff(AtomicUsize);
+
+impl Observer for CutOff {
+    fn before(&self, _: &Operation<'_>) -> io::Result<Permit> {
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        left.map(|_| Permit::Whole).map_err(|_| io::Error::other("the process is gone"))
+    }
+}
+
+/// Opens what is there and is cut off after `changes`. Whether it was.
+fn cut_off(dir: &Dir, changes: usize) -> bool {
+    let observer = Arc::new(CutOff(AtomicUsize::new(changes)));
+    drop(Store::open_on(dir.path(), &VAULT, Disk::observed(Arc::<CutOff>::clone(&observer))));
+    observer.0.load(Ordering::SeqCst) == 0
+}
+
+#[test]
+fn a_recovery_that_is_cut_off_anywhere_is_finished_by_the_next() {
+    let run = recorded_run();
+    let mut model = run.start.clone();
+    let mut cuts = 0;
+    for (count, change) in run.changes.iter().enumerate() {
+        if let Change::Write(path, offset, bytes) = change {
+            let mut torn = model.clone();
+            torn.apply(&Change::Write(path.clone(), *offset, bytes[..bytes.len() / 2].to_vec()));
+            let image = torn.image(Survives::Everything);
+            for changes in 0.. {
+                let dir = laid_out(&image);
+                if !cut_off(&dir, changes) {
+                    break;
+                }
+                cuts += 1;
+                cut_off(&dir, changes / 2);
+                check(&run, count, &dir, &format!("change {count} torn, recovery cut off after {changes} changes"));
+            }
+        }
+        model.apply(change);
+    }
+    assert!(cuts > run.changes.len(), "recoveries change files: {cuts}");
 }

@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
     bitmap::Bitmap,
-    store::{DryRun, recover},
+    store::{Depth, DryRun, recover},
 };
-use std::fs;
+use std::{fs, ops::ControlFlow};
 
 /// Three rounds of five chunks and an event of each of two authors.
 fn filled() -> (Dir, Vec<FrameBuf>) {
@@ -89,6 +89,23 @@ fn an_old_copy_of_the_index_catches_up() {
     fs::write(dir.path().join("index.db"), old).unwrap();
     let store = dir.open();
     assert_eq!((store.root(), store.counts().unwrap().chunks), (root, 15));
+}
+
+/// What a file system leaves that had made the file longer and had not written what was to be there.
+#[test]
+fn a_pack_or_log_that_grew_and_was_not_written_opens_at_its_last_record() {
+    let (dir, frames) = filled();
+    let (pack, log) = (length(&dir.pack(1)), length(&dir.segment(1)));
+    append_bytes(&dir.pack(1), &[0; 8_192]);
+    append_bytes(&dir.segment(1), &[0; 8_192]);
+    let (store, repairs) = dir.open_mending();
+    assert!(repairs.len() == 2 && repairs.iter().all(|repair| !repair.loss), "{repairs:?}");
+    assert_eq!((length(&dir.pack(1)), length(&dir.segment(1))), (pack, log));
+    assert_whole(&store, &frames);
+    let more = put(&store, &chunks(100..105));
+    Author::new(1).append(&store, &[more]).unwrap();
+    drop(store);
+    assert_eq!(dir.open().counts().unwrap().chunks, frames.len() as u64 + 5);
 }
 
 #[test]
@@ -265,6 +282,25 @@ fn a_damaged_file_header_costs_nothing() {
     assert_whole(&store, &frames);
     put(&store, &chunks(50..51));
     assert!(dir.pack(2).exists(), "nothing is added to a pack with a damaged header");
+}
+
+#[test]
+fn a_header_that_a_power_cut_tore_is_written_anew() {
+    let header_bytes = super::super::segment::FILE_HEADER_BYTES as usize;
+    for kept in [0, 1, header_bytes - 1] {
+        let (dir, frames) = filled();
+        let mut bytes = fs::read(dir.pack(1)).unwrap();
+        bytes[kept..header_bytes].fill(0);
+        fs::write(dir.pack(1), bytes).unwrap();
+        dir.remove_index();
+        let (store, repairs) = dir.open_mending();
+        assert!(repairs.iter().any(|repair| repair.what.contains("torn")), "{repairs:?}");
+        assert_whole(&store, &frames);
+        let report = store.verify(Depth::Data, &|_, _| ControlFlow::Continue(())).unwrap();
+        assert!(report.files.is_empty(), "{report:?}");
+        drop(store);
+        dir.open();
+    }
 }
 
 #[test]

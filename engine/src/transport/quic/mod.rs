@@ -14,7 +14,7 @@ pub(super) use endpoint::{Endpoint, Role, endpoint, server_config, transport_con
 pub(super) use paths::Paths;
 pub(super) use streams::{QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender};
 
-use super::{Admission, CloseReason, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
+use super::{Admission, CloseReason, Network, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
 use crate::id::DeviceId;
 use paths::Path;
 use quinn::{ClientConfig, ConnectionError, VarInt, crypto::rustls::QuicClientConfig};
@@ -48,17 +48,17 @@ pub(super) async fn dial(dial: Dial<'_>, addr: SocketAddr) -> Result<QuicConnect
     let (client, pinned) = dial.identity.client(dial.expected, dial.protocol.alpn())?;
     let crypto = QuicClientConfig::try_from(client).map_err(|error| TransportError::Protocol(error.to_string()))?;
     let mut config = ClientConfig::new(Arc::new(crypto));
-    config.transport_config(transport_config(Role::Dialer, dial.tuning, socket::payload_bytes(addr)));
+    config.transport_config(transport_config(Role::Dialer, dial.tuning, payload_bytes(&dial.tuning.network, addr)));
     let path = dial.endpoint.paths().open(addr);
     let unreachable = |what: &dyn std::fmt::Display| TransportError::unreachable(super::TransportKind::Quic, addr, what);
     // The name goes nowhere (no SNI); an address always parses.
     let connecting = dial.endpoint.connect_with(config, addr, &addr.ip().to_string()).map_err(|error| unreachable(&error))?;
-    let connection = tokio::select! {
+    let connection = select! {
         connected = connecting => connected.map_err(|error| match pinned.explain(ended(error)) {
             TransportError::Timeout => unreachable(&"no answer"),
             other => other,
         })?,
-        refused = refusal(addr) => return Err(unreachable(&refused)),
+        refused = refusal(&dial.tuning.network, addr) => return Err(unreachable(&refused)),
     };
     let (mut send, receive) = connection.open_bi().await.map_err(ended)?;
     send.write_all(&control::keep_alive()).await.map_err(|error| streams::write_failure(&connection, error))?;
@@ -80,7 +80,7 @@ pub(super) struct Accept {
 pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<QuicConnection, TransportError> {
     let Accept { mut config, admission, tuning, paths } = accept;
     let addr = incoming.remote_address();
-    config.transport_config(transport_config(Role::Listener, &tuning, socket::payload_bytes(canonical(addr))));
+    config.transport_config(transport_config(Role::Listener, &tuning, payload_bytes(&tuning.network, canonical(addr))));
     let path = paths.open(addr);
     let connection = incoming.accept_with(Arc::new(config)).map_err(ended)?.await.map_err(ended)?;
     let peer = peer(&connection)?;
@@ -101,17 +101,25 @@ fn hang_up(connection: &quinn::Connection, reason: CloseReason) {
 
 /// Ends only when `addr` is known not to answer. QUIC's own socket is not connected, so it never hears that a port is closed or
 /// a network is gone; a connected socket that sends one byte of nothing does.
-async fn refusal(addr: SocketAddr) -> io::Error {
+async fn refusal(network: &Network, addr: SocketAddr) -> io::Error {
     async fn probe(addr: SocketAddr) -> io::Result<usize> {
         let socket = UdpSocket::bind(socket::unspecified(addr)).await?;
         socket.connect(addr).await?;
         socket.send(&[0]).await?;
         socket.recv(&mut [0]).await
     }
+    if !network.is_system() {
+        return std::future::pending().await;
+    }
     match probe(addr).await {
         Err(error) => error,
         Ok(_) => std::future::pending().await,
     }
+}
+
+/// What fits a frame towards `addr`, as far as the system knows.
+fn payload_bytes(network: &Network, addr: SocketAddr) -> u16 {
+    if network.is_system() { socket::payload_bytes(addr) } else { socket::ETHERNET_PAYLOAD_BYTES }
 }
 
 fn peer(connection: &quinn::Connection) -> Result<DeviceId, TransportError> {
@@ -129,6 +137,10 @@ pub(super) fn ended(error: ConnectionError) -> TransportError {
     match error {
         ConnectionError::VersionMismatch => TransportError::Version,
         ConnectionError::ApplicationClosed(close) => TransportError::closed(CloseReason::from_code(close.error_code.into_inner())),
+        // Whatever it was closed for: before the handshake is over QUIC does not tell strangers (RFC 9000, section 10.2.3).
+        ConnectionError::ConnectionClosed(close) if close.error_code == quinn::TransportErrorCode::APPLICATION_ERROR => {
+            TransportError::Closed(CloseReason::Abandoned)
+        }
         ConnectionError::ConnectionClosed(close) => match alert(close.error_code) {
             Some(alert) => tls::alert_received(alert),
             None => TransportError::Protocol(close.to_string()),
@@ -330,7 +342,10 @@ impl QuicConnection {
 
 /// An IPv4 address as such, also when it came in over a dual-stack socket.
 pub(super) fn canonical(addr: SocketAddr) -> SocketAddr {
-    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+    match addr.ip().to_canonical() {
+        ip if ip == addr.ip() => addr,
+        ip => SocketAddr::new(ip, addr.port()),
+    }
 }
 
 /// One failed attempt, for the report of all of them.
@@ -338,5 +353,20 @@ pub(super) fn causes(kind: super::TransportKind, addr: SocketAddr, error: &Trans
     match error {
         TransportError::Unreachable { causes } => causes.clone(),
         other => vec![Cause { kind, addr, what: other.to_string() }],
+    }
+}
+
+#[cfg(test)]
+mod handshake_tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_hangs_up_during_the_handshake_may_be_tried_again() {
+        let close = quinn::ConnectionClose {
+            error_code: quinn::TransportErrorCode::APPLICATION_ERROR,
+            frame_type: None,
+            reason: bytes::Bytes::new(),
+        };
+        assert!(matches!(ended(ConnectionError::ConnectionClosed(close)), TransportError::Closed(CloseReason::Abandoned)));
     }
 }

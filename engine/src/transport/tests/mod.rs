@@ -2,6 +2,7 @@
 
 mod contract;
 mod dialling;
+mod handshakes;
 
 use super::{memory::cuttable_pair, *};
 use crate::{

@@ -17,7 +17,7 @@ mod writer;
 
 use super::{AddOptions, AddReport, Vault, VaultError, Watch, walk::Found, walk::Walk};
 use crate::{
-    event::{Key, Value, ValueKind},
+    event::{ChunkList, Key, Value, ValueKind},
     limits::{CHUNK_BYTES_MAX, MIB, WHOLE_VALUE_BYTES_MAX},
 };
 use crossbeam_channel::{Sender, bounded};
@@ -41,7 +41,7 @@ const SCAN_ENTRIES: usize = 512;
 const ROUNDS: usize = 3;
 
 /// At least one chunk must pass, whatever the budget.
-fn in_flight_bytes(memory_bytes: u64) -> usize {
+pub(super) fn in_flight_bytes(memory_bytes: u64) -> usize {
     ((memory_bytes / BUDGET_SHARE) as usize).clamp(CHUNK_BYTES_MAX, IN_FLIGHT_BYTES_MAX)
 }
 
@@ -68,6 +68,60 @@ struct Whole {
     moved: bool,
 }
 
+/// Who decides what becomes of files once they are read, in place of [`Vault::add`], which puts each under its key.
+pub(crate) trait Intake: Sync {
+    /// Takes over values whose chunks are durable, with the lists of the new ones: appends what is to be said of them.
+    fn commit(&self, gathered: Vec<Gathered>, lists: Vec<ChunkList>) -> Result<(), VaultError>;
+}
+
+/// A file that has been read.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) found: Found,
+    pub(crate) value: Value,
+    /// Whether the file's next change is sure to change its stamp.
+    pub(crate) settled: bool,
+}
+
+/// What could not be taken in.
+#[derive(Debug, Default)]
+pub(crate) struct NotTaken {
+    /// Files that changed while they were read.
+    pub(crate) moving: Vec<Found>,
+    /// What could not be read, with its reason.
+    pub(crate) skipped: Vec<(PathBuf, String)>,
+}
+
+/// What becomes of a file that changes while it is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moving {
+    /// It is named, and taken in another time.
+    Left,
+    /// It is taken in as it was read.
+    Taken,
+}
+
+/// Reads and seals `found`, whatever is known of them, and hands them to `intake`.
+pub(super) fn take_in(
+    vault: &Vault,
+    found: Vec<Found>,
+    moving: Moving,
+    intake: &dyn Intake,
+    watch: &dyn Watch,
+) -> Result<NotTaken, VaultError> {
+    let round = if moving == Moving::Taken { Round::Last } else { Round::Again };
+    let mut report = AddReport::default();
+    let moving = pass(vault, found.into_iter().map(Ok), Purpose { dry_run: false, intake: Some(intake) }, round, &mut report, watch)?;
+    Ok(NotTaken { moving, skipped: report.skipped })
+}
+
+/// What a pass is made for.
+#[derive(Clone, Copy)]
+struct Purpose<'a> {
+    dry_run: bool,
+    intake: Option<&'a dyn Intake>,
+}
+
 /// Adds files and trees.
 pub(super) fn add(vault: &Vault, options: &AddOptions, watch: &dyn Watch) -> Result<AddReport, VaultError> {
     let walk = Walk::new(options, vault.dir())?;
@@ -76,14 +130,15 @@ pub(super) fn add(vault: &Vault, options: &AddOptions, watch: &dyn Watch) -> Res
         vault.check_whole()?;
     }
     let mut report = AddReport::default();
-    let mut retry = pass(vault, walk.entries(), options.dry_run, Round::First, &mut report, watch)?;
+    let purpose = Purpose { dry_run: options.dry_run, intake: None };
+    let mut retry = pass(vault, walk.entries(), purpose, Round::First, &mut report, watch)?;
     for round in 1..ROUNDS {
         if retry.is_empty() || options.dry_run {
             break;
         }
         let again = retry.into_iter().map(refresh);
         let round = if round + 1 == ROUNDS { Round::Last } else { Round::Again };
-        retry = pass(vault, again, false, round, &mut report, watch)?;
+        retry = pass(vault, again, purpose, round, &mut report, watch)?;
     }
     Ok(report)
 }
@@ -101,12 +156,12 @@ enum Round {
 fn pass(
     vault: &Vault,
     entries: impl Iterator<Item = Result<Found, (PathBuf, String)>>,
-    dry_run: bool,
+    purpose: Purpose<'_>,
     round: Round,
     report: &mut AddReport,
     watch: &dyn Watch,
 ) -> Result<Vec<Found>, VaultError> {
-    if !dry_run {
+    if !purpose.dry_run {
         // Before anything is read, and sealed under an epoch that is not the newest or is to be followed by another.
         vault.require_writer()?;
     }
@@ -115,14 +170,14 @@ fn pass(
     let (items, inbox) = bounded(256);
     let (scanned, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let written = Writer::new(vault, round, &gate, watch).and_then(|writer| writer.run(&inbox));
+            let written = Writer::new(vault, round, &gate, watch).and_then(|writer| writer.for_intake(purpose.intake).run(&inbox));
             // Unblocks the scan and the tasks when the writer gives up.
             gate.close();
             drop(inbox);
             written
         });
         let scanned = rayon::in_place_scope(|tasks| {
-            let mut scan = Scan { vault, reader: &reader, items, tasks, dry_run, round, group: Vec::new(), group_bytes: 0, next: 0, watch };
+            let mut scan = Scan { vault, reader: &reader, items, tasks, purpose, round, group: Vec::new(), group_bytes: 0, next: 0, watch };
             scan.run(entries)
         });
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -166,7 +221,7 @@ struct Scan<'a, 'scope> {
     reader: &'scope Reader<'scope>,
     items: Sender<Item>,
     tasks: &'a rayon::Scope<'scope>,
-    dry_run: bool,
+    purpose: Purpose<'a>,
     round: Round,
     group: Vec<(Found, Known)>,
     group_bytes: u64,
@@ -199,12 +254,15 @@ impl Scan<'_, '_> {
     fn dispatch(&mut self, window: &mut Vec<Found>, report: &mut AddReport) -> Result<(), VaultError> {
         let (items, bytes) = window.iter().fold((0, 0), |(items, bytes), found| (items + 1, bytes + found.value_bytes()));
         self.watch.expect(items, bytes);
-        let known = self.vault.known_files(window)?;
+        let known = match self.purpose.intake {
+            Some(_) => vec![Known::Changed; window.len()],
+            None => self.vault.known_files(window)?,
+        };
         for (found, known) in window.drain(..).zip(known) {
             if known == Known::Unchanged && self.round == Round::First {
                 report.unchanged += 1;
                 self.watch.advance(1, found.value_bytes());
-            } else if self.dry_run {
+            } else if self.purpose.dry_run {
                 if known == Known::New { report.added += 1 } else { report.changed += 1 }
             } else if found.is_file() && found.stamp.size > WHOLE_VALUE_BYTES_MAX as u64 {
                 self.send_large(found, known);

@@ -1,6 +1,6 @@
 //! The one writer: appends chunks, gathers operations, commits events.
 
-use super::{FileNumber, Item, Known, Round, Whole, gate::Gate, read::KnownChunk, read::Piece, read::Source};
+use super::{FileNumber, Gathered, Intake, Item, Known, Round, Whole, gate::Gate, read::KnownChunk, read::Piece, read::Source};
 use crate::{
     codec,
     event::{ChunkList, ChunkRef, Content, Entry, Operation, Value, ValueKind},
@@ -48,6 +48,8 @@ struct Batch {
     /// Files as they were read, with the event that already stands for their key, if it is not this batch's.
     states: Vec<(Found, Option<EventId>)>,
     known: Vec<ChunkRef>,
+    /// For whoever decides what becomes of them.
+    gathered: Vec<Gathered>,
 }
 
 pub(super) struct Writer<'a> {
@@ -55,6 +57,7 @@ pub(super) struct Writer<'a> {
     round: Round,
     gate: &'a Gate,
     watch: &'a dyn Watch,
+    intake: Option<&'a dyn Intake>,
     pack: PackWriter,
     batch: Batch,
     open: HashMap<FileNumber, Vec<Option<ChunkRef>>>,
@@ -69,12 +72,18 @@ impl<'a> Writer<'a> {
             round,
             gate,
             watch,
+            intake: None,
             pack: vault.store().writer(),
             batch: Batch::default(),
             open: HashMap::new(),
             ended: HashMap::new(),
             written: Written { report: AddReport::default(), retry: Vec::new() },
         })
+    }
+
+    /// The same, for an intake that decides.
+    pub(super) fn for_intake(self, intake: Option<&'a dyn Intake>) -> Self {
+        Self { intake, ..self }
     }
 
     /// Takes everything in, commits, and says what was done.
@@ -177,10 +186,16 @@ impl<'a> Writer<'a> {
 
     fn put(&mut self, found: Found, known: Known, references: Vec<ChunkRef>, moved: bool) -> Result<(), VaultError> {
         let bytes = references.iter().map(|reference| u64::from(reference.length)).sum();
-        let content = self.content(references, bytes)?;
-        let value = Value { content, ..found.value.clone() };
         self.watch.advance(1, if found.value_bytes() > crate::limits::WHOLE_VALUE_BYTES_MAX as u64 { 0 } else { bytes });
         let before = if known == Known::New { None } else { self.vault.current_value(&found.key)? };
+        let content = match &before {
+            Some((_, current)) if self.holds(current, &references) => current.content.clone(),
+            _ => self.content(references, bytes)?,
+        };
+        let value = Value { content, ..found.value.clone() };
+        if self.intake.is_some() {
+            return self.gather(found, value, moved);
+        }
         let stands = before.as_ref().filter(|(_, current)| same(current, &value)).map(|(event, _)| *event);
         match (&before, stands) {
             (_, Some(_)) => self.written.report.unchanged += 1,
@@ -193,15 +208,37 @@ impl<'a> Writer<'a> {
         if stands.is_some() {
             return Ok(());
         }
-        self.batch.body_bytes += OPERATION_BYTES + found.key.as_bytes().len() + value.content.references.len() * REFERENCE_BYTES;
-        if let ValueKind::Symlink(target) = &value.kind {
-            self.batch.body_bytes += target.len();
-        }
+        self.batch.body_bytes += put_bytes(&found, &value);
         self.batch.operations.push(Operation::Put(found.key, value));
-        if self.batch.operations.len() >= EVENT_OPERATIONS_MAX || self.batch.body_bytes > EVENT_BODY_BYTES_MAX / 4 * 3 {
-            self.commit()?;
+        self.commit_if_enough()
+    }
+
+    fn gather(&mut self, found: Found, value: Value, moved: bool) -> Result<(), VaultError> {
+        self.batch.body_bytes += put_bytes(&found, &value);
+        let settled = !moved && found.is_settled();
+        self.batch.gathered.push(Gathered { found, value, settled });
+        self.commit_if_enough()
+    }
+
+    /// Commits what makes an event's worth of operations.
+    fn commit_if_enough(&mut self) -> Result<(), VaultError> {
+        let operations = self.batch.operations.len() + self.batch.gathered.len();
+        let enough = operations >= EVENT_OPERATIONS_MAX || self.batch.body_bytes > EVENT_BODY_BYTES_MAX / 4 * 3;
+        if enough { self.commit() } else { Ok(()) }
+    }
+
+    /// Whether a value is made of the same pieces below its nodes. What nodes hold also depends on how the pieces were sealed, so nodes that
+    /// were made of pieces under a later key epoch would differ.
+    fn holds(&mut self, current: &Value, pieces: &[ChunkRef]) -> bool {
+        if current.content.depth == 0 {
+            return false;
         }
-        Ok(())
+        let Ok(held) = self.vault.pieces(&current.content) else { return false };
+        let same = held.len() == pieces.len() && held.iter().zip(pieces).all(|(held, piece)| held.reference.plaintext == piece.plaintext);
+        if same {
+            self.batch.known.extend_from_slice(pieces);
+        }
+        same
     }
 
     /// References that fit the operation, or nodes above them.
@@ -240,15 +277,24 @@ impl<'a> Writer<'a> {
         let mut put_by = None;
         // Also without an event: a chunk whose pack was lost may have come back for a value that stands as it is.
         self.pack.checkpoint()?;
-        if !batch.operations.is_empty() || !batch.entries.is_empty() {
-            let lists = batch.entries.chunks(LIST_ENTRIES_MAX).map(|entries| ChunkList::new(entries.to_vec()));
-            let event = self.vault.append(&batch.operations, lists.collect::<Result<_, _>>().map_err(VaultError::internal)?)?;
+        let lists = batch.entries.chunks(LIST_ENTRIES_MAX).map(|entries| ChunkList::new(entries.to_vec()));
+        let lists: Vec<ChunkList> = lists.collect::<Result<_, _>>().map_err(VaultError::internal)?;
+        if let Some(intake) = self.intake {
+            intake.commit(batch.gathered, lists)?;
+        } else if !batch.operations.is_empty() || !lists.is_empty() {
+            let event = self.vault.append(&batch.operations, lists)?;
             self.vault.catch_up()?;
             put_by = Some(event);
         }
         let states: Vec<_> = batch.states.into_iter().filter_map(|(found, stands)| Some(found.into_state(stands.or(put_by)?))).collect();
         self.vault.remember(&batch.known, &states)
     }
+}
+
+/// Estimated bytes of putting `value`.
+fn put_bytes(found: &Found, value: &Value) -> usize {
+    let target = if let ValueKind::Symlink(target) = &value.kind { target.len() } else { 0 };
+    OPERATION_BYTES + found.key.as_bytes().len() + value.content.references.len() * REFERENCE_BYTES + target
 }
 
 /// Equal but for how the pieces were sealed.

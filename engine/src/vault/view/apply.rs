@@ -3,6 +3,7 @@
 use super::{
     Position, View, ViewError,
     plaintexts::Plaintexts,
+    resealed::{self, Resealed},
     row::{self, COLUMNS, Said, Standing},
     schema,
 };
@@ -28,17 +29,19 @@ impl View {
     /// Applies `batch`, the events in `span` of the log, in the order of the log, in one transaction.
     ///
     /// Every event of the log is to be given, those that cannot be read without operations: the view knows by them what has been
-    /// seen. An event that was applied before is passed over, so a log may hold one twice.
+    /// seen. An event that was applied before is passed over, so a log may hold one twice. `resealed` is what events of the batch say
+    /// of chunks and of no key.
     ///
     /// # Errors
     /// [`ViewError::OutOfOrder`] when an event comes before its past; nothing of the batch is applied then, nor on other errors.
-    pub fn apply(&mut self, batch: &[OpenedEvent], span: Range<Position>) -> Result<Outcome, ViewError> {
+    pub fn apply(&mut self, batch: &[OpenedEvent], resealed: &[Resealed], span: Range<Position>) -> Result<Outcome, ViewError> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         if schema::position(&transaction)? != span.start {
             return Ok(Outcome::Overtaken);
         }
         let mut writer = Writer::new(&transaction)?;
         batch.iter().try_for_each(|event| writer.apply(event))?;
+        resealed.iter().try_for_each(|said| resealed::add(&transaction, said))?;
         writer.finish(span.end)?;
         transaction.commit()?;
         Ok(Outcome::Applied)

@@ -2,7 +2,7 @@
 //! the history.
 //!
 //! ```text
-//!   log ──► opened events ──► apply (one transaction a batch) ──► maximal · superseded · plaintext      position in the log
+//!   log ──► opened events ──► apply (one transaction a batch) ──► maximal · superseded · plaintext · resealed      position in the log
 //!   add ──► what files looked like when they were read ─────────► file
 //! ```
 //! It holds plaintext names, so it lies outside the vault directory, readable by its owner only, or in memory for a vault that
@@ -24,6 +24,7 @@ mod apply;
 mod files;
 mod plaintexts;
 mod read;
+mod resealed;
 mod row;
 mod schema;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub(crate) mod tests;
 pub use apply::Outcome;
 pub use files::{FileState, StandingFile};
 pub use read::{Counts, Deleted};
+pub use resealed::Resealed;
 pub use row::{Standing, VersionRow};
 pub use schema::CACHE_KIB;
 

@@ -2,7 +2,7 @@
 
 use super::{View, ViewError};
 use crate::id::{ChunkId, PlaintextId};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use rusqlite::{CachedStatement, Connection, params};
 
 /// A piece is written with others, sorted: neighbours share pages, and memory stays small.
 const BUFFERED_MAX: usize = 65_536;
@@ -45,15 +45,18 @@ impl<'c> Plaintexts<'c> {
 }
 
 impl View {
-    /// For each plaintext, in order, the chunk that holds it, if there is one.
+    /// For each plaintext, in order, the chunk that holds it, if there is one: the one under the latest key epoch.
     ///
     /// # Errors
     /// [`ViewError`] when the file cannot be read.
     pub fn known_plaintexts(&self, plaintexts: &[PlaintextId]) -> Result<Vec<Option<ChunkId>>, ViewError> {
         // One read transaction: taking the locks costs more than a query.
         let _read = self.connection.unchecked_transaction()?;
-        let mut find = self.connection.prepare_cached("SELECT chunk FROM plaintext WHERE id = ?1")?;
-        let chunk = |id: &PlaintextId| find.query_row([id.as_bytes()], |row| row.get(0).map(ChunkId::from_bytes)).optional();
+        let mut find = self.connection.prepare_cached(
+            "SELECT coalesce((SELECT chunk FROM resealed WHERE plaintext = ?1), (SELECT chunk FROM plaintext WHERE id = ?1))",
+        )?;
+        let chunk =
+            |id: &PlaintextId| find.query_row([id.as_bytes()], |row| Ok(row.get::<_, Option<[u8; 32]>>(0)?.map(ChunkId::from_bytes)));
         Ok(plaintexts.iter().map(chunk).collect::<Result<_, _>>()?)
     }
 

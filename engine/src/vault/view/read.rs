@@ -127,7 +127,10 @@ impl View {
     }
 
     /// The maximal versions of `key`, winner first.
-    fn maximal(&self, key: &Key) -> Result<Vec<VersionRow>, ViewError> {
+    ///
+    /// # Errors
+    /// [`ViewError`] when the file cannot be read.
+    pub fn maximal(&self, key: &Key) -> Result<Vec<VersionRow>, ViewError> {
         let sql = format!("SELECT {COLUMNS} FROM maximal v CROSS JOIN event e ON e.number = v.event WHERE v.key = ?1");
         let mut maximal = self.rows(&sql, [key.as_bytes()])?;
         maximal.sort_by_key(|row| std::cmp::Reverse(row.version.place.rank()));

@@ -15,7 +15,7 @@ use std::{
 /// Page cache of one open view, in KiB: what bounds its memory.
 pub const CACHE_KIB: usize = 32 * 1024;
 /// Changes with the tables, and when an event kind or operation becomes known that older programs passed over.
-const SCHEMA: u32 = 4;
+const SCHEMA: u32 = 5;
 /// Longer than the largest batch takes to commit.
 const BUSY: Duration = Duration::from_secs(10);
 /// Rows hold a value with its chunk reference, some 200 bytes: pages of 8 KiB keep trees without row ids shallow.
@@ -23,7 +23,7 @@ const PAGE_BYTES: u32 = 8 * 1024;
 /// The write-ahead log shrinks back to this after a large batch.
 const WAL_BYTES: u32 = 64 << 20;
 
-/// Unsigned numbers are stored as the signed ones with the same bits, and nothing orders by them.
+/// Unsigned numbers are stored as the signed ones with the same bits; only `resealed` orders by any, and those stay below 2^63.
 const TABLES: &str = "
     CREATE TABLE meta(
         vault BLOB NOT NULL, replica BLOB NOT NULL, segment INTEGER NOT NULL, offset INTEGER NOT NULL,
@@ -42,6 +42,9 @@ const TABLES: &str = "
         key BLOB NOT NULL, event INTEGER NOT NULL, idx INTEGER NOT NULL, standing INTEGER NOT NULL,
         action INTEGER NOT NULL, said BLOB NOT NULL, chosen BLOB, PRIMARY KEY(key, event, idx)) WITHOUT ROWID;
     CREATE TABLE plaintext(id BLOB PRIMARY KEY, chunk BLOB NOT NULL, length INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE resealed(
+        plaintext BLOB PRIMARY KEY, chunk BLOB NOT NULL, epoch INTEGER NOT NULL, lamport INTEGER NOT NULL,
+        author BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE file(
         path BLOB PRIMARY KEY, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, changed_ns INTEGER NOT NULL,
         inode INTEGER NOT NULL, device INTEGER NOT NULL, key BLOB NOT NULL, event BLOB NOT NULL) WITHOUT ROWID;

@@ -35,7 +35,7 @@ pub(crate) fn in_memory() -> View {
 /// The log of these tests: one event a byte, one segment.
 pub(crate) fn take(view: &mut View, batch: &[OpenedEvent]) {
     let (segment, offset) = view.position().unwrap();
-    let outcome = view.apply(batch, (segment, offset)..(segment, offset + batch.len() as u64)).unwrap();
+    let outcome = view.apply(batch, &[], (segment, offset)..(segment, offset + batch.len() as u64)).unwrap();
     assert_eq!(outcome, Outcome::Applied);
 }
 
@@ -180,7 +180,7 @@ fn a_batch_that_another_process_was_faster_with_is_not_applied_again() {
     world.put(0, "a");
     let (mut one, mut other) = (open(&place), open(&place));
     take(&mut one, world.events());
-    assert_eq!(other.apply(world.events(), START..(0, 1)).unwrap(), Outcome::Overtaken);
+    assert_eq!(other.apply(world.events(), &[], START..(0, 1)).unwrap(), Outcome::Overtaken);
     assert_eq!(other.position().unwrap(), (0, 1));
     assert_eq!(other.counts().unwrap().keys, 1);
 }
@@ -196,7 +196,7 @@ fn several_at_once_apply_each_event_once() {
                 while let (_, at) = view.position().unwrap()
                     && let Some(event) = log.get(at as usize)
                 {
-                    let _ = view.apply(std::slice::from_ref(event), (0, at)..(0, at + 1)).unwrap();
+                    let _ = view.apply(std::slice::from_ref(event), &[], (0, at)..(0, at + 1)).unwrap();
                 }
             });
         }
@@ -224,7 +224,7 @@ fn an_event_before_its_past_is_refused_and_nothing_of_its_batch_applied() {
     let [past, event] = world.events() else { panic!("two events") };
     let mut view = in_memory();
     let unrelated = put_event(1, vec![put_of("unrelated", 1)]);
-    match view.apply(&[unrelated, event.clone()], START..(0, 2)) {
+    match view.apply(&[unrelated, event.clone()], &[], START..(0, 2)) {
         Err(ViewError::OutOfOrder { event: refused, missing }) => assert_eq!((refused, missing), (event.id, past.dot)),
         other => panic!("{other:?}"),
     }

@@ -1,0 +1,340 @@
+//! Must-pass 4: a day of two laptops that follow each other, in seconds.
+//!
+//! ```text
+//! laptop 0  ── changes ──── asleep ───────── changes ── Wi-Fi gone ── other address ──►  24 h
+//! laptop 1  ──── changes ────── changes ── asleep ───── changes ─────────────────────►
+//! ```
+//! Both serve, and each follows the other; whose network has changed dials at once, as the node sees to. For every change counts how long it
+//! takes to the other laptop, from when it was made, or from when the link came back: never more than [`ALWAYS_WITHIN`].
+//!
+//! A laptop that sleeps hears and says nothing, for hours; its timers go on, as those of a process do whose system counts sleep.
+
+use super::{
+    TOLD, asked,
+    dice::Dice,
+    net::{Plugged, Weather},
+    play, tell,
+    world::{Talk, World},
+};
+use crate::event::Dot;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, sleep_until},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+const ALWAYS_WITHIN: Duration = Duration::from_secs(5);
+/// Whoever is away for longer is asleep.
+const AWAY: Duration = Duration::from_secs(600);
+const MOSTLY_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long changes took, of a day or of many.
+#[derive(Debug, Default)]
+struct Delays {
+    /// Of each change that was made while the link was up.
+    live: Vec<Duration>,
+    /// Of each return of the link, until everything was there that was made before.
+    returned: Vec<Duration>,
+}
+
+struct Day {
+    seed: u64,
+    world: World,
+    dice: Dice,
+    began: Instant,
+    delays: Delays,
+    /// Changes that the other laptop does not have yet.
+    open: Vec<Change>,
+    /// Since when both laptops are on the network.
+    up: Option<Instant>,
+    /// When each comes back to it.
+    back: [Option<Instant>; 2],
+    /// When the path between the networks is whole again.
+    mended: Option<Instant>,
+    followers: [Option<AbortHandle>; 2],
+    next_change: Instant,
+    next_trouble: Instant,
+}
+
+struct Change {
+    dot: Dot,
+    on: usize,
+    made: Instant,
+}
+
+impl Day {
+    async fn new(seed: u64) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut world = World::new(dice.split(), 2).await;
+        let followers = [world.connect(0, 1, Talk::Follow), world.connect(1, 0, Talk::Follow)];
+        let began = Instant::now();
+        Self {
+            seed,
+            world,
+            dice,
+            began,
+            delays: Delays::default(),
+            open: Vec::new(),
+            up: Some(began),
+            back: [None; 2],
+            mended: None,
+            followers,
+            next_change: began + Duration::from_secs(10),
+            next_trouble: began + Duration::from_secs(60),
+        }
+    }
+
+    async fn run(mut self) -> Delays {
+        while self.began.elapsed() < DAY {
+            let next =
+                self.back.iter().chain([&self.mended]).flatten().copied().fold(self.next_change.min(self.next_trouble), Instant::min);
+            self.pass_until(next).await;
+            let now = Instant::now();
+            for number in 0..2 {
+                if self.back[number].is_some_and(|back| back <= now) {
+                    self.comes_back(number);
+                }
+            }
+            if self.mended.is_some_and(|mended| mended <= now) {
+                self.is_mended();
+            }
+            if self.next_change <= now {
+                self.change();
+            }
+            if self.next_trouble <= now {
+                self.trouble();
+            }
+            self.world.check().await;
+        }
+        self.world.heal().await;
+        self.world.check_end().await;
+        self.delays
+    }
+
+    /// Lets time pass, and notes when changes arrive.
+    async fn pass_until(&mut self, until: Instant) {
+        let stores = [0, 1].map(|number| self.world.replicas[number].vault().unwrap().store().clone());
+        let mut grown = [0, 1].map(|number| stores[number].changes());
+        loop {
+            self.arrived();
+            let [first, second] = &mut grown;
+            let due = self.due();
+            tokio::select! {
+                biased;
+                Ok(()) = first.changed() => {}
+                Ok(()) = second.changed() => {}
+                () = sleep_until(until.min(due.unwrap_or(until))) => {
+                    self.arrived();
+                    let late = due.is_some_and(|due| due <= Instant::now()) && self.due().is_some_and(|due| due <= Instant::now());
+                    assert!(!late, "seed {}, {:?}: a change is not there {ALWAYS_WITHIN:?} after it could go", self.seed, self.began.elapsed());
+                    if Instant::now() >= until {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// When the oldest change must have arrived; none while the link is down.
+    fn due(&self) -> Option<Instant> {
+        let up = self.up?;
+        self.open.iter().map(|change| change.made.max(up) + ALWAYS_WITHIN).min()
+    }
+
+    fn arrived(&mut self) {
+        if self.open.is_empty() {
+            return;
+        }
+        let frontiers = [0, 1].map(|number| self.world.replicas[number].vault().unwrap().store().frontier());
+        let now = Instant::now();
+        let up = self.up;
+        self.open
+            .iter()
+            .filter(|change| frontiers[1 - change.on].contains(&change.dot))
+            .for_each(|change| tell(|| format!("change {} has arrived", change.dot.sequence)));
+        let mut of_return = false;
+        for change in self.open.extract_if(.., |change| frontiers[1 - change.on].contains(&change.dot)) {
+            match up {
+                Some(up) if up > change.made => of_return = true,
+                // What was on its way when the link went away arrives all the same.
+                Some(_) | None => self.delays.live.push(now - change.made),
+            }
+        }
+        if let Some(up) = up.filter(|up| of_return && self.open.iter().all(|change| change.made > *up)) {
+            self.delays.returned.push(now - up);
+        }
+    }
+
+    fn change(&mut self) {
+        // Nobody types on a laptop that sleeps or has no network for long.
+        let asleep = |number: usize| self.back[number].is_some_and(|back| back > Instant::now() + AWAY);
+        let on = self.dice.index(2);
+        let on = if asleep(on) { 1 - on } else { on };
+        let bytes = if self.dice.hits(50_000) { self.dice.within(1_000..20_000) } else { self.dice.within(0..1_000) };
+        self.world.put(on, bytes as usize).unwrap();
+        let vault = self.world.replicas[on].vault().unwrap();
+        let author = vault.info().replica;
+        let dot = Dot { author, sequence: vault.store().frontier().sequence_of(&author) };
+        tell(|| format!("change {} on laptop {on}", dot.sequence));
+        self.open.push(Change { dot, on, made: Instant::now() });
+        // Sometimes one after the other, mostly now and then.
+        let pauses = [Duration::from_millis(50), Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(600)];
+        let longest = pauses[self.dice.index(pauses.len())];
+        self.next_change = Instant::now() + self.dice.between(Duration::ZERO..longest);
+    }
+
+    fn trouble(&mut self) {
+        let number = self.dice.index(2);
+        match self.dice.below(10) {
+            // The Wi-Fi is gone for a moment, or for some minutes.
+            0..3 => self.goes_away(number, Duration::from_millis(100)..Duration::from_secs(20)),
+            // Somewhere between the two, and nobody is told.
+            3..4 => self.is_cut(Duration::from_millis(100)..Duration::from_secs(60)),
+            4..5 => self.goes_away(number, Duration::from_secs(20)..Duration::from_secs(600)),
+            // Asleep.
+            5..6 => self.goes_away(number, Duration::from_secs(600)..Duration::from_secs(5 * 3_600)),
+            6..8 => self.moves(number),
+            _ => self.weather(),
+        }
+        let pause = [Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(3_600)][self.dice.index(3)];
+        self.next_trouble = Instant::now() + self.dice.between(Duration::ZERO..pause);
+    }
+
+    fn goes_away(&mut self, number: usize, range: std::ops::Range<Duration>) {
+        let back = Instant::now() + self.dice.between(range);
+        self.back[number] = self.back[number].max(Some(back));
+        self.world.replicas[number].nic.plug(Plugged::Out);
+        tell(|| format!("laptop {number} goes away until {:?}", back - self.began));
+        self.up = None;
+    }
+
+    fn is_cut(&mut self, range: std::ops::Range<Duration>) {
+        let mended = Instant::now() + self.dice.between(range);
+        self.mended = self.mended.max(Some(mended));
+        [(0, 1), (1, 0)].into_iter().for_each(|(from, to)| self.world.net.block(from, to));
+        tell(|| format!("the path is cut until {:?}", mended - self.began));
+        self.up = None;
+    }
+
+    fn is_mended(&mut self) {
+        self.mended = None;
+        self.world.net.unblock();
+        tell(|| "the path is mended".into());
+        self.link_may_be_up();
+    }
+
+    fn link_may_be_up(&mut self) {
+        if self.back == [None; 2] && self.mended.is_none() {
+            self.up = Some(Instant::now());
+        }
+    }
+
+    fn comes_back(&mut self, number: usize) {
+        self.back[number] = None;
+        self.world.replicas[number].nic.plug(Plugged::In);
+        tell(|| format!("laptop {number} is back"));
+        if self.dice.hits(300_000) {
+            self.world.replicas[number].nic.move_to(self.dice.below(200) as u8);
+        }
+        self.link_may_be_up();
+        self.dial_now(number);
+    }
+
+    /// The system has told laptop `number` that its network has changed: whoever follows dials at once.
+    fn dial_now(&mut self, number: usize) {
+        if let Some(follower) = self.followers[number].take() {
+            follower.abort();
+        }
+        self.followers[number] = self.world.connect(number, 1 - number, Talk::Follow);
+    }
+
+    /// The same link with another address counts as a link that came back just now.
+    fn moves(&mut self, number: usize) {
+        self.world.replicas[number].nic.move_to(self.dice.below(200) as u8);
+        tell(|| format!("laptop {number} moves to {}", self.world.replicas[number].nic.address()));
+        if self.up.is_some() {
+            self.up = Some(Instant::now());
+        }
+        self.dial_now(number);
+    }
+
+    fn weather(&mut self) {
+        self.world.net.set_weather(Weather {
+            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(60)),
+            jitter: self.dice.between(Duration::ZERO..Duration::from_millis(10)),
+            lost: self.dice.below(50_001) as u32,
+            ..Weather::FAIR
+        });
+    }
+}
+
+impl Delays {
+    fn join(&mut self, other: Self) {
+        self.live.extend(other.live);
+        self.returned.extend(other.returned);
+    }
+
+    fn hold(&mut self) {
+        let all: Vec<Duration> = self.live.iter().chain(&self.returned).copied().collect();
+        for (what, mut delays) in [("all", all), ("while up", self.live.clone()), ("after a return", self.returned.clone())] {
+            delays.sort();
+            let at = |share: f64| delays.get(((delays.len() as f64 * share) as usize).min(delays.len().saturating_sub(1))).copied();
+            let (p50, p99, most) = (at(0.5), at(0.99), at(1.0));
+            eprintln!("{what}: {} times, p50 {p50:?}, p99 {p99:?}, most {most:?}", delays.len());
+            assert!(p99.is_none_or(|p99| p99 <= MOSTLY_WITHIN), "{what}: p99 {p99:?}");
+        }
+    }
+}
+
+/// Plays days on all processors.
+fn days(seeds: std::ops::Range<u64>) -> Delays {
+    let next = AtomicU64::new(seeds.start);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let play_some = || {
+        let mut delays = Delays::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return delays;
+            }
+            delays.join(play(seed, async { Day::new(seed).await.run().await }));
+        }
+    };
+    thread::scope(|scope| {
+        let players: Vec<_> = (0..threads).map(|_| scope.spawn(play_some)).collect();
+        let mut delays = Delays::default();
+        players.into_iter().for_each(|player| delays.join(player.join().unwrap()));
+        delays
+    })
+}
+
+/// Days of the tests that always run.
+const FEW: u64 = 1;
+/// Days of must-pass 4.
+const MANY: u64 = 100;
+
+#[test]
+fn must_pass_4_two_laptops_are_equal_whenever_the_link_is_up() {
+    days(0..FEW).hold();
+}
+
+/// `MIRROR_SEEDS` says how many, `MIRROR_FIRST_SEED` from which on.
+#[test]
+#[ignore = "minutes"]
+fn must_pass_4_on_a_hundred_days() {
+    let first = asked("MIRROR_FIRST_SEED", 0);
+    days(first..first + asked("MIRROR_SEEDS", MANY)).hold();
+}
+
+#[test]
+#[ignore = "the one that MIRROR_SEED says, to look into"]
+fn one_day() {
+    let seed = asked("MIRROR_SEED", 0);
+    TOLD.store(true, Ordering::Relaxed);
+    play(seed, async { Day::new(seed).await.run().await }).hold();
+}

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""What perf/soak.sh runs: `serve` and `sync --follow` in two network namespaces, writers on both sides, and a link that comes and goes.
+
+Cuts are of three kinds: the interface goes down, packets vanish without a word, and the dialler's address changes. What was written on
+either side while the link was gone must be there on the other side after it is back; how long that takes is measured from the moment of
+return, by looking for it every few milliseconds with `mirror get`. At the end nothing that was acknowledged may be missing, both replicas
+must be equal and whole, and neither process may have grown.
+"""
+import argparse, json, os, random, statistics, sys, threading, time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import generate
+from devices import Device
+from link import Link
+import subprocess
+
+LOOK_S = 0.01
+# Beyond it something hangs: the run fails at once.
+PATIENCE_S = 60
+NOWHERE = "00:00:00:00:00:01"
+
+
+class Cuttable(Link):
+    """A link that can be cut in several ways, and restored."""
+
+    def __init__(self):
+        super().__init__(1500)
+        self.host = 1
+
+    def ip(self, *words):
+        subprocess.run(["ip", *words], check=True)
+
+    def cut(self, kind):
+        if kind == "silent":
+            for name, other in ((self.a, "10.99.0.2"), (self.b, f"10.99.0.{self.host}")):
+                self.ip("-n", name, "neigh", "replace", other, "lladdr", NOWHERE, "nud", "permanent", "dev", "mirror0")
+        else:
+            self.ip("-n", self.a, "link", "set", "mirror0", "down")
+
+    def restore(self, kind):
+        if kind == "silent":
+            for name, other in ((self.a, "10.99.0.2"), (self.b, f"10.99.0.{self.host}")):
+                self.ip("-n", name, "neigh", "del", other, "dev", "mirror0")
+            return
+        if kind == "address":
+            self.ip("-n", self.a, "addr", "del", f"10.99.0.{self.host}/24", "dev", "mirror0")
+            self.host = 3 if self.host == 1 else 1
+            self.ip("-n", self.a, "addr", "add", f"10.99.0.{self.host}/24", "dev", "mirror0")
+        self.ip("-n", self.a, "link", "set", "mirror0", "up")
+
+
+class Writer(threading.Thread):
+    """Puts values into one replica until told to stop; remembers what was acknowledged."""
+
+    def __init__(self, device, seed, work):
+        super().__init__(daemon=True)
+        self.device, self.random, self.work = device, random.Random(seed), work
+        self.ended, self.acknowledged, self.failures = threading.Event(), [], []
+
+    def run(self):
+        count = 0
+        while not self.ended.wait(self.random.uniform(0.05, 0.4)):
+            count += 1
+            key = f"{self.device.name}/{count}"
+            path = os.path.join(self.work, f"value-{self.device.name}")
+            generate.write_file(path, 4 << 20 if count % 40 == 0 else 1024, seed=count)
+            ran = self.device.run("put", key, path, codes=None)
+            if ran.code == 0:
+                self.acknowledged.append(key)
+            else:
+                self.failures.append((key, ran.code, ran.errors))
+
+    def stop(self):
+        self.ended.set()
+        self.join()
+
+
+def seconds_until(device, key, began):
+    """From `began` until `device` has `key`; none if it takes too long."""
+    while time.monotonic() - began < PATIENCE_S:
+        if device.run("get", key, "-o", "/dev/null", codes=None).code == 0:
+            return time.monotonic() - began
+        time.sleep(LOOK_S)
+    return None
+
+
+def size(process):
+    """Resident MiB and open descriptors."""
+    with open(f"/proc/{process.pid}/status") as status:
+        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    return resident / 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+def cut_once(link, devices, dice, number):
+    """One cut: what is written in it on both sides, and how long it takes to arrive after the link's return."""
+    kind, gone_s = dice.choice(("down", "silent", "address")), dice.uniform(1, 5)
+    link.cut(kind)
+    time.sleep(gone_s / 2)
+    keys = [(other, f"mark/{device.name}/{number}") for device, other in zip(devices, reversed(devices))]
+    for device, (_, key) in zip(devices, keys):
+        device.run("put", key, os.path.join(os.path.dirname(device.vault), "mark"))
+    time.sleep(gone_s / 2)
+    link.restore(kind)
+    began = time.monotonic()
+    took = [seconds_until(other, key, began) for other, key in keys]
+    if None in took:
+        raise RuntimeError(f"cut {number} ({kind}, {gone_s:.1f} s): not equal {PATIENCE_S} s after the link's return")
+    return {"kind": kind, "gone_s": round(gone_s, 2), "took_s": round(max(took), 3)}
+
+
+def equal(devices):
+    began = time.monotonic()
+    while time.monotonic() - began < PATIENCE_S:
+        roots = {device.run("status").last["root"] for device in devices}
+        if len(roots) == 1:
+            return time.monotonic() - began
+        time.sleep(LOOK_S)
+    raise RuntimeError("the replicas are not equal at the end")
+
+
+def percentile(values, share):
+    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
+
+
+def soak(link, work, arguments):
+    dice = random.Random(arguments.seed)
+    there = Device(work, "there").init()
+    here = Device(work, "here").clone_of(there)
+    generate.write_file(os.path.join(work, "mark"), 1024, seed=0)
+    server = there.serve(listen="10.99.0.2:0", before=link.inside(link.b))
+    follower = here.start(*here.transfer_args("sync", server, "auto"), "--follow", before=link.inside(link.a))
+    writers = [Writer(device, arguments.seed + at, work) for at, device in enumerate((here, there))]
+    cuts, sizes = [], []
+    try:
+        for writer in writers:
+            writer.start()
+        ends = time.monotonic() + arguments.seconds
+        while time.monotonic() < ends:
+            time.sleep(dice.uniform(1, 5))
+            cuts.append(cut_once(link, (here, there), dice, len(cuts)))
+            sizes.append((size(server.running.process), size(follower.process)))
+            if follower.poll():
+                raise RuntimeError(f"the follower ended: {follower.ended}")
+        for writer in writers:
+            writer.stop()
+        settled = equal((here, there))
+    finally:
+        for writer in writers:
+            writer.ended.set()
+        follower.signal(15)
+        follower.wait()
+        server.stop()
+    acknowledged = {key for writer in writers for key in writer.acknowledged}
+    lost = {device.name: sorted(acknowledged - device.keys())[:5] for device in (here, there)}
+    for device in (here, there):
+        device.run("verify", "--read-data")
+    failures = [failure for writer in writers for failure in writer.failures]
+    return {"cuts": cuts, "puts": len(acknowledged), "lost": lost, "failures": failures, "settled_s": settled, "sizes": sizes}
+
+
+def report(result, arguments):
+    took = [cut["took_s"] for cut in result["cuts"]]
+    print(f"{len(took)} cuts, {result['puts']} puts acknowledged, {len(result['failures'])} refused {result['failures'][:2]}")
+    for kind in ("down", "silent", "address", None):
+        of = [cut["took_s"] for cut in result["cuts"] if kind in (cut["kind"], None)]
+        if of:
+            print(f"{kind or 'all':8} {len(of):4} cuts: equal after the link's return in {statistics.median(of):.2f} s, "
+                  f"p99 {percentile(of, 0.99):.2f} s, at most {max(of):.2f} s")
+    early, late = result["sizes"][len(result["sizes"]) // 10], result["sizes"][-1]
+    for at, who in enumerate(("serve", "sync --follow")):
+        print(f"{who}: {early[at][0]:.0f} MiB and {early[at][1]} descriptors early on, {late[at][0]:.0f} MiB and {late[at][1]} at the end")
+    lost = any(result["lost"].values())
+    print("lost: " + (json.dumps(result["lost"]) if lost else "nothing; both verified, equal " + f"{result['settled_s']:.1f} s after the last put"))
+    slow = arguments.limit_s is not None and percentile(took, 0.99) > arguments.limit_s
+    if slow:
+        print(f"p99 is beyond {arguments.limit_s} s")
+    if arguments.json:
+        with open(arguments.json, "w") as out:
+            json.dump(result, out)
+    return 1 if lost or slow else 0
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--work", required=True)
+    arguments.add_argument("--seconds", type=float, default=600)
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--limit-s", type=float, help="fail when the 99th percentile is beyond it")
+    arguments.add_argument("--json")
+    arguments = arguments.parse_args()
+    link = Cuttable()
+    try:
+        result = soak(link, arguments.work, arguments)
+    finally:
+        link.remove()
+    return report(result, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+//! Too few open files: named as what it is, and no harm done.
+
+use crate::support::{Device, Ran, Sandbox, contents};
+use std::{
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+};
+
+/// Runs the program where a process may have `files` open.
+fn run_with(device: &Device, files: u32, args: &[&str]) -> Ran {
+    let asked = device.command(args);
+    let mut limited = Command::new("sh");
+    limited.arg0("sh").args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+    limited.arg(asked.get_program()).args(args).current_dir(asked.get_current_dir().unwrap()).stdin(Stdio::null());
+    asked.get_envs().for_each(|(name, value)| match value {
+        Some(value) => drop(limited.env(name, value)),
+        None => drop(limited.env_remove(name)),
+    });
+    Ran::from(limited.output().unwrap())
+}
+
+#[test]
+fn too_few_open_files_are_named_with_the_limit_and_are_not_taken_for_damage() {
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    device.run_with(&["put", "k"], &[7; 100_000]).ok();
+    let before = contents(&sandbox.path("vault/packs"));
+    let mut refused = 0;
+    // From what the program cannot begin with to what is enough.
+    for files in 4..=40 {
+        for args in [&["--json", "ls"][..], &["--json", "get", "k", "-o", "../out"], &["--json", "verify", "--read-data"]] {
+            let ran = run_with(&device, files, args);
+            if ran.code == Some(0) {
+                continue;
+            }
+            refused += 1;
+            let error = ran.ended_with(1).last("error");
+            let said = error["hint"].as_str().unwrap_or_default();
+            assert!(said.contains(&format!("{files} files")) && said.contains("ulimit -n"), "{files} {args:?}: {error}");
+        }
+    }
+    assert!(refused > 0, "some of these limits are too low");
+    assert_eq!(contents(&sandbox.path("vault/packs")), before);
+    assert!(!sandbox.path("vault/quarantine").exists(), "nothing was taken for damaged");
+    device.verify();
+}
+
+#[test]
+fn sixty_four_open_files_are_enough_to_write_serve_and_pull() {
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    let file = sandbox.write("file", vec![7; 3_000_000]);
+    run_with(&device, 64, &["put", "k", file.to_str().unwrap()]).ok();
+    let serving = device.serve();
+    let b = sandbox.device("b").clone_of(&device, &serving, "b");
+    device.run_with(&["put", "l"], &[8; 3_000_000]).ok();
+    for transport in ["tcp", "quic"] {
+        let address = if transport == "tcp" { &serving.tcp } else { &serving.quic };
+        run_with(&b, 64, &["pull", address, "--device", &serving.device, "--transport", transport]).ok();
+    }
+    assert_eq!(run_with(&b, 64, &["get", "l"]).ok().stdout, [8; 3_000_000]);
+}
