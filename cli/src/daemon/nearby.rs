@@ -31,7 +31,7 @@ impl Nearby {
     pub(super) fn start() -> Result<(Self, News), DiscoveryError> {
         let (tell, news) = mpsc::channel(HEARD_MAX);
         let discovery = Discovery::start(Place::Networks)?;
-        let neighbours = discovery.look(move |neighbour| drop(tell.try_send(neighbour.device)))?;
+        let neighbours = discovery.look(move |neighbour| _ = tell.try_send(neighbour.device))?;
         Ok((Self { discovery, neighbours, announced: Vec::new() }, news))
     }
 
