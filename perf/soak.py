@@ -87,10 +87,10 @@ def seconds_until(device, key, began):
 
 
 def size(process):
-    """Resident MiB and open descriptors."""
+    """Memory of its own and mapped files that are resident, in MiB, and open descriptors."""
     with open(f"/proc/{process.pid}/status") as status:
-        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-    return resident / 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
+        kib = {words[0]: int(words[1]) for words in map(str.split, status) if words[0] in ("RssAnon:", "RssFile:")}
+    return kib["RssAnon:"] / 1024, kib["RssFile:"] / 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def cut_once(link, devices, dice, number):
@@ -186,7 +186,8 @@ def report(result, arguments):
                   f"p99 {percentile(of, 0.99):.2f} s, at most {max(of):.2f} s")
     early, late = result["sizes"][len(result["sizes"]) // 10], result["sizes"][-1]
     for at, who in enumerate(("there", "here")):
-        print(f"process {who}: {early[at][0]:.0f} MiB and {early[at][1]} descriptors early on, {late[at][0]:.0f} MiB and {late[at][1]} at the end")
+        told = "{:.0f} MiB of its own, {:.0f} MiB of mapped files, {} descriptors"
+        print(f"process {who}: {told.format(*early[at])} early on; {told.format(*late[at])} at the end")
     lost = any(result["lost"].values())
     print("lost: " + (json.dumps(result["lost"]) if lost else "nothing; both verified, equal " + f"{result['settled_s']:.1f} s after the last put"))
     slow = arguments.limit_s is not None and percentile(took, 0.99) > arguments.limit_s
