@@ -1,13 +1,18 @@
 //! Too few open files: named as what it is, and no harm done.
 
-use crate::support::{Device, Ran, Sandbox, contents};
+use crate::support::{Device, Ran, Sandbox, Serving, contents, incompressible, until};
 use std::{
+    net::TcpStream,
     os::unix::process::CommandExt,
     process::{Command, Stdio},
 };
 
 /// Runs the program where a process may have `files` open.
 fn run_with(device: &Device, files: u32, args: &[&str]) -> Ran {
+    Ran::from(limited(device, files, args).output().unwrap())
+}
+
+fn limited(device: &Device, files: u32, args: &[&str]) -> Command {
     let asked = device.command(args);
     let mut limited = Command::new("sh");
     limited.arg0("sh").args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
@@ -16,7 +21,7 @@ fn run_with(device: &Device, files: u32, args: &[&str]) -> Ran {
         Some(value) => drop(limited.env(name, value)),
         None => drop(limited.env_remove(name)),
     });
-    Ran::from(limited.output().unwrap())
+    limited
 }
 
 #[test]
@@ -59,4 +64,23 @@ fn sixty_four_open_files_are_enough_to_write_serve_and_pull() {
         run_with(&b, 64, &["pull", address, "--device", &serving.device, "--transport", transport]).ok();
     }
     assert_eq!(run_with(&b, 64, &["get", "l"]).ok().stdout, [8; 3_000_000]);
+}
+
+#[test]
+fn a_server_with_few_open_files_lives_through_more_peers_than_it_can_serve() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let b = sandbox.device("b").clone_of(&a, &a.serve(), "b");
+    a.run_with(&["put", "k"], &incompressible(3_000_000, 1)).ok();
+    let serving = Serving::start(limited(&a, 64, &["--json", "serve", "--listen", "127.0.0.1:0"]));
+    let strangers: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(&serving.tcp).unwrap()).collect();
+    let crowded = b.run(&["pull", &serving.tcp, "--device", &serving.device, "--transport", "tcp"]);
+    assert!(matches!(crowded.code, Some(0 | 5 | 16)), "{:?} {}", crowded.code, crowded.stderr);
+    drop(strangers);
+    let pulls = || b.run(&["pull", &serving.tcp, "--device", &serving.device, "--transport", "tcp"]).code == Some(0);
+    until(pulls);
+    b.verify();
+    a.verify();
+    assert!(!sandbox.path("vault/quarantine").exists(), "nothing was taken for damaged");
+    assert_eq!(serving.terminate(), Some(130));
 }
