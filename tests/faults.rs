@@ -19,6 +19,10 @@ mod kill;
 mod network;
 #[path = "faults/past.rs"]
 mod past;
+#[path = "faults/paths.rs"]
+mod paths;
+#[path = "faults/reconnects.rs"]
+mod reconnects;
 #[path = "faults/relay.rs"]
 mod relay;
 mod support;

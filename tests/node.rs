@@ -2,6 +2,8 @@
 
 #[path = "node/chain.rs"]
 mod chain;
+#[path = "node/crowd.rs"]
+mod crowd;
 #[path = "node/dialling.rs"]
 mod dialling;
 #[path = "node/silence.rs"]

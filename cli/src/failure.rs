@@ -332,6 +332,7 @@ impl From<ReplicateError> for Failure {
             }
             E::Peer(_) => Self::of(Code::Failed, &error).hint("is that device's mirror healthy and up to date? mirror verify there"),
             E::PeerStopped(_) => Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped"),
+            E::BrokeDown(_) => Self::of(Code::Failed, &error).hint("run the same command again, with -v; what was committed stays"),
             E::NoAddress(_) => Self::of(Code::Unreachable, &error).hint("give one that works: mirror peer add NAME HOST:PORT --device ID"),
             E::Unsupported(_) => Self::of(Code::TooNew, &error).hint("update mirror on that device"),
             E::Partial(_) => Self::of(Code::Partial, &error)
@@ -482,6 +483,7 @@ mod tests {
         assert_eq!(code(R::Fuse { deletions: 5, allowed: 1 }), 15);
         assert_eq!(code(R::Refused("no member".into())), 6);
         assert_eq!(code(R::PeerStopped("no space".into())), 5);
+        assert_eq!(code(R::BrokeDown("a thread of it panicked".into())), 1);
         assert_eq!(code(R::NoAddress("nowhere".into())), 16);
         assert_eq!(code(R::Cancelled), 130);
         assert_eq!(code(R::Vault(VaultError::Keyless)), 6);

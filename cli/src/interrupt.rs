@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the command to stop at its next commit point, the second ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks the command to stop at its next commit point, the second ends the process at once. A terminal that
+//! goes away (SIGHUP) asks, too, however often it says so; where `nohup` has it ignored it stays ignored.
 //!
 //! One small thread waits for signals. Ending at once is safe at any time: what is not committed is dropped at the next
 //! open, as after a crash.
@@ -6,7 +7,7 @@
 use crate::failure::{Code, Failure};
 use mirror_engine::io::descriptors;
 use std::{
-    io, process,
+    fs, io, process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -58,27 +59,69 @@ impl Interrupt {
             Err(error) => return drop(ready.send(Err(error))),
         };
         runtime.block_on(async {
-            match signal(SignalKind::interrupt()).and_then(|interrupt| Ok((interrupt, signal(SignalKind::terminate())?))) {
-                Ok((interrupt, terminate)) => {
+            match Signals::listen() {
+                Ok(signals) => {
                     drop(ready.send(Ok(())));
-                    self.count(interrupt, terminate).await;
+                    self.count(signals).await;
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
         });
     }
 
-    async fn count(&self, mut interrupt: Signal, mut terminate: Signal) {
+    async fn count(&self, mut signals: Signals) {
         loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if self.0.swap(true, Ordering::Relaxed) {
+            let meant = signals.next().await;
+            if self.0.swap(true, Ordering::Relaxed) && meant == Meant::Typed {
                 process::exit(Code::Interrupted.number().into());
             }
         }
     }
+}
+
+/// Who wants an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meant {
+    /// A user, or whoever runs the program for one.
+    Typed,
+    /// The terminal, of which both the system and the shell tell.
+    HungUp,
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Option<Signal>,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        let hangup = if ignores_hangups() { None } else { Some(signal(SignalKind::hangup())?) };
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())?, hangup })
+    }
+
+    async fn next(&mut self) -> Meant {
+        tokio::select! {
+            _ = self.interrupt.recv() => Meant::Typed,
+            _ = self.terminate.recv() => Meant::Typed,
+            () = hung_up(self.hangup.as_mut()) => Meant::HungUp,
+        }
+    }
+}
+
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => drop(hangup.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this process is to outlive its terminal; where the system does not say, a hangup stays what it was.
+fn ignores_hangups() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_none_or(|mask| mask & 1 != 0)
 }
 
 #[cfg(test)]

@@ -182,3 +182,17 @@ fn restore_over_existing_files_writes_nothing_at_all() {
     device.run(&["restore", "../back", "--overwrite"]).ok();
     assert_eq!((sandbox.read("back/sub/c"), sandbox.read("back/own")), (b"vault".to_vec(), b"mine".to_vec()));
 }
+
+#[test]
+fn thousands_of_empty_directories_go_in_and_come_back() {
+    const DIRECTORIES: usize = 3_000;
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    (0..DIRECTORIES).for_each(|n| fs::create_dir_all(sandbox.path(&format!("tree/{}/{n}", n % 100))).unwrap());
+    let summary = device.run(&["--json", "add", "../tree"]).ok().last("summary");
+    assert_eq!(summary["bytes_stored"], 0, "{summary}");
+    assert_eq!(device.run(&["--json", "add", "../tree"]).ok().last("summary")["added"], 0);
+    device.run(&["restore", "../back"]).ok();
+    assert_eq!(contents(&sandbox.path("back/tree")), contents(&sandbox.path("tree")));
+    device.verify();
+}

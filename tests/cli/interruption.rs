@@ -100,3 +100,35 @@ fn a_pull_that_is_interrupted_once_stops_and_goes_on() {
 fn a_pull_that_is_interrupted_twice_stops_at_once_and_goes_on() {
     interrupted_pull(2);
 }
+
+/// A terminal that goes away tells it twice: the system does, and the shell.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_terminal_that_goes_away_stops_an_add_which_goes_on_unless_nohup_has_it_outlive_that() {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    // What these tests are to ignore, the programs that they start ignore.
+    let outlives = u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1;
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    sandbox.write("tree/large", incompressible(2 * VALUE_BYTES, 1));
+    let mut add = device.spawn(&["--json", "add", "../tree"]);
+    add.wait_until(|| packed(&sandbox, "vault") > 4 << 20);
+    add.signal(Signal::HUP);
+    add.signal(Signal::HUP);
+    add.finish().ended_with(if outlives { 0 } else { 130 });
+    device.verify();
+
+    sandbox.write("tree/other", incompressible(VALUE_BYTES, 2));
+    let plain = device.command(&["--json", "add", "../tree"]);
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" --json add ../tree"]).arg(plain.get_program());
+    command.current_dir(plain.get_current_dir().unwrap());
+    plain.get_envs().for_each(|(name, value)| _ = value.map(|value| command.env(name, value)));
+    let before = packed(&sandbox, "vault");
+    let mut add = Running::start(command);
+    add.wait_until(|| packed(&sandbox, "vault") > before + (4 << 20));
+    add.signal(Signal::HUP);
+    add.finish().ended_with(0);
+    assert!(device.run(&["get", "tree/large"]).ok().stdout == incompressible(2 * VALUE_BYTES, 1));
+}

@@ -66,3 +66,30 @@ fn a_rewrite_reaches_everyone_and_who_is_out_or_without_key_cannot_do_it() {
         keyless.run(flags).ended_with(6);
     }
 }
+
+#[test]
+fn two_rewrites_at_once_while_a_peer_pulls_take_nothing_away() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let serving = a.serve();
+    let b = sandbox.device("b").clone_of(&a, &serving, "b");
+    (0..4).for_each(|n| _ = a.run_with(&["put", &format!("k{n}")], &incompressible(VALUE_BYTES / 2, n)).ok());
+    a.run(&["rekey"]).ok();
+    let peer = serving.over("tcp");
+    let pull = [&["--json", "pull"][..], &peer.each_ref().map(String::as_str)].concat();
+    let mut pulling = b.spawn(&[&pull[..], &["--bwlimit", "8MiB"]].concat());
+    pulling.wait_for(|record| record["type"] == "progress" && record["bytes"].as_u64() > Some(0));
+    let rewrites = [a.spawn(&["--json", "rekey", "--rewrite"]), a.spawn(&["--json", "rekey", "--rewrite"])];
+    for rewrite in rewrites {
+        let ended = rewrite.finish();
+        assert!(matches!(ended.code, Some(0 | 5)), "{:?} {} {}", ended.code, ended.text(), ended.stderr);
+    }
+    pulling.finish().ended_with(0);
+    rewrite(&a, &[]);
+    assert_eq!(rewrite(&a, &["-n"])["chunks"], 0);
+    b.run(&pull).ok();
+    assert_eq!(a.entries(), b.entries());
+    (0..4).for_each(|n| assert!(b.run(&["get", &format!("k{n}")]).ok().stdout == incompressible(VALUE_BYTES / 2, n)));
+    a.verify();
+    b.verify();
+}

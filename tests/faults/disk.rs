@@ -211,3 +211,24 @@ fn a_disk_that_turns_read_only_is_read_and_served_all_the_same() {
     a.run_with(&["put", "l"], b"x").ok();
     assert_sound(&a);
 }
+
+#[test]
+fn a_follower_whose_disk_is_filled_by_others_waits_and_goes_on_by_itself() {
+    let sandbox = Sandbox::new();
+    let Some(disk) = Tmpfs::mount(sandbox.path("disk"), "size=48m") else { return };
+    let two = Two::with_replica_at(sandbox, &disk.path("replica"));
+    let serving = two.a.serve();
+    let mut follower = two.b.spawn(&["--json", "sync", "--follow", &serving.tcp, "--device", &serving.device]);
+    let is = |state: &'static str| move |record: &serde_json::Value| record["type"] == "following" && record["state"] == state;
+    follower.wait_for(is("identical"));
+    let filler = disk.path("filler");
+    let written = fs::write(&filler, vec![1; 64 << 20]).unwrap_err();
+    assert_eq!(written.kind(), std::io::ErrorKind::StorageFull);
+    two.a.run(&["add", write_tree(&two.sandbox, 4).to_str().unwrap()]).ok();
+    let waiting = follower.wait_for(is("waiting"));
+    assert!(waiting["reason"].as_str().unwrap().contains("space"), "{waiting}");
+    fs::remove_file(filler).unwrap();
+    follower.wait_for(is("identical"));
+    assert_eq!(keys(&two.a), keys(&two.b));
+    assert_sound(&two.b);
+}

@@ -11,43 +11,47 @@ use std::{
 };
 
 /// A silent peer is given up after 10 s; the rest is for dialling again, and for a busy machine.
-const SILENCE: Duration = Duration::from_secs(50);
+pub(crate) const SILENCE: Duration = Duration::from_secs(50);
 
 /// `a`, which has more than `b`, is served behind a relay.
-struct Linked {
-    two: Two,
+pub(crate) struct Linked {
+    pub(crate) two: Two,
     serving: Serving,
-    relay: Relay,
+    pub(crate) relay: Relay,
 }
 
 impl Linked {
-    fn new(bytes: u64) -> Self {
+    pub(crate) fn new(bytes: u64) -> Self {
         Self::with_delay(bytes, Duration::ZERO)
     }
 
     fn with_delay(bytes: u64, delay: Duration) -> Self {
+        Self::behind(bytes, |server| Relay::to(server, delay))
+    }
+
+    pub(crate) fn behind(bytes: u64, relay: impl FnOnce(&str) -> Relay) -> Self {
         let two = Two::new();
         let serving = two.a.serve();
         assert_eq!(serving.tcp, serving.quic, "both transports on one port, as the relay has them");
-        let linked = Self { relay: Relay::to(&serving.tcp, delay), serving, two };
+        let linked = Self { relay: relay(&serving.tcp), serving, two };
         linked.grow("data", bytes);
         linked
     }
 
     /// `a` gets a file of that many bytes more.
-    fn grow(&self, name: &str, bytes: u64) {
+    pub(crate) fn grow(&self, name: &str, bytes: u64) {
         let file = self.two.sandbox.write(name, Random::new(bytes).bytes(bytes));
         self.two.a.run(&["add", file.to_str().unwrap()]).ok();
     }
 
     /// `b` pulls through the relay.
-    fn pull(&self, more: &[&str], limit: Duration) -> Ran {
+    pub(crate) fn pull(&self, more: &[&str], limit: Duration) -> Ran {
         Running::start(transfer(&self.two.b, "pull", &self.relay.addr, &self.serving, more)).ends_within(limit)
     }
 
     /// The link is well again: the rest arrives, and no more than the rest.
     #[track_caller]
-    fn heal_and_finish(&self, more: &[&str]) -> serde_json::Value {
+    pub(crate) fn heal_and_finish(&self, more: &[&str]) -> serde_json::Value {
         self.relay.fault(Fault::None);
         assert_sound(&self.two.b);
         let missing = durable_bytes(&self.two.a) - durable_bytes(&self.two.b);

@@ -337,3 +337,21 @@ impl Clocks {
         Duration::from_millis(self.wall_ms.saturating_sub(before.wall_ms)) > monotonic + SLEPT
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_has_slept_is_told_from_one_that_has_not_and_from_a_clock_that_is_set_back() {
+        let hours_8 = 8 * 3_600_000;
+        let mut clocks = Clocks::now();
+        assert!(!clocks.have_jumped());
+        clock::wrong_by(hours_8, || {
+            assert!(clocks.have_jumped());
+            assert!(!clocks.have_jumped(), "once");
+        });
+        assert!(!clocks.have_jumped());
+        assert!(!clock::wrong_by(1_000, || clocks.have_jumped()));
+    }
+}

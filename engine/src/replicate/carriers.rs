@@ -22,7 +22,6 @@ use crate::{
     meter::Meter,
     session::Side,
     transport::{Connection, LaneKind, TransportError, TransportKind},
-    vault::VaultError,
 };
 use std::sync::{
     Arc,
@@ -169,7 +168,7 @@ fn verdict(lane: Result<Result<(), LaneError>, JoinError>) -> Result<(), Replica
         Ok(Ok(()) | Err(LaneError::Stopped | LaneError::Transport(TransportError::Closed(_)))) => Ok(()),
         Ok(Err(LaneError::Transport(error))) => Err(error.into()),
         Ok(Err(error)) => Err(ReplicateError::Peer(error.to_string())),
-        Err(error) => Err(VaultError::internal(error).into()),
+        Err(error) => Err(ReplicateError::broke_down(error)),
     }
 }
 

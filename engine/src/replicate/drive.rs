@@ -215,7 +215,7 @@ async fn prepare(
         let (keeper, pending) = Keeper::new(store, done, failures, fuse, meter)?;
         Ok((keeper, pending, holding))
     });
-    let opened = opened.await.map_err(VaultError::internal)?;
+    let opened = opened.await.map_err(ReplicateError::broke_down)?;
     Ok(opened.map_err(|error: StoreError| VaultError::from(error))?)
 }
 
@@ -305,14 +305,14 @@ impl Crank<'_> {
             return (Err(taken), self.tally, (Default::default(), Default::default(), shares), Findings::default());
         };
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
-        let keeper = worker::run(keeper.run(keeper_jobs));
+        let keeper = worker::run(self.failures.clone().told(done_in.clone(), keeper.run(keeper_jobs)));
         let (spans_in, spans) = mpsc::channel(SPANS_QUEUED);
         let (messages, mut outgoing, waiting) = outgoing::queue();
         let (server_in, server_jobs) = mpsc::unbounded_channel();
         let observer = self.observer.clone();
         let server = Server {
             store: store.clone(),
-            done: done_in,
+            done: done_in.clone(),
             spans: spans_in,
             failures: self.failures.clone(),
             on_sent: Box::new(move |chunks, bytes| observer.progress(Progress::Sent { chunks, bytes })),
@@ -320,7 +320,7 @@ impl Crank<'_> {
             limits: self.options.limits.clone(),
             meter: self.loads.meter(),
         };
-        let server = worker::run(server.run(server_jobs));
+        let server = worker::run(self.failures.clone().told(done_in, server.run(server_jobs)));
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
         let mut sender = JoinSet::new();
         sender.spawn(async move {

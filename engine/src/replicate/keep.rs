@@ -92,7 +92,9 @@ pub fn outlook(error: &ReplicateError) -> Outlook {
             Outlook::Passing
         }
         ReplicateError::Transport(T::Unreachable { .. } | T::Timeout | T::LaneReset | T::Io { .. }) => Outlook::Passing,
-        ReplicateError::PeerStopped(_) | ReplicateError::NoAddress(_) | ReplicateError::Partial(_) => Outlook::Passing,
+        ReplicateError::PeerStopped(_) | ReplicateError::NoAddress(_) | ReplicateError::Partial(_) | ReplicateError::BrokeDown(_) => {
+            Outlook::Passing
+        }
         ReplicateError::Vault(VaultError::NoSpace(_) | VaultError::Busy(_)) => Outlook::Here,
         _ => Outlook::Lasting,
     }

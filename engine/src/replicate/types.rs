@@ -349,10 +349,20 @@ pub enum ReplicateError {
     /// None of the peer's addresses can be looked up.
     #[error("no address of the peer was found: {0}")]
     NoAddress(String),
+    /// A part of the session panicked. What was committed before stays; the same may not happen again.
+    #[error("the session broke down, which is a fault of this program: {0}")]
+    BrokeDown(String),
     /// The user stopped it.
     #[error("interrupted")]
     Cancelled,
     /// Everything that could be done was, but some chunks exist nowhere on this path.
     #[error("{} chunks are not available from this peer", .0.chunks_unavailable)]
     Partial(Box<Summary>),
+}
+
+impl ReplicateError {
+    /// A task or a thread of a session ended as it should not.
+    pub(super) fn broke_down(error: impl std::fmt::Display) -> Self {
+        Self::BrokeDown(error.to_string())
+    }
 }

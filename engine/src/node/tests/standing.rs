@@ -29,12 +29,28 @@ async fn a_full_disk_takes_nothing_and_gives_what_it_has_until_there_is_room() {
     let world = World::new().await;
     let (_first, mut second) = world.nodes(NodeOptions::default()).await;
     second.until("live", is_live).await;
-    world.disk.0.store(true, SeqCst);
+    world.disk.full.store(true, SeqCst);
     put(&world.first, "large", 2_000_000);
     let status = second.until("paused", |status| paused(status, PauseReason::NoSpace)).await;
     assert!(status.paused.unwrap().next_in.is_some(), "it tries again by itself");
     second.until("live", is_live).await;
-    world.disk.0.store(false, SeqCst);
+    world.disk.full.store(false, SeqCst);
+    second.equals(&world.first).await;
+    second.until("not paused", |status| status.paused.is_none()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_turns_read_only_takes_nothing_and_gives_what_it_has_until_it_is_writable() {
+    let world = World::new().await;
+    put(&world.second, "mine", 2_000_000);
+    let mine = world.second.store().frontier();
+    put(&world.first, "theirs", 2_000_000);
+    world.disk.read_only.store(true, SeqCst);
+    let (mut first, mut second) = world.nodes(NodeOptions::default()).await;
+    let status = second.until("paused", |status| paused(status, PauseReason::Disk)).await;
+    assert!(status.paused.unwrap().next_in.is_some(), "it tries again by itself");
+    first.until("served", |_| world.first.store().frontier().covers(&mine)).await;
+    world.disk.read_only.store(false, SeqCst);
     second.equals(&world.first).await;
     second.until("not paused", |status| status.paused.is_none()).await;
 }

@@ -25,14 +25,23 @@ use tokio::{sync::watch, time::timeout};
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// Refuses to write while it is full.
+/// A disk with faults.
 #[derive(Default)]
-pub(super) struct Full(pub(super) AtomicBool);
+pub(super) struct Faulty {
+    /// Refuses to write.
+    pub(super) full: AtomicBool,
+    /// Was mounted anew, for reading only.
+    pub(super) read_only: AtomicBool,
+    /// Whoever writes next panics.
+    pub(super) breaks: AtomicBool,
+}
 
-impl Observer for Full {
+impl Observer for Faulty {
     fn before(&self, operation: &Operation<'_>) -> io::Result<Permit> {
         match operation {
-            Operation::Write { .. } if self.0.load(SeqCst) => Err(io::ErrorKind::StorageFull.into()),
+            Operation::Write { .. } if self.breaks.swap(false, SeqCst) => panic!("a fault of this program, as a test"),
+            Operation::Write { .. } if self.read_only.load(SeqCst) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            Operation::Write { .. } if self.full.load(SeqCst) => Err(io::ErrorKind::StorageFull.into()),
             _ => Ok(Permit::Whole),
         }
     }
@@ -43,7 +52,7 @@ pub(super) struct World {
     dir: TempDir,
     pub(super) first: Arc<Vault>,
     pub(super) second: Arc<Vault>,
-    pub(super) disk: Arc<Full>,
+    pub(super) disk: Arc<Faulty>,
 }
 
 impl World {
@@ -62,7 +71,7 @@ impl World {
         replicate::sync(&joined, &target, &Options::default(), Arc::new(Unobserved)).await.unwrap();
         serving.abort();
         drop(joined);
-        let disk = Arc::new(Full::default());
+        let disk = Arc::new(Faulty::default());
         let (second, _) = Vault::open_on(&path, &home("b"), Disk::observed(disk.clone())).unwrap();
         Self { first, second: Arc::new(second), disk, dir }
     }
