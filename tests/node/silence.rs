@@ -8,7 +8,7 @@ use mirror_engine::{
     transport::{Choice, TransportKind},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::SocketAddr,
     sync::{
         Arc,
@@ -59,11 +59,11 @@ async fn forward(outside: Arc<UdpSocket>, node: SocketAddr, cut: Arc<Cut>) {
     let mut datagram = vec![0; 65_536];
     loop {
         let Ok((length, from)) = outside.recv_from(&mut datagram).await else { continue };
-        if !inside.contains_key(&from) {
+        if let Entry::Vacant(entry) = inside.entry(from) {
             let socket = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
             socket.connect(node).await.unwrap();
             back.spawn(answer(outside.clone(), socket.clone(), from, cut.clone()));
-            inside.insert(from, socket);
+            entry.insert(socket);
         }
         if !cut.forth.load(SeqCst) {
             let _ = inside[&from].send(&datagram[..length]).await;

@@ -17,6 +17,7 @@ mod replicate;
 mod restore;
 mod scrub;
 mod session;
+mod telling;
 mod values;
 mod whereabouts;
 mod why;
