@@ -9,7 +9,7 @@ skipped() { printf 'SKIPPED: %s\n' "$*" >&2; }
 # Builds the release program once and names it in $MIRROR; an existing $MIRROR is taken as it is.
 build_mirror() {
   if [ -z "${MIRROR:-}" ]; then
-    (cd "$repository" && cargo build --release --quiet --bin mirror)
+    (cd "$repository" && cargo build --release --quiet --bin mirror --bin mirord)
     MIRROR="${CARGO_TARGET_DIR:-$repository/target}/release/mirror"
   fi
   export MIRROR

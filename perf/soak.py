@@ -1,23 +1,25 @@
 #!/usr/bin/env python3
-"""What perf/soak.sh runs: `serve` and `sync --follow` in two network namespaces, writers on both sides, and a link that comes and goes.
+"""What perf/soak.sh runs: `mirord` twice, or `serve` and `sync --follow`, in two network namespaces, writers on both sides, and a link that
+comes and goes.
 
 Cuts are of three kinds: the interface goes down, packets vanish without a word, and the dialler's address changes. What was written on
 either side while the link was gone must be there on the other side after it is back; how long that takes is measured from the moment of
 return, by looking for it every few milliseconds with `mirror get`. At the end nothing that was acknowledged may be missing, both replicas
 must be equal and whole, and neither process may have grown.
 """
-import argparse, json, os, random, statistics, sys, threading, time
+import argparse, json, os, random, signal, statistics, subprocess, sys, threading, time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import generate
-from devices import Device
+import devices, generate
+from devices import Device, Running
 from link import Link
-import subprocess
 
 LOOK_S = 0.01
 # Beyond it something hangs: the run fails at once.
 PATIENCE_S = 60
 NOWHERE = "00:00:00:00:00:01"
+# In a namespace of its own, so it cannot be taken.
+PORT = 7740
 
 
 class Cuttable(Link):
@@ -85,10 +87,10 @@ def seconds_until(device, key, began):
 
 
 def size(process):
-    """Resident MiB and open descriptors."""
+    """Memory of its own and mapped files that are resident, in MiB, and open descriptors."""
     with open(f"/proc/{process.pid}/status") as status:
-        resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-    return resident / 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
+        kib = {words[0]: int(words[1]) for words in map(str.split, status) if words[0] in ("RssAnon:", "RssFile:")}
+    return kib["RssAnon:"] / 1024, kib["RssFile:"] / 1024, len(os.listdir(f"/proc/{process.pid}/fd"))
 
 
 def cut_once(link, devices, dice, number):
@@ -122,13 +124,28 @@ def percentile(values, share):
     return sorted(values)[min(len(values) - 1, int(len(values) * share))]
 
 
+def start_commands(link, here, there):
+    server = there.serve(listen="10.99.0.2:0", before=link.inside(link.b))
+    return server.running, here.start(*here.transfer_args("sync", server, "auto"), "--follow", before=link.inside(link.a))
+
+
+def start_daemons(link, here, there):
+    """Only one of them knows where the other one is."""
+    daemon = os.path.join(os.path.dirname(devices.MIRROR), "mirord")
+    peer = here.run("peer", "list").records[0]
+    here.run("peer", "add", peer["name"], f"10.99.0.2:{PORT}", "--device", peer["device"])
+    start = lambda device, name, *flags: Running(
+        [*link.inside(name), daemon, "--vault", device.vault, "--no-discovery", *flags], device.environment
+    )
+    return start(there, link.b, "--listen", f"10.99.0.2:{PORT}"), start(here, link.a, "--no-listen")
+
+
 def soak(link, work, arguments):
     dice = random.Random(arguments.seed)
     there = Device(work, "there").init()
     here = Device(work, "here").clone_of(there)
     generate.write_file(os.path.join(work, "mark"), 1024, seed=0)
-    server = there.serve(listen="10.99.0.2:0", before=link.inside(link.b))
-    follower = here.start(*here.transfer_args("sync", server, "auto"), "--follow", before=link.inside(link.a))
+    followers = start_daemons(link, here, there) if arguments.daemon else start_commands(link, here, there)
     writers = [Writer(device, arguments.seed + at, work) for at, device in enumerate((here, there))]
     cuts, sizes = [], []
     try:
@@ -138,18 +155,19 @@ def soak(link, work, arguments):
         while time.monotonic() < ends:
             time.sleep(dice.uniform(1, 5))
             cuts.append(cut_once(link, (here, there), dice, len(cuts)))
-            sizes.append((size(server.running.process), size(follower.process)))
-            if follower.poll():
-                raise RuntimeError(f"the follower ended: {follower.ended}")
+            sizes.append([size(running.process) for running in followers])
+            for running in followers:
+                if running.poll():
+                    raise RuntimeError(f"ended: {running.ended}")
         for writer in writers:
             writer.stop()
         settled = equal((here, there))
     finally:
         for writer in writers:
             writer.ended.set()
-        follower.signal(15)
-        follower.wait()
-        server.stop()
+        for running in followers:
+            running.signal(signal.SIGTERM)
+            running.wait()
     acknowledged = {key for writer in writers for key in writer.acknowledged}
     lost = {device.name: sorted(acknowledged - device.keys())[:5] for device in (here, there)}
     for device in (here, there):
@@ -167,8 +185,9 @@ def report(result, arguments):
             print(f"{kind or 'all':8} {len(of):4} cuts: equal after the link's return in {statistics.median(of):.2f} s, "
                   f"p99 {percentile(of, 0.99):.2f} s, at most {max(of):.2f} s")
     early, late = result["sizes"][len(result["sizes"]) // 10], result["sizes"][-1]
-    for at, who in enumerate(("serve", "sync --follow")):
-        print(f"{who}: {early[at][0]:.0f} MiB and {early[at][1]} descriptors early on, {late[at][0]:.0f} MiB and {late[at][1]} at the end")
+    for at, who in enumerate(("there", "here")):
+        told = "{:.0f} MiB of its own, {:.0f} MiB of mapped files, {} descriptors"
+        print(f"process {who}: {told.format(*early[at])} early on; {told.format(*late[at])} at the end")
     lost = any(result["lost"].values())
     print("lost: " + (json.dumps(result["lost"]) if lost else "nothing; both verified, equal " + f"{result['settled_s']:.1f} s after the last put"))
     slow = arguments.limit_s is not None and percentile(took, 0.99) > arguments.limit_s
@@ -185,6 +204,7 @@ def main():
     arguments.add_argument("--work", required=True)
     arguments.add_argument("--seconds", type=float, default=600)
     arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--daemon", action="store_true", help="mirord on both sides instead of `serve` and `sync --follow`")
     arguments.add_argument("--limit-s", type=float, help="fail when the 99th percentile is beyond it")
     arguments.add_argument("--json")
     arguments = arguments.parse_args()

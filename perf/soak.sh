@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two replicas that follow each other over a link that is cut and restored every few seconds, while both are written to.
-#   perf/soak.sh [--seconds N] [--seed N] [--limit-s S] [--json FILE]
+#   perf/soak.sh [--daemon] [--seconds N] [--seed N] [--limit-s S] [--json FILE]
 # Needs root and iproute2: the link is its own. Fails when anything acknowledged is lost or the limit is not kept.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
@@ -8,7 +8,7 @@ if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null; then
   skipped "soak: it needs root and iproute2 for a link of its own"
   exit 0
 fi
-build_mirror
+build_mirror # mirord lies beside it
 work=$(work_directory soak)
 trap 'rm -rf "$work"' EXIT
 python3 "$repository/perf/soak.py" --work "$work" "$@"

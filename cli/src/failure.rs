@@ -46,9 +46,34 @@ pub(crate) enum Code {
 }
 
 impl Code {
+    const ALL: [Self; 17] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Usage,
+        Self::Partial,
+        Self::Conflicts,
+        Self::Temporary,
+        Self::Refused,
+        Self::TooNew,
+        Self::Forked,
+        Self::NoVault,
+        Self::Locked,
+        Self::WrongKey,
+        Self::Damaged,
+        Self::NoSpace,
+        Self::Fuse,
+        Self::Unreachable,
+        Self::Interrupted,
+    ];
+
     /// What the process returns.
     pub(crate) fn number(self) -> u8 {
         self as u8
+    }
+
+    /// The code of another process. Unknown codes mean failure.
+    pub(crate) fn of_number(number: u8) -> Self {
+        Self::ALL.into_iter().find(|code| code.number() == number).unwrap_or(Self::Failed)
     }
 }
 

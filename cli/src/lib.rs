@@ -1,9 +1,10 @@
-//! The command line: parse, call, render. What the programs `mirror` and `mirror-bench` are made of.
+//! The command line: parse, call, render. What the programs `mirror`, `mirord` and `mirror-bench` are made of.
 //!
 //! ```text
 //! args      what was typed            ─► config   what it means, with environment and file
 //! commands  one call of the engine each ─► render   text or JSON on stdout
 //! failure   every error: message, causes, hint, exit code
+//! daemon    all of `mirord`, and how commands ask it
 //! bench     all of `mirror-bench`, which shares args, render and failure with it
 //! ```
 #![forbid(unsafe_code)]
@@ -13,6 +14,7 @@ mod bandwidth;
 mod bench;
 mod commands;
 mod config;
+mod daemon;
 mod failure;
 mod interrupt;
 mod logging;
@@ -32,6 +34,11 @@ pub use bench::main as mirror_bench;
 /// `mirror`: runs what the arguments of this process say.
 pub fn mirror() -> ExitCode {
     start(run)
+}
+
+/// `mirord`: the same.
+pub fn mirord() -> ExitCode {
+    start(daemon::main)
 }
 
 /// Parses the arguments of this process for `run`; help and version are printed, and what is wrong with them.

@@ -29,7 +29,7 @@ pub(crate) fn start(settings: &Settings, talk: &Talk) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open(path: &Path) -> Result<File, Failure> {
+pub(crate) fn open(path: &Path) -> Result<File, Failure> {
     OpenOptions::new().create(true).append(true).open(path).map_err(|error| Failure::writing(path, &error))
 }
 

@@ -39,7 +39,7 @@ enum Asking {
 }
 
 /// What was named to open a vault with.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SecretSources {
     /// Named for this run: a flag or the environment.
     named: Option<Source>,
@@ -77,6 +77,12 @@ impl SecretSources {
     /// As [`SecretSources::unlock`].
     pub(crate) fn first(&self) -> Result<Unlock, Failure> {
         if self.named.is_some() || self.recovery_phrase.is_some() { self.unlock() } else { Ok(Unlock::Device) }
+    }
+
+    /// The same, but for a vault whose settings say where its passphrase is.
+    pub(crate) fn or_standing(&self, file: Option<PathBuf>, command: Option<String>) -> Self {
+        let own = file.map(Source::File).or(command.map(Source::Command));
+        Self { standing: own.or_else(|| self.standing.clone()), ..self.clone() }
     }
 
     fn passphrase(&self) -> Option<&Source> {

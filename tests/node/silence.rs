@@ -59,14 +59,17 @@ async fn forward(outside: Arc<UdpSocket>, node: SocketAddr, cut: Arc<Cut>) {
     let mut datagram = vec![0; 65_536];
     loop {
         let Ok((length, from)) = outside.recv_from(&mut datagram).await else { continue };
-        if let Entry::Vacant(entry) = inside.entry(from) {
-            let socket = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
-            socket.connect(node).await.unwrap();
-            back.spawn(answer(outside.clone(), socket.clone(), from, cut.clone()));
-            entry.insert(socket);
-        }
+        let socket = match inside.entry(from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let socket = Arc::new(UdpSocket::bind(LOOPBACK).await.unwrap());
+                socket.connect(node).await.unwrap();
+                back.spawn(answer(outside.clone(), socket.clone(), from, cut.clone()));
+                place.insert(socket)
+            }
+        };
         if !cut.forth.load(SeqCst) {
-            let _ = inside[&from].send(&datagram[..length]).await;
+            let _ = socket.send(&datagram[..length]).await;
         }
     }
 }

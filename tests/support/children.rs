@@ -24,7 +24,7 @@ impl Running {
 
     /// Reads records from stdout until one is as wanted. A program that ends before has failed the test.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
         loop {
             let mut line = String::new();
             assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the program ended before it came so far");
@@ -116,5 +116,55 @@ impl Serving {
     pub(crate) fn terminate(self) -> Option<i32> {
         self.running.signal(Signal::TERM);
         self.running.finish().code
+    }
+}
+
+/// A `mirord` that ends with its guard.
+pub(crate) struct Mirord {
+    running: Running,
+    listening: Value,
+    pub(crate) ready: Value,
+}
+
+impl Mirord {
+    /// Waits for the line `ready`, which is printed once everything is open.
+    #[track_caller]
+    pub(crate) fn start(command: Command) -> Self {
+        let mut running = Running::start(command);
+        let mut listening = Value::Null;
+        let ready = running.wait_for(|record| {
+            if record["type"] == "listening" {
+                listening = record.clone();
+            }
+            record["type"] == "ready"
+        });
+        Self { running, listening, ready }
+    }
+
+    pub(crate) fn tcp(&self) -> &str {
+        self.listening["tcp"].as_str().unwrap()
+    }
+
+    pub(crate) fn quic(&self) -> &str {
+        self.listening["quic"].as_str().unwrap()
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.running.signal(signal);
+    }
+
+    /// With which code it ends; none if a signal ended it.
+    pub(crate) fn finish(self) -> Option<i32> {
+        self.ran().code
+    }
+
+    /// What it has left at its end.
+    pub(crate) fn ran(self) -> Ran {
+        self.running.finish()
     }
 }

@@ -7,7 +7,7 @@ mod children;
 mod data;
 mod relay;
 
-pub(crate) use children::{Running, Serving};
+pub(crate) use children::{Mirord, Running, Serving};
 pub(crate) use data::{contents, incompressible, settle, until};
 pub(crate) use relay::{Relay, Silence};
 
@@ -77,7 +77,16 @@ impl Device {
 
     /// The program with nothing of this machine's settings but the IO backend under test, and nobody to ask.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mirror"));
+        self.program(env!("CARGO_BIN_EXE_mirror"), args)
+    }
+
+    /// The daemon, in the same way.
+    pub(crate) fn mirord_command(&self, args: &[&str]) -> Command {
+        self.program(env!("CARGO_BIN_EXE_mirord"), args)
+    }
+
+    fn program(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("MIRROR_") && name != "MIRROR_IO" {
                 command.env_remove(name);
@@ -131,6 +140,25 @@ impl Device {
         let ticket = other.invite(serving, "member");
         self.run(&["--json", "clone", &ticket, dir]).ok();
         self.within(&self.cwd.join(dir))
+    }
+
+    /// A new replica `dir` of the vault that a daemon keeps, on this device.
+    pub(crate) fn clone_from(&self, owner: &Self, daemon: &Mirord, role: &str, dir: &str) -> Self {
+        let addresses = ["--addr", daemon.tcp(), "--addr", daemon.quic()];
+        let ran = owner.run(&[&["--json", "invite", "--role", role], &addresses[..]].concat()).ok();
+        let ticket = ran.last("ticket")["ticket"].as_str().unwrap().to_owned();
+        self.run(&["--json", "clone", &ticket, dir]).ok();
+        self.within(&self.cwd.join(dir))
+    }
+
+    /// Keeps the vault of the working directory, with free ports of the loopback interface, until the guard is dropped.
+    pub(crate) fn mirord(&self, flags: &[&str]) -> Mirord {
+        Mirord::start(self.mirord_command(&[&["--json", "--no-discovery", "--listen", "127.0.0.1:0"], flags].concat()))
+    }
+
+    /// This device's directory.
+    pub(crate) fn home(&self) -> &Path {
+        &self.home
     }
 
     /// Serves a vault on free ports of the loopback interface until the guard is dropped.

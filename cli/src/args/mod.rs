@@ -4,6 +4,7 @@
 //! each file of [`crate::commands`] turns its arguments into one call of the engine. Values that have a form of their own
 //! (sizes, rates, durations) are parsed here, so that a wrong one is a usage error before anything has been touched.
 
+mod daemon;
 mod demo;
 mod doctor;
 mod global;
@@ -15,6 +16,7 @@ mod timetable;
 mod vault;
 mod why;
 
+pub(crate) use daemon::{DaemonArgs, DaemonCommand};
 pub(crate) use demo::DemoArgs;
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
@@ -117,6 +119,8 @@ pub(crate) enum Command {
     Sync(SyncArgs),
     /// Say why something is not here yet, or not there: what waits, for what, and who has it
     Why(WhyArgs),
+    /// Ask mirord, which keeps vaults equal in the background, or tell it what to do
+    Daemon(DaemonArgs),
     /// Measure each stage between here and a peer alone, and say which one limits
     Doctor(DoctorArgs),
     /// Show all of it on this machine: two replicas, the link cut half-way, resumed, restored, compared

@@ -58,11 +58,18 @@ impl FromStr for Size {
     }
 }
 
-impl<'de> serde::Deserialize<'de> for Size {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
+/// In files of settings they are written as on the command line.
+macro_rules! written_as_typed {
+    ($($quantity:ty),*) => {$(
+        impl<'de> serde::Deserialize<'de> for $quantity {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
 }
+
+written_as_typed!(Size, BandwidthLimit, MaxDelete);
 
 /// An amount a second. Kept in bytes; typed in bits or bytes, with or without `/s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

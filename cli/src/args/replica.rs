@@ -271,7 +271,8 @@ pub(crate) struct PeerOptions {
 }
 
 /// `--transport`
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum TransportChoice {
     /// What works, then what is faster
     #[default]
@@ -283,7 +284,8 @@ pub(crate) enum TransportChoice {
 }
 
 /// `--congestion`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum CongestionChoice {
     /// CUBIC, but loss without a queue is not taken for congestion
     Auto,

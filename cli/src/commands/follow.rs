@@ -3,7 +3,7 @@
 use super::{
     Session,
     folder::Folders,
-    replicate::{block_on, fuse, report, sync_options},
+    replicate::{block_on, lasting_fuse, report, sync_options},
     whereabouts::Whereabouts,
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions
     let whereabouts = Whereabouts::of(session, &vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));
     let kept = Kept::to(options.bwlimit.as_ref(), &session.talk);
-    let following = Options { fuse: fuse(&vault, limit)?, ..sync_options(direction, options, &kept) };
+    let following = Options { fuse: lasting_fuse(&vault, limit)?, ..sync_options(direction, options, &kept) };
     let folders = Folders::open(&vault, folders, limit.0)?;
     let find = || whereabouts.target();
     let progress = session.transfer_progress("sync");

@@ -3,6 +3,7 @@
 use super::Session;
 use crate::{
     args::Cli,
+    daemon::MirordCli,
     failure::{Code, Failure},
     render,
 };
@@ -20,6 +21,7 @@ pub(super) fn completions(session: &Session, shell: clap_complete::Shell) -> Res
 pub(super) fn manual(dir: &Path) -> Result<Code, Failure> {
     fs::create_dir_all(dir)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), dir))
+        .and_then(|()| clap_mangen::generate_to(MirordCli::command(), dir))
         .map(|()| Code::Ok)
         .map_err(|error| Failure::writing(dir, &error))
 }

@@ -4,14 +4,16 @@ use super::Session;
 use crate::{
     args::{RecoverArgs, VerifyArgs},
     failure::{Code, Failure, ROLLED_BACK_HINT},
-    render::{self, Extent},
+    render::{self, Extent, Live},
 };
 use mirror_engine::vault::{Vault, VerifyReport};
 
 pub(super) fn status(session: &Session) -> Result<Code, Failure> {
     let vault = session.open()?;
     let (status, peers) = (vault.status()?, vault.peers()?);
-    session.output.show(|| render::status_record(&status, &peers), || render::status_text(&status, &peers))?;
+    let running = super::daemon::running(session);
+    let live = Live::of(running.as_ref(), &vault.info().id.to_string(), vault.dir());
+    session.output.show(|| render::status_record(&status, &peers, live), || render::status_text(&status, &peers, live))?;
     Ok(Code::Ok)
 }
 

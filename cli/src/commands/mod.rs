@@ -1,6 +1,7 @@
 //! One file per group of commands; each command is one call of the engine between arguments and rendering.
 
 mod acknowledge;
+mod daemon;
 mod demo;
 mod discover;
 mod doctor;
@@ -11,9 +12,9 @@ mod health;
 mod history;
 mod init;
 mod merge;
-mod pairing;
+pub(crate) mod pairing;
 mod peer;
-mod replicate;
+pub(crate) mod replicate;
 mod restore;
 mod scrub;
 mod session;
@@ -61,6 +62,7 @@ pub(crate) fn run(session: &Session, command: Command) -> Result<Code, Failure> 
         Command::Pull(args) => replicate::pull(session, &args.options),
         Command::Sync(args) => replicate::sync(session, &args),
         Command::Why(args) => why::why(session, &args),
+        Command::Daemon(args) => daemon::daemon(session, args.command),
         Command::Doctor(args) => doctor::doctor(session, &args),
         Command::Demo(args) => demo::demo(session, &args),
         Command::Completions(args) => generate::completions(session, args.shell),

@@ -22,7 +22,7 @@ use std::{
 use zeroize::Zeroizing;
 
 /// UDP and TCP.
-pub(super) const PORT: u16 = 7740;
+pub(crate) const PORT: u16 = 7740;
 
 /// Runs until a signal ends it, which is the code it ends with.
 pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure> {
@@ -33,7 +33,7 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     let options = Options {
         limits: Arc::clone(&kept.limits),
         plain_lanes: super::replicate::plain_lanes(args.lanes_plain),
-        fuse: super::replicate::fuse(&vault, args.max_delete)?,
+        fuse: super::replicate::lasting_fuse(&vault, args.max_delete)?,
         ..Options::default()
     };
     let progress = session.progress("serve");
@@ -88,12 +88,12 @@ fn served_text(served: &Served) -> String {
 }
 
 /// What other devices call this one at first.
-pub(super) fn own_name() -> String {
+pub(crate) fn own_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// All interfaces: with IPv6, which takes IPv4 along, unless this machine has none.
-fn everywhere() -> SocketAddr {
+pub(crate) fn everywhere() -> SocketAddr {
     let v6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
     let ip = if v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
     SocketAddr::new(ip, PORT)

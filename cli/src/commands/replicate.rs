@@ -156,13 +156,18 @@ pub(super) fn fuse(vault: &Vault, limit: MaxDelete) -> Result<Option<Arc<Fuse>>,
     Ok(limit.0.map(|limit| vault.fuse(limit)).transpose()?.flatten())
 }
 
+/// The same for a session that stays.
+pub(super) fn lasting_fuse(vault: &Arc<Vault>, limit: MaxDelete) -> Result<Option<Arc<Fuse>>, Failure> {
+    Ok(limit.0.map(|limit| vault.lasting_fuse(limit)).transpose()?.flatten())
+}
+
 /// `--lanes-plain`
-pub(super) fn plain_lanes(typed: bool) -> PlainLanes {
+pub(crate) fn plain_lanes(typed: bool) -> PlainLanes {
     if typed { PlainLanes::Allowed } else { PlainLanes::Refused }
 }
 
 /// A transport that was typed wins over `MIRROR_FORCE_TCP`.
-pub(super) fn choice(typed: Option<TransportChoice>) -> Choice {
+pub(crate) fn choice(typed: Option<TransportChoice>) -> Choice {
     let forced = || environment("MIRROR_FORCE_TCP").filter(|value| value != "0").map(|_| TransportChoice::Tcp);
     match typed.or_else(forced).unwrap_or_default() {
         TransportChoice::Auto => Choice::Auto,

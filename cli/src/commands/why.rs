@@ -4,7 +4,7 @@ use super::{Session, key};
 use crate::{
     args::WhyArgs,
     failure::{Code, Failure},
-    render,
+    render::{self, Live},
 };
 use mirror_engine::{
     id::EventId,
@@ -14,7 +14,9 @@ use mirror_engine::{
 pub(super) fn why(session: &Session, args: &WhyArgs) -> Result<Code, Failure> {
     let vault = session.open()?;
     let why = vault.why(subject(&vault, args)?)?;
-    session.output.show(|| render::why_record(&why), || render::why_text(&why))?;
+    let running = super::daemon::running(session);
+    let live = Live::of(running.as_ref(), &vault.info().id.to_string(), vault.dir());
+    session.output.show(|| render::why_record(&why, live), || render::why_text(&why, live))?;
     if let Some(hint) = hint(&why) {
         session.talk.note(&format!("hint: {hint}"));
     }

@@ -114,7 +114,7 @@ fn version_text(version: &VersionInfo) -> String {
     format!("{}  {}  by {author}#{}, {}", version.place.event.short(), says(version), version.place.dot.sequence, rfc3339(wall(version)))
 }
 
-fn says(version: &VersionInfo) -> String {
+pub(crate) fn says(version: &VersionInfo) -> String {
     let said = match &version.value {
         None => format!("deleted{}", version.reason.as_ref().map(|reason| format!(" ({})", escape(reason.as_bytes()))).unwrap_or_default()),
         Some(value) => match &value.kind {

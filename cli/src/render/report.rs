@@ -1,10 +1,12 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
 use super::{
-    GoneRecord, HoleRecord, KeyField, LastScrub, Record, bytes_text,
+    GoneRecord, HoleRecord, KeyField, LastScrub, Live, Record, bytes_text,
     certificate::{CertificateState, certificate_states, identical_lines},
-    count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records, rfc3339,
+    connection_text, count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records,
+    rfc3339, standing_text,
 };
+use crate::daemon::state::{DaemonState, PauseState, PeerState as LiveState, Rates, VaultState};
 use mirror_engine::{
     event::Key,
     home::Peer,
@@ -180,6 +182,18 @@ struct PeerState {
     identical: Option<bool>,
     last_contact_ms: Option<u64>,
     rolled_back: Vec<GoneRecord>,
+    /// What the daemon says of it; null without one.
+    now: Option<LiveState>,
+}
+
+/// A daemon that keeps the vault.
+#[derive(Serialize)]
+struct KeeperState {
+    pid: u32,
+    since_ms: u64,
+    trouble: Option<String>,
+    paused: Option<PauseState>,
+    limits: Rates,
 }
 
 #[derive(Serialize)]
@@ -214,13 +228,15 @@ pub(crate) struct StatusRecord {
     identical_replicas: usize,
     identical_since_ms: Option<u64>,
     certificates: Vec<CertificateState>,
+    /// The daemon that keeps this vault; null without one.
+    daemon: Option<KeeperState>,
 }
 
 impl Record for StatusRecord {
     const TYPE: &'static str = "status";
 }
 
-pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusRecord {
+pub(crate) fn status_record(status: &Status, peers: &[PeerStatus], live: Live<'_>) -> StatusRecord {
     let identical = Identical::at(&status.root, peers);
     StatusRecord {
         vault: status.info.id.to_string(),
@@ -241,7 +257,7 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         rolled_back: records(&status.behind),
         forks: status.forks.len(),
         holes: records(&status.holes),
-        peers: peers.iter().map(peer_state).collect(),
+        peers: peers.iter().map(|peer| peer_state(peer, live)).chain(live.others(peers).map(other_state)).collect(),
         epoch: status.epoch.as_ref().map(|epoch| epoch.number),
         epochs_without_key: status.epoch.as_ref().map(|epoch| epoch.without_key.clone()).unwrap_or_default(),
         epoch_stale: status.epoch.as_ref().is_some_and(|epoch| epoch.stale),
@@ -250,23 +266,58 @@ pub(crate) fn status_record(status: &Status, peers: &[PeerStatus]) -> StatusReco
         identical_replicas: identical.replicas,
         identical_since_ms: identical.since_ms,
         certificates: certificate_states(&status.root, peers),
+        daemon: live.daemon().map(keeper_state),
     }
 }
 
-/// Nothing keeps a connection open yet, so no peer is connected while `status` looks.
-fn peer_state(status: &PeerStatus) -> PeerState {
+fn keeper_state((daemon, vault): (&DaemonState, &VaultState)) -> KeeperState {
+    KeeperState {
+        pid: daemon.pid,
+        since_ms: daemon.since_ms,
+        trouble: vault.trouble.clone(),
+        paused: vault.kept.as_ref().and_then(|kept| kept.paused.clone()),
+        limits: daemon.limits,
+    }
+}
+
+/// As it is now if a daemon keeps the vault, else as it was when the peer was last talked with.
+fn peer_state(status: &PeerStatus, live: Live<'_>) -> PeerState {
+    let now = live.peer(&status.peer.device);
     PeerState {
         name: status.peer.name.clone(),
         device: status.peer.device.to_string(),
         addresses: status.peer.addresses.clone(),
-        connected: false,
-        transport: status.contact.as_ref().map(|contact| contact.transport.clone()),
-        lag_events: status.lag_events,
-        lag_bytes: status.lag_bytes,
-        identical: status.identical,
-        last_contact_ms: status.contact.as_ref().map(|contact| contact.at_ms),
+        connected: now.is_some_and(|now| now.connected),
+        transport: now.and_then(|now| now.transport.clone()).or_else(|| status.contact.as_ref().map(|contact| contact.transport.clone())),
+        lag_events: now.and_then(|now| now.lag_events).or(status.lag_events),
+        lag_bytes: now.and_then(|now| now.lag_bytes).or(status.lag_bytes),
+        identical: now.and_then(|now| now.identical).or(status.identical),
+        last_contact_ms: last_contact_ms(status, now, live.now_ms()),
         rolled_back: records(&status.rolled_back),
+        now: now.cloned(),
     }
+}
+
+/// A peer that only the daemon knows of.
+fn other_state(now: &LiveState) -> PeerState {
+    PeerState {
+        name: now.name.clone(),
+        device: now.device.clone(),
+        addresses: Vec::new(),
+        connected: now.connected,
+        transport: now.transport.clone(),
+        lag_events: now.lag_events,
+        lag_bytes: now.lag_bytes,
+        identical: now.identical,
+        last_contact_ms: None,
+        rolled_back: Vec::new(),
+        now: Some(now.clone()),
+    }
+}
+
+/// Whoever is connected is talked with now.
+fn last_contact_ms(status: &PeerStatus, now: Option<&LiveState>, now_ms: u64) -> Option<u64> {
+    if now.is_some_and(|now| now.connected) { Some(now_ms) } else { status.contact.as_ref().map(|contact| contact.at_ms) }
 }
 
 /// How a peer stood when it was last talked with.
@@ -281,7 +332,7 @@ fn lag_text(status: &PeerStatus) -> String {
     }
 }
 
-pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
+pub(crate) fn status_text(status: &Status, peers: &[PeerStatus], live: Live<'_>) -> String {
     let keyless = if status.info.keyless { " (keyless: cannot read)" } else { "" };
     let mut lines = vec![
         format!("vault      {}  {}{keyless}", escape(status.info.name.as_bytes()), status.info.id.short()),
@@ -303,9 +354,16 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus]) -> String {
     lines.extend(status.forks.iter().map(|fork| format!("fork       {}", fork_text(&fork.dot))));
     lines.extend(status.holes.iter().map(|hole| format!("waiting    {}", hole_text(hole))));
     lines.extend(identical_lines(&status.root, peers));
+    lines.extend(live.lines());
     for status in peers {
-        lines.push(format!("peer       {}, {}", place_text(&status.peer), lag_text(status)));
+        let standing = live.peer(&status.peer.device).map_or_else(|| lag_text(status), standing_text);
+        lines.push(format!("peer       {}, {standing}", place_text(&status.peer)));
+        lines.extend(live.peer(&status.peer.device).map(|now| format!("           {}", connection_text(now, live.now_ms()))));
         lines.extend(status.rolled_back.iter().map(|gone| format!("           it was rolled back: {}", gone_text(gone))));
+    }
+    for now in live.others(peers) {
+        lines.push(format!("peer       {}, {}", escape(now.name.as_bytes()), standing_text(now)));
+        lines.push(format!("           {}", connection_text(now, live.now_ms())));
     }
     lines.join("\n")
 }

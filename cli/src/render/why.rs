@@ -1,6 +1,6 @@
 //! The answer to `why`.
 
-use super::{KeyField, Record, bytes_text, count_text, escape, key_text, rfc3339};
+use super::{KeyField, Live, Record, bytes_text, connection_text, count_text, escape, key_text, rfc3339};
 use mirror_engine::{
     event::Dot,
     vault::{PeerWord, Subject, Whereabouts, Why, Word},
@@ -49,10 +49,15 @@ struct PeerWordRecord {
     ahead_events: u64,
     lag_events: Option<u64>,
     last_contact_ms: Option<u64>,
+    /// Of a daemon that runs; without one nothing is connected.
+    connected: bool,
+    transport: Option<String>,
+    state: Option<String>,
+    reason: Option<String>,
 }
 
 /// The answer in JSON.
-pub(crate) fn why_record(why: &Why) -> WhyRecord {
+pub(crate) fn why_record(why: &Why, live: Live<'_>) -> WhyRecord {
     let (mut key, mut event, mut chunk) = (None, None, None);
     match &why.subject {
         Subject::Key(of) => key = Some(KeyField::from(of)),
@@ -67,7 +72,7 @@ pub(crate) fn why_record(why: &Why) -> WhyRecord {
         known: !why.is_unknown(),
         keys: why.keys.iter().map(KeyField::from).collect(),
         events: why.words.iter().map(word_record).collect(),
-        peers: why.peers.iter().map(peer_record).collect(),
+        peers: why.peers.iter().map(|word| peer_record(word, live)).collect(),
     }
 }
 
@@ -89,7 +94,8 @@ fn word_record(word: &Word) -> WordRecord {
     }
 }
 
-fn peer_record(word: &PeerWord) -> PeerWordRecord {
+fn peer_record(word: &PeerWord, live: Live<'_>) -> PeerWordRecord {
+    let now = live.peer(&word.status.peer.device);
     PeerWordRecord {
         name: word.status.peer.name.clone(),
         device: word.status.peer.device.to_string(),
@@ -97,6 +103,10 @@ fn peer_record(word: &PeerWord) -> PeerWordRecord {
         ahead_events: word.ahead_events,
         lag_events: word.status.lag_events,
         last_contact_ms: word.status.contact.as_ref().map(|contact| contact.at_ms),
+        connected: now.is_some_and(|now| now.connected),
+        transport: now.and_then(|now| now.transport.clone()),
+        state: now.map(|now| now.state.clone()),
+        reason: now.and_then(|now| now.reason.clone()),
     }
 }
 
@@ -105,11 +115,14 @@ fn dot_text(dot: Dot) -> String {
 }
 
 /// The answer for people: what was asked, a line an event, a line a peer.
-pub(crate) fn why_text(why: &Why) -> String {
+pub(crate) fn why_text(why: &Why, live: Live<'_>) -> String {
     let mut lines = vec![subject_text(why)];
     lines.extend(why.keys.iter().map(|key| format!("  needed by {}", key_text(key))));
     lines.extend(why.words.iter().map(|word| format!("  {}", word_text(word))));
-    lines.extend(why.peers.iter().map(|peer| format!("  {}", peer_text(peer))));
+    for word in &why.peers {
+        lines.push(format!("  {}", peer_text(word)));
+        lines.extend(live.peer(&word.status.peer.device).map(|now| format!("    now {}", connection_text(now, live.now_ms()))));
+    }
     lines.join("\n")
 }
 

@@ -350,7 +350,23 @@ impl Folder {
             }
         }
         self.sync_directories(&directories)?;
+        self.note_tacit(&rows)?;
         self.note(rows)
+    }
+
+    /// Notes the directories that were made only because something lies in them: they are nobody's to put.
+    fn note_tacit(&self, rows: &[(Key, Row)]) -> Result<(), VaultError> {
+        let above: BTreeSet<Key> = rows.iter().flat_map(|(key, _)| self.naming.above(key)).collect();
+        let mut tacit = Vec::new();
+        for key in above {
+            let made = self.directory_mode(&key) == Some(TACIT_DIRECTORY_MODE) && self.state.get(&key)?.is_none();
+            let stamp = Parents::default().stamp(&self.naming, &key).ok().flatten();
+            if let Some(stamp) = stamp.filter(|_| made) {
+                let digest = Digest::of(&directory_value(TACIT_DIRECTORY_MODE));
+                tacit.push((key, Row { digest, stamp, settled: true, of: None }));
+            }
+        }
+        self.state.change(&tacit, &[])
     }
 
     fn write(&self, target: &Target, wanted: Wanted, before: Option<Row>) -> Result<Written, Failure> {

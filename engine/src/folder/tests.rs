@@ -98,7 +98,9 @@ impl Side {
             };
             let time = if metadata.is_dir() { 0 } else { metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec() };
             let name = entry.path().strip_prefix(&self.dir).unwrap().display().to_string();
-            (name, (metadata.mode(), time, bytes))
+            // A directory that nobody says anything of is there because of what lies in it, with whatever mode.
+            let said = !metadata.is_dir() || self.folder().naming.key(entry.path()).is_some_and(|key| self.folder().is_live(&key).unwrap());
+            (name, (if said { metadata.mode() } else { 0 }, time, bytes))
         };
         walkdir::WalkDir::new(&self.dir).min_depth(1).into_iter().map(|found| entry(found.unwrap())).collect()
     }
@@ -406,6 +408,16 @@ fn keys_that_climb_are_named_and_written_nowhere() {
     let events = b.events();
     b.settle();
     assert_eq!(b.events(), events, "a value without permissions is what its file has");
+}
+
+#[test]
+fn a_directory_that_only_its_content_made_is_not_said_to_be_one() {
+    let (_devices, a, b) = pair(Flow::Both);
+    a.vault.put(&Key::new("d/e/x").unwrap(), &mut &b"x"[..], &crate::vault::Unwatched).unwrap();
+    meet(&a, &b);
+    let events = b.events();
+    b.settle();
+    assert_eq!((b.names(), b.events()), (["d", "d/e", "d/e/x"].map(String::from).to_vec(), events));
 }
 
 #[test]

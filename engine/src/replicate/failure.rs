@@ -17,6 +17,8 @@ impl Failures {
     pub(super) fn here(&self, error: StoreError) {
         self.note(match error {
             StoreError::Fork { .. } => ReplicateError::Fork(error.to_string()),
+            // Another session was to bring them, and has failed: the next one asks for them.
+            StoreError::MissingChunks { .. } => ReplicateError::Vault(VaultError::Busy(error.to_string())),
             other => ReplicateError::Vault(VaultError::from(other)),
         });
     }

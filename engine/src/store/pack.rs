@@ -148,6 +148,22 @@ impl PackWriter {
         self.append_unknown(frames, &ids, &known)
     }
 
+    /// Writes once more, for itself, what another writer has written of `ids` and not made durable: it may take its time, or never come to
+    /// it. After a checkpoint events may name all of them, as far as they are here at all.
+    ///
+    /// # Errors
+    /// As [`PackWriter::append`].
+    pub fn take_over(&mut self, ids: &[ChunkId]) -> Result<(), StoreError> {
+        let published = self.inner.index.locate(ids)?;
+        for id in ids.iter().zip(published).filter_map(|(id, published)| published.is_none().then_some(id)) {
+            let Some(place) = lock(&self.inner.overlay).get(id).copied() else { continue };
+            let bytes = self.inner.read_frame(id, &place)?;
+            let frame = Verified::check(&bytes).map_err(|error| StoreError::Damaged(error.to_string()))?;
+            self.store(&[frame])?;
+        }
+        Ok(())
+    }
+
     /// Appends the frames that are not `known`.
     fn append_unknown(&mut self, frames: &[Verified<'_>], ids: &[ChunkId], known: &[bool]) -> Result<Vec<Appended>, StoreError> {
         let mut in_run = IdSet::default();

@@ -240,3 +240,24 @@ fn chunks_that_are_not_published_stay_bounded() {
     writer.append_run(&verified(&frames)).unwrap();
     assert_eq!(store.counts().unwrap().chunks, frames.len() as u64, "the writer checkpointed by itself");
 }
+
+#[test]
+fn what_another_writer_has_not_made_durable_can_be_taken_over() {
+    let dir = Dir::new();
+    let (store, frames) = (dir.open(), chunks(0..3));
+    let list = list_of(&frames);
+    let mut slow = store.writer();
+    slow.append_run(&verified(&frames)).unwrap();
+    slow.flush().unwrap();
+    assert!(store.missing(&list).unwrap().is_empty(), "it can be read");
+    assert!(matches!(Author::new(1).append(&store, std::slice::from_ref(&list)), Err(StoreError::MissingChunks { .. })));
+    let mut writer = store.writer();
+    writer.take_over(&list.entries().iter().map(|entry| entry.id).collect::<Vec<_>>()).unwrap();
+    writer.checkpoint().unwrap();
+    Author::new(1).append(&store, std::slice::from_ref(&list)).unwrap();
+    slow.checkpoint().unwrap();
+    drop((slow, writer, store));
+    let store = dir.open();
+    assert!(store.missing(&list).unwrap().is_empty());
+    assert_eq!(store.counts().unwrap().chunks, 3);
+}

@@ -1,0 +1,44 @@
+//! `daemon`
+
+use super::BandwidthLimit;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `daemon`
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror daemon status              what mirord does at the moment, for each vault and peer
+  mirror daemon limit 10Mbit        from now on, over all vaults and peers; off lifts it, 10Mbit:off limits what is sent
+  mirror daemon pause               no sessions until: mirror daemon resume
+  mirror daemon stop                ends mirord in order
+mirord itself is started with: mirord -V DIR, or as a service (docs/daemon.md).")]
+pub(crate) struct DaemonArgs {
+    #[command(subcommand)]
+    pub(crate) command: DaemonCommand,
+}
+
+/// `daemon status|limit|pause|resume|stop`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DaemonCommand {
+    /// Say what mirord does: each vault, each peer, and why anything stands still
+    Status,
+    /// Change how fast it may send and receive, until it is restarted
+    Limit {
+        /// Most to send, or most to send:receive, as in 100Mbit, 12MiB, 10Mbit:off or off
+        #[arg(value_name = "RATE[:RATE]")]
+        rate: BandwidthLimit,
+    },
+    /// End all sessions and begin none
+    Pause {
+        /// Only of the vault in this directory
+        dir: Option<PathBuf>,
+    },
+    /// Go on at once, whatever stood still
+    Resume {
+        /// Only the vault in this directory
+        dir: Option<PathBuf>,
+    },
+    /// End mirord in order: what is under way gets to its commit point
+    Stop,
+}

@@ -1,0 +1,135 @@
+//! `mirord.toml`: what the daemon keeps, and how. Strict: a setting that is not known is an error that names the nearest one.
+//!
+//! Precedence as everywhere: flag, environment, this file, `config.toml`, default.
+
+use super::args::LogFormat;
+use crate::{
+    args::{BandwidthLimit, CongestionChoice, IoChoice, MaxDelete, Size, TransportChoice},
+    config::{self, FileRule},
+    failure::Failure,
+};
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// In this device's directory.
+pub(super) const FILE: &str = "mirord.toml";
+
+/// The whole file.
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SettingsFile {
+    /// Where the status page is served; nowhere by default.
+    pub(super) ui: Option<SocketAddr>,
+    /// Where metrics are served; nowhere by default.
+    pub(super) metrics: Option<SocketAddr>,
+    /// Whether `metrics` may be an address that other machines reach.
+    #[serde(default)]
+    pub(super) metrics_remote: bool,
+    /// Whether other programs go first.
+    #[serde(default)]
+    pub(super) low_priority: bool,
+    /// Whether to be found on local networks, and to find; yes by default.
+    pub(super) discovery: Option<bool>,
+    pub(super) log_format: Option<LogFormat>,
+    pub(super) log_file: Option<PathBuf>,
+    /// Over all vaults and peers.
+    pub(super) bwlimit: Option<BandwidthLimit>,
+    /// For each vault.
+    pub(super) memory: Option<Size>,
+    pub(super) io: Option<IoChoice>,
+    #[serde(default, rename = "vault")]
+    pub(super) vaults: Vec<VaultSettings>,
+}
+
+/// One `[[vault]]`.
+#[derive(Debug, Default, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VaultSettings {
+    pub(super) dir: PathBuf,
+    /// Port 7740 on all interfaces by default; nowhere if it is empty.
+    pub(super) listen: Option<Vec<SocketAddr>>,
+    /// Names of peers to dial; by default all that have an address.
+    pub(super) follow: Option<Vec<String>>,
+    pub(super) transport: Option<TransportChoice>,
+    pub(super) congestion: Option<CongestionChoice>,
+    pub(super) lanes: Option<u8>,
+    #[serde(default)]
+    pub(super) lanes_plain: bool,
+    pub(super) max_delete: Option<MaxDelete>,
+    /// For a vault that this device has no slot for.
+    pub(super) passphrase_file: Option<PathBuf>,
+    pub(super) passphrase_command: Option<String>,
+}
+
+impl SettingsFile {
+    /// Reads `named`, which must be there, else the usual one in `home`, which need not.
+    ///
+    /// # Errors
+    /// [`crate::failure::Code::Usage`] for a file that says what nobody understands.
+    pub(super) fn read(named: Option<&Path>, home: &Path) -> Result<Self, Failure> {
+        match named {
+            Some(path) => config::read_settings(path, FileRule::MustExist),
+            None => config::read_settings(&home.join(FILE), FileRule::MayBeMissing),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::parse_settings, failure::Code};
+
+    fn parse(text: &str) -> Result<SettingsFile, Failure> {
+        parse_settings(text)
+    }
+
+    #[test]
+    fn every_setting_has_its_form() {
+        let file = parse(
+            r#"
+            ui = "127.0.0.1:7741"
+            bwlimit = "20Mbit:off"
+            low_priority = true
+            log_format = "json"
+            memory = "1GiB"
+            [[vault]]
+            dir = "/srv/photos"
+            [[vault]]
+            dir = "/srv/backup"
+            listen = []
+            follow = ["nas"]
+            transport = "tcp"
+            max_delete = "none"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(file.vaults.len(), 2);
+        assert_eq!((file.vaults[0].listen.clone(), file.vaults[1].listen.clone()), (None, Some(Vec::new())));
+        assert_eq!((file.vaults[1].max_delete, file.log_format), (Some(MaxDelete(None)), Some(LogFormat::Json)));
+        assert_eq!(file.bwlimit, Some("20Mbit:off".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_is_mistyped_anywhere_is_refused_with_its_line_and_the_nearest_right_word() {
+        for (text, line, meant) in [
+            ("uui = \"127.0.0.1:1\"", 1, "ui"),
+            ("# daemon\n[[vault]]\ndir = \"d\"\nfolow = [\"nas\"]", 4, "follow"),
+            ("[[vaults]]\ndir = \"d\"", 1, "vault"),
+            ("log_format = \"jsn\"", 1, "json"),
+        ] {
+            let failure = parse(text).unwrap_err();
+            assert_eq!((failure.code, failure.hint.as_deref()), (Code::Usage, Some(format!("did you mean {meant}?").as_str())), "{text}");
+            assert!(failure.message.contains(&format!("line {line}")), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_quantity_without_a_unit_and_an_address_without_a_port_are_refused() {
+        assert!(parse("bwlimit = \"20\"").unwrap_err().message.contains("no unit"));
+        assert!(parse("ui = \"localhost\"").unwrap_err().message.contains("socket address"));
+        assert!(parse("[[vault]]\nlisten = []").unwrap_err().message.contains("missing field `dir`"));
+    }
+}

@@ -1,0 +1,82 @@
+//! `mirror daemon`: what is asked and told while it runs, and what is said when it does not.
+
+use crate::{
+    ask,
+    support::{Sandbox, until},
+};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+};
+
+#[test]
+fn without_a_daemon_every_question_ends_with_16_and_the_command_that_starts_one() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    for args in [&["daemon", "status"][..], &["daemon", "stop"], &["daemon", "pause"], &["daemon", "resume"], &["daemon", "limit", "1MB"]] {
+        let ran = a.run(args).ended_with(16);
+        assert!(ran.stderr.contains("mirord -V"), "{}", ran.stderr);
+    }
+    // What a daemon left behind that was killed is none.
+    drop(UnixListener::bind(a.home().join("mirord.sock")).unwrap());
+    a.run(&["daemon", "status"]).ended_with(16);
+    assert_eq!(a.status()["daemon"], serde_json::Value::Null);
+    a.mirord(&[]);
+}
+
+#[test]
+fn only_this_user_reaches_the_socket_and_limits_and_pauses_hold_while_it_runs() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let _daemon = a.mirord(&["--bwlimit", "8Mbit:off"]);
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(a.home().join("mirord.sock")), mode(a.home().to_owned())), (0o600, 0o700));
+    assert_eq!(ask(&a)["limits"], serde_json::json!({"send": 1_000_000, "receive": null}));
+    a.run(&["daemon", "limit", "off:16Mbit"]).ok();
+    assert_eq!(ask(&a)["limits"], serde_json::json!({"send": null, "receive": 2_000_000}));
+    assert!(a.run(&["daemon", "limit", "16"]).ended_with(2).stderr.contains("no unit"));
+
+    a.run(&["daemon", "pause"]).ok();
+    assert_eq!(ask(&a)["vaults"][0]["paused"]["kind"], "user");
+    assert!(a.run(&["status"]).ok().text().contains("paused"), "people are told");
+    a.run(&["daemon", "resume", "../vault"]).ok();
+    until(|| ask(&a)["vaults"][0]["paused"].is_null());
+    let other = a.run(&["daemon", "pause", "/elsewhere"]).ended_with(2);
+    assert!(other.stderr.contains("it keeps "), "{}", other.stderr);
+    let state = a.run(&["--json", "daemon", "status"]).ok().last("daemon");
+    assert_eq!(state["vaults"][0]["name"], "vault");
+}
+
+fn request(address: &str, head: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn address(place: &serde_json::Value) -> String {
+    let place = place.as_str().unwrap().strip_prefix("http://").unwrap();
+    place.split('/').next().unwrap().to_owned()
+}
+
+#[test]
+fn metrics_and_the_page_are_there_when_asked_for_and_the_page_is_for_nobody_else() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let daemon = a.mirord(&["--ui", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
+    let (ui, metrics) = (address(&daemon.ready["ui"]), address(&daemon.ready["metrics"]));
+    let text = request(&metrics, &format!("GET /metrics HTTP/1.1\r\nHost: {metrics}"));
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("mirror_vault_up{vault=\"vault\""), "{text}");
+    assert!(text.trim_end().ends_with("# EOF"), "{text}");
+    let page = request(&ui, &format!("GET / HTTP/1.1\r\nHost: {ui}"));
+    assert!(page.contains("content-security-policy: default-src 'none'") && page.contains("<title>mirror</title>"), "{page}");
+    assert!(!page.contains("{{"), "everything is filled in");
+    for head in ["GET / HTTP/1.1\r\nHost: attacker.example", "GET / HTTP/1.0", &format!("GET /api/state HTTP/1.1\r\nHost: {ui}")] {
+        let refused = request(&ui, head);
+        assert!(refused.starts_with("HTTP/1.1 403") || refused.starts_with("HTTP/1.0 403"), "{refused}");
+    }
+    assert!(request(&ui, &format!("GET /nothing HTTP/1.1\r\nHost: {ui}")).starts_with("HTTP/1.1 404"));
+}
