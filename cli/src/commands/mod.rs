@@ -18,6 +18,7 @@ pub(crate) mod replicate;
 mod restore;
 mod scrub;
 mod session;
+mod telling;
 mod values;
 mod whereabouts;
 mod why;

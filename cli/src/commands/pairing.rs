@@ -1,6 +1,6 @@
 //! `serve`, `invite`, `clone`: how a second replica comes to be.
 
-use super::{Session, discover, replicate::block_on};
+use super::{Session, discover, replicate::block_on, telling::Telling};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
     bandwidth::Kept,
@@ -38,6 +38,8 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
     };
     let progress = session.progress("serve");
     let (output, talk, device) = (Arc::clone(&session.output), session.talk.clone(), vault.info().device);
+    // A reader of stdout that has gone does not end a server.
+    let telling = Telling::start(move |served| drop(tell(&output, &talk, served))).map_err(|error| Failure::io("cannot start", &error))?;
     let served = block_on(async {
         let server = replicate::Server::bind(Arc::clone(&vault), listen, &own_name(), &options).await?;
         let (quic, tcp) = server.local_addrs();
@@ -47,12 +49,11 @@ pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure
             session.output.show(|| render::listening_record(&listening), || render::listening_text(&listening))?;
         }
         session.output.flush()?;
-        // A reader of stdout that has gone does not end a server.
-        let report = Arc::new(move |served| drop(tell(&output, &talk, &served)));
-        server.run(options, Arc::new(Several(progress.meter())), report).await;
+        server.run(options, Arc::new(Several(progress.meter())), telling.report()).await;
         drop(announcement);
         Ok::<_, Failure>(())
     })?;
+    telling.finish();
     drop(progress);
     served?;
     Ok(if session.interrupt.is_set() { Code::Interrupted } else { Code::Ok })
