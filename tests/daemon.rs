@@ -2,6 +2,8 @@
 
 #[path = "daemon/control.rs"]
 mod control;
+#[path = "daemon/folders.rs"]
+mod folders;
 #[path = "daemon/follow.rs"]
 mod follow;
 #[path = "daemon/start.rs"]

@@ -14,15 +14,22 @@ use std::{
         Arc,
         mpsc::{self, RecvTimeoutError},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 /// Limits as they are now, for those who share them, and what keeps them to the timetable until it is dropped.
 pub(crate) struct Kept {
     pub(crate) limits: Arc<Limits>,
+    _switching: Option<Switching>,
+}
+
+/// Keeps limits to a timetable. Once it is dropped nothing is switched any more.
+#[derive(Debug)]
+pub(crate) struct Switching {
+    timetable: Timetable,
     /// Dropping the sender tells the thread to end.
-    _switching: Option<mpsc::Sender<()>>,
+    thread: Option<(mpsc::Sender<()>, JoinHandle<()>)>,
 }
 
 impl Kept {
@@ -36,12 +43,44 @@ impl Kept {
                 Self { limits, _switching: None }
             }
             Some(Bandwidth::ByTime(timetable)) => {
-                let mut clerk = Clerk { timetable: timetable.clone(), limits: Arc::clone(&limits), talk: talk.clone(), said: None };
-                clerk.look(now());
-                let (stop, stopped) = mpsc::channel();
-                let spawned = thread::Builder::new().name("timetable".into()).spawn(move || clerk.follow(&stopped));
-                Self { limits, _switching: spawned.ok().map(|_| stop) }
+                let talk = talk.clone();
+                let switching = Switching::begin(timetable.clone(), &limits, Box::new(move |text| talk.note(text)));
+                Self { limits, _switching: Some(switching) }
             }
+        }
+    }
+}
+
+/// Hears what holds from now on.
+type Tell = Box<dyn Fn(&str) + Send>;
+
+impl Switching {
+    /// Sets what holds now, and keeps to it. Without a thread to spare, what holds now holds on.
+    pub(crate) fn begin(timetable: Timetable, limits: &Arc<Limits>, tell: Tell) -> Self {
+        let mut clerk = Clerk { timetable: timetable.clone(), limits: Arc::clone(limits), tell, said: None };
+        clerk.look(now());
+        let (stop, stopped) = mpsc::channel();
+        let spawned = thread::Builder::new().name("timetable".into()).spawn(move || clerk.follow(&stopped));
+        Self { timetable, thread: spawned.ok().map(|thread| (stop, thread)) }
+    }
+
+    /// By what it switches.
+    pub(crate) fn timetable(&self) -> &Timetable {
+        &self.timetable
+    }
+
+    /// When something else holds next, if ever.
+    pub(crate) fn until(&self) -> Option<Minute> {
+        self.timetable.changes(now())
+    }
+}
+
+/// Waits for the thread, which is not asleep any more: it could set what it has just read from the clock.
+impl Drop for Switching {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.thread.take() {
+            drop(stop);
+            drop(thread.join());
         }
     }
 }
@@ -50,7 +89,7 @@ impl Kept {
 struct Clerk {
     timetable: Timetable,
     limits: Arc<Limits>,
-    talk: Talk,
+    tell: Tell,
     said: Option<BandwidthLimit>,
 }
 
@@ -65,13 +104,14 @@ impl Clerk {
         let limit = self.timetable.at(now);
         if self.said != Some(limit) {
             set(&self.limits, limit);
-            self.talk.note(&limit_text(limit, self.timetable.changes(now)));
+            (self.tell)(&limit_text(limit, self.timetable.changes(now)));
             self.said = Some(limit);
         }
     }
 }
 
-fn set(limits: &Limits, limit: BandwidthLimit) {
+/// Sets both.
+pub(crate) fn set(limits: &Limits, limit: BandwidthLimit) {
     limits.send.set(limit.send.map(|rate| rate.bytes_per_s));
     limits.receive.set(limit.receive.map(|rate| rate.bytes_per_s));
 }
@@ -104,8 +144,7 @@ mod tests {
     use indicatif::MultiProgress;
 
     fn clerk(timetable: &str) -> Clerk {
-        let talk = Talk { volume: Volume::Errors, style: Style::Plain, screen: MultiProgress::new() };
-        Clerk { timetable: timetable.parse().unwrap(), limits: Arc::default(), talk, said: None }
+        Clerk { timetable: timetable.parse().unwrap(), limits: Arc::default(), tell: Box::new(|_| {}), said: None }
     }
 
     fn rates(clerk: &Clerk) -> (Option<u64>, Option<u64>) {
@@ -147,12 +186,11 @@ mod tests {
     #[test]
     fn the_thread_ends_with_what_it_keeps() {
         let bandwidth: Bandwidth = "00:00,1MiB".parse().unwrap();
-        let kept = Kept::to(Some(&bandwidth), &clerk("00:00,off").talk);
+        let talk = Talk { volume: Volume::Errors, style: Style::Plain, screen: MultiProgress::new() };
+        let kept = Kept::to(Some(&bandwidth), &talk);
         assert_eq!(kept.limits.send.get(), Some(1 << 20));
         let limits = Arc::downgrade(&kept.limits);
         drop(kept);
-        while limits.strong_count() > 0 {
-            thread::yield_now();
-        }
+        assert_eq!(limits.strong_count(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! `daemon`
 
-use super::BandwidthLimit;
+use super::Bandwidth;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 Examples:
   mirror daemon status              what mirord does at the moment, for each vault and peer
   mirror daemon limit 10Mbit        from now on, over all vaults and peers; off lifts it, 10Mbit:off limits what is sent
+  mirror daemon limit '08:00,10Mbit 19:00,off'   by the clock of this machine
   mirror daemon pause               no sessions until: mirror daemon resume
   mirror daemon stop                ends mirord in order
 mirord itself is started with: mirord -V DIR, or as a service (docs/daemon.md).")]
@@ -25,9 +26,9 @@ pub(crate) enum DaemonCommand {
     Status,
     /// Change how fast it may send and receive, until it is restarted
     Limit {
-        /// Most to send, or most to send:receive, as in 100Mbit, 12MiB, 10Mbit:off or off
-        #[arg(value_name = "RATE[:RATE]")]
-        rate: BandwidthLimit,
+        /// Most to send, or most to send:receive, as in 100Mbit, 12MiB, 10Mbit:off or off, or a timetable as in '08:00,1MiB 19:00,off'
+        #[arg(value_name = "RATE[:RATE]|TIMETABLE")]
+        limit: Bandwidth,
     },
     /// End all sessions and begin none
     Pause {

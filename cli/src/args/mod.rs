@@ -22,7 +22,7 @@ pub(crate) use doctor::DoctorArgs;
 pub(crate) use global::{ColorChoice, GlobalArgs, IoChoice};
 pub(crate) use merge::{ConflictsArgs, MergeArgs};
 pub(crate) use nearest::nearest;
-pub(crate) use quantity::{BandwidthLimit, MaxDelete, Rate, RateLimit, Size, Span};
+pub(crate) use quantity::{BandwidthLimit, MaxDelete, QuantityError, Rate, RateLimit, Size, Span};
 pub(crate) use replica::{
     CloneArgs, CongestionChoice, FolderArgs, InviteArgs, PeerArgs, PeerCommand, PeerOptions, PullArgs, PushArgs, RekeyArgs, RoleChoice,
     ServeArgs, SyncArgs, TransportChoice,

@@ -4,7 +4,7 @@
 //! the other half as bytes; the error shows what it might have meant. `M` is 10^6 and `Mi` is 2^20, for bits and bytes
 //! alike (IEC 80000-13).
 
-use super::nearest;
+use super::{Bandwidth, nearest};
 use mirror_engine::vault::DeleteLimit;
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -69,7 +69,7 @@ macro_rules! written_as_typed {
     )*};
 }
 
-written_as_typed!(Size, BandwidthLimit, MaxDelete);
+written_as_typed!(Size, Bandwidth, MaxDelete);
 
 /// An amount a second. Kept in bytes; typed in bits or bytes, with or without `/s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -41,6 +41,14 @@ impl fmt::Display for Minute {
 pub(crate) struct Timetable {
     /// From when on which, in order; never empty.
     entries: Vec<(Minute, BandwidthLimit)>,
+    typed: String,
+}
+
+/// As it was typed.
+impl fmt::Display for Timetable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.typed)
+    }
 }
 
 impl Timetable {
@@ -79,7 +87,7 @@ impl FromStr for Timetable {
         if entries.is_empty() {
             Err(QuantityError::new("there is no entry", format!("write it like {EXAMPLE}")))
         } else {
-            Ok(Self { entries })
+            Ok(Self { entries, typed: text.split_whitespace().collect::<Vec<_>>().join(" ") })
         }
     }
 }
@@ -220,6 +228,7 @@ mod tests {
     fn a_single_limit_needs_no_time() {
         assert_eq!("1MiB:off".parse(), Ok(Bandwidth::Always(limit("1MiB:off"))));
         assert_eq!("00:00,1MiB".parse(), Ok(Bandwidth::ByTime(table("00:00,1MiB"))));
+        assert_eq!(table(" 08:00,1MiB   19:00,off").to_string(), "08:00,1MiB 19:00,off");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::Session;
 use crate::{
-    args::{BandwidthLimit, DaemonCommand},
+    args::{Bandwidth, DaemonCommand, Rate},
     daemon::{
         control::{Client, Question},
         state::DaemonState,
@@ -31,7 +31,9 @@ pub(super) fn daemon(session: &Session, command: DaemonCommand) -> Result<Code, 
             wait_for_the_end(home)?;
             session.report(|| state.clone(), || format!("mirord has ended (pid {})", state.pid))?;
         }
-        Question::Limits { .. } => session.report(|| state.clone(), || format!("limit: {}", render::rates_text(&state.limits)))?,
+        Question::Limits { .. } | Question::Timetable { .. } => {
+            session.report(|| state.clone(), || format!("limit: {}", render::limit_text(&state.limits, state.timetable.as_ref())))?;
+        }
         Question::Pause { .. } | Question::Resume { .. } => session.report(|| state.clone(), || state.line())?,
     }
     Ok(Code::Ok)
@@ -40,9 +42,11 @@ pub(super) fn daemon(session: &Session, command: DaemonCommand) -> Result<Code, 
 fn question(command: DaemonCommand) -> Result<Question, Failure> {
     Ok(match command {
         DaemonCommand::Status => Question::Status,
-        DaemonCommand::Limit { rate: BandwidthLimit { send, receive } } => {
-            Question::Limits { send: send.map(|rate| rate.bytes_per_s), receive: receive.map(|rate| rate.bytes_per_s) }
+        DaemonCommand::Limit { limit: Bandwidth::Always(limit) } => {
+            let bytes_per_s = |rate: Option<Rate>| rate.map(|rate| rate.bytes_per_s);
+            Question::Limits { send: bytes_per_s(limit.send), receive: bytes_per_s(limit.receive) }
         }
+        DaemonCommand::Limit { limit: Bandwidth::ByTime(timetable) } => Question::Timetable { entries: timetable.to_string() },
         DaemonCommand::Pause { dir } => Question::Pause { vault: canonical(dir)? },
         DaemonCommand::Resume { dir } => Question::Resume { vault: canonical(dir)? },
         DaemonCommand::Stop => Question::Stop,

@@ -12,7 +12,7 @@ use mirror_engine::{
 };
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -30,18 +30,13 @@ impl Folders {
             let options = FolderOptions { prefix: typed.prefix.clone(), delete_limit: limit, ..FolderOptions::new(flow) };
             Ok::<Folder, Failure>(Folder::open(Arc::clone(vault), dir, options)?)
         };
-        let folders = match (&typed.watch, &typed.materialize) {
-            (None, None) if typed.prefix.is_some() => {
-                return Err(Failure::usage("--prefix says which keys a folder holds, and there is none")
-                    .hint("add --watch DIR or --materialize DIR"));
-            }
-            (None, None) => Vec::new(),
-            (Some(dir), None) => vec![open(dir, Flow::In)?],
-            (None, Some(dir)) => vec![open(dir, Flow::Out)?],
-            (Some(watched), Some(written)) if is_same(watched, written) => vec![open(watched, Flow::Both)?],
-            (Some(watched), Some(written)) => vec![open(watched, Flow::In)?, open(written, Flow::Out)?],
-        };
-        Ok(Self(folders))
+        let flows = flows(typed.watch.as_deref(), typed.materialize.as_deref());
+        if flows.is_empty() && typed.prefix.is_some() {
+            return Err(
+                Failure::usage("--prefix says which keys a folder holds, and there is none").hint("add --watch DIR or --materialize DIR")
+            );
+        }
+        flows.iter().map(|(dir, flow)| open(dir, *flow)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Runs `work` with the folders followed beside it.
@@ -72,8 +67,20 @@ impl Folders {
     }
 }
 
+/// Which way changes go in each folder: both ways where it is the same that is watched and written.
+pub(crate) fn flows(watched: Option<&Path>, written: Option<&Path>) -> Vec<(PathBuf, Flow)> {
+    match (watched, written) {
+        (Some(watched), Some(written)) if is_same(watched, written) => vec![(watched.to_owned(), Flow::Both)],
+        _ => {
+            let (inward, outward) = (watched.map(|dir| (dir.to_owned(), Flow::In)), written.map(|dir| (dir.to_owned(), Flow::Out)));
+            inward.into_iter().chain(outward).collect()
+        }
+    }
+}
+
+/// Also while neither is there.
 fn is_same(one: &Path, other: &Path) -> bool {
-    matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
+    one == other || matches!((fs::canonicalize(one), fs::canonicalize(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Says what becomes of a folder.

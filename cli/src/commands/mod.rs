@@ -5,7 +5,7 @@ mod daemon;
 mod demo;
 mod discover;
 mod doctor;
-mod folder;
+pub(crate) mod folder;
 mod follow;
 mod generate;
 mod health;

@@ -1,6 +1,6 @@
 //! What was typed after `mirord`.
 
-use crate::args::{BandwidthLimit, ColorChoice, GlobalArgs, IoChoice, MaxDelete, Size, TransportChoice};
+use crate::args::{Bandwidth, ColorChoice, GlobalArgs, IoChoice, MaxDelete, Size, TransportChoice};
 use clap::{ArgAction, Parser, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,6 +8,7 @@ const EXAMPLES: &str = "\
 Examples:
   mirord -V photos                             keep this vault equal with every peer whose address is known
   mirord                                       the vaults of mirord.toml, else the nearest one above the working directory
+  mirord -V notes --watch ~/notes --materialize ~/notes   keep a folder and the vault the same, too
   mirord -V photos --ui 127.0.0.1:7741         with a status page, for this machine's user only
   mirror daemon status                         what it does at the moment; mirror daemon stop ends it
 
@@ -20,6 +21,8 @@ mirord.toml, in this device's directory ($MIRROR_HOME, else ~/.config/mirror):
   dir = \"/srv/backup\"
   listen = [\"[::]:7742\"]
   follow = [\"nas\"]
+  watch = \"/home/me/docs\"          # a folder that is taken in,
+  materialize = \"/home/me/docs\"    # written out, or both
 
 Signals: INT and TERM end it in order (exit code 130), a second one at once; HUP reads the settings anew.";
 
@@ -52,12 +55,21 @@ pub(crate) struct MirordCli {
     /// How to connect; auto takes what works and changes to what is faster [env: MIRROR_FORCE_TCP=1 means tcp]
     #[arg(long, value_enum, value_name = "NAME")]
     pub(super) transport: Option<TransportChoice>,
-    /// Most to send, or most to send:receive, over all vaults and peers, as in 100Mbit, 12MiB or 10Mbit:off
-    #[arg(long, value_name = "RATE[:RATE]")]
-    pub(super) bwlimit: Option<BandwidthLimit>,
+    /// Most to send, or most to send:receive, over all vaults and peers, as in 100Mbit, 12MiB or 10Mbit:off, or a timetable as in '08:00,1MiB:256KiB 19:00,off'
+    #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
+    pub(super) bwlimit: Option<Bandwidth>,
     /// Pause a peer before it deletes more keys here at once, as in 500, 10% (100 keys at least) or none (default: 10%, at most 10000)
     #[arg(long, value_name = "N|N%")]
     pub(super) max_delete: Option<MaxDelete>,
+    /// Take what changes in this folder into the vault, when one vault is kept; with --materialize of the same folder, keep both the same
+    #[arg(long, value_name = "DIR")]
+    pub(super) watch: Option<PathBuf>,
+    /// Write what changes in the vault out to this folder; what was changed there and not taken in is never replaced
+    #[arg(long, value_name = "DIR")]
+    pub(super) materialize: Option<PathBuf>,
+    /// The keys below K only, which lie in the folder without K
+    #[arg(long, value_name = "K")]
+    pub(super) prefix: Option<String>,
     /// Show a status page at this address of the loopback interface, as in 127.0.0.1:7741
     #[arg(long, value_name = "ADDR")]
     pub(super) ui: Option<SocketAddr>,

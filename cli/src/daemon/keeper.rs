@@ -1,6 +1,7 @@
 //! One vault that is kept: opened, given to a node, opened again when that failed.
 
 use super::{
+    folders::Folders,
     plan::VaultPlan,
     state::{KeptState, PauseState, PeerState, VaultState},
 };
@@ -32,7 +33,7 @@ pub(super) struct Keeper {
 }
 
 enum Place {
-    Kept(Node),
+    Kept(Node, Folders),
     Trouble(Failure),
     Stopped,
 }
@@ -64,15 +65,22 @@ impl Keeper {
     pub(super) fn failure(&self) -> Option<Failure> {
         match &*self.place() {
             Place::Trouble(failure) => Some(failure.clone()),
-            Place::Kept(_) | Place::Stopped => None,
+            Place::Kept(..) | Place::Stopped => None,
         }
     }
 
     /// What `ask` says of the node, if there is one.
     pub(super) fn with_node<T>(&self, ask: impl FnOnce(&Node) -> T) -> Option<T> {
         match &*self.place() {
-            Place::Kept(node) => Some(ask(node)),
+            Place::Kept(node, _) => Some(ask(node)),
             Place::Trouble(_) | Place::Stopped => None,
+        }
+    }
+
+    /// Has the folders follow the vault as it is open now: it was opened again if its directory was gone.
+    pub(super) fn look_after_folders(&self) {
+        if let Place::Kept(node, folders) = &mut *self.place() {
+            folders.follow(&node.vault());
         }
     }
 
@@ -81,14 +89,20 @@ impl Keeper {
     }
 
     pub(super) fn state(&self) -> VaultState {
-        let kept = self.with_node(|node| kept_state(&node.status()));
+        let (status, folders) = match &*self.place() {
+            Place::Kept(node, folders) => (Some(node.status()), folders.states()),
+            Place::Trouble(_) | Place::Stopped => (None, Vec::new()),
+        };
+        let kept = status.map(|status| KeptState { folders, ..kept_state(&status) });
         VaultState { dir: self.plan.dir.clone(), trouble: self.failure().map(|failure| failure.message), kept }
     }
 
     /// Ends in order: what is under way gets to its commit point.
     pub(super) async fn stop(&self) {
         let place = std::mem::replace(&mut *self.place(), Place::Stopped);
-        if let Place::Kept(node) = place {
+        if let Place::Kept(node, folders) = place {
+            // What was saved a moment ago may still leave.
+            folders.stop().await;
             node.stop().await;
         }
     }
@@ -103,7 +117,10 @@ async fn open_and_start(plan: &VaultPlan, ground: &Ground) -> Place {
         Err(error) => Err(Failure::new(crate::failure::Code::Failed, "opening the vault ended early").cause(error.to_string())),
     };
     match started {
-        Ok(node) => Place::Kept(node),
+        Ok(node) => {
+            let folders = Folders::start(&plan.folders, &node.vault());
+            Place::Kept(node, folders)
+        }
         Err(failure) => Place::Trouble(failure),
     }
 }
@@ -153,6 +170,7 @@ fn kept_state(status: &NodeStatus) -> KeptState {
         tcp: status.tcp.iter().map(ToString::to_string).collect(),
         paused: status.paused.as_ref().map(pause_state),
         peers: status.peers.iter().map(peer_state).collect(),
+        folders: Vec::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! `mirord`: vaults that stay equal with their peers by themselves.
 //!
 //! ```text
-//! args, settings ─► plan ─► run ─┬─ keeper: a vault and its node (the engine's), one each
+//! args, settings ─► plan ─► run ─┬─ keeper: a vault and its node (the engine's), one each; its folders, each on a thread of its own
 //!                                ├─ control: the socket that `mirror` asks ─┐
 //!                                ├─ nearby: peers on local networks
 //!                                ├─ web: status page and metrics ───────────┴─ state: what it says of itself
@@ -14,6 +14,7 @@
 
 mod args;
 pub(crate) mod control;
+mod folders;
 mod keeper;
 mod log;
 mod nearby;

@@ -5,13 +5,14 @@ use super::{
     settings::{SettingsFile, VaultSettings},
 };
 use crate::{
-    args::{BandwidthLimit, CongestionChoice, GlobalArgs, MaxDelete},
-    commands::{pairing, replicate},
+    args::{Bandwidth, CongestionChoice, GlobalArgs, MaxDelete},
+    commands::{folder, pairing, replicate},
     config::Settings,
     failure::Failure,
     secrets::SecretSources,
 };
 use mirror_engine::{
+    folder::{Flow, FolderOptions},
     limits::{FUSE_KEYS_MAX, FUSE_PERCENT, LANES_MAX},
     node::Follow,
     replicate::Options,
@@ -31,7 +32,7 @@ pub(super) struct Plan {
     pub(super) vaults: Vec<VaultPlan>,
     pub(super) ui: Option<SocketAddr>,
     pub(super) metrics: Option<SocketAddr>,
-    pub(super) bwlimit: BandwidthLimit,
+    pub(super) bwlimit: Bandwidth,
     pub(super) priority: Priority,
     pub(super) log_format: LogFormat,
     /// What is the same for all programs.
@@ -55,7 +56,16 @@ pub(super) struct VaultPlan {
     pub(super) max_delete: Option<DeleteLimit>,
     pub(super) secrets: SecretSources,
     pub(super) memory_bytes: u64,
+    pub(super) folders: Vec<FolderPlan>,
     settings: VaultSettings,
+}
+
+/// One folder as it is to be followed.
+#[derive(Debug, Clone)]
+pub(super) struct FolderPlan {
+    /// Absolute; it need not be there yet.
+    pub(super) dir: PathBuf,
+    pub(super) options: FolderOptions,
 }
 
 impl Plan {
@@ -76,6 +86,7 @@ impl Plan {
             ..global
         })?;
         let chosen = vaults(cli, &file, &settings)?;
+        check_folder_flags(cli, chosen.len())?;
         let vaults = chosen.into_iter().map(|vault| VaultPlan::of(cli, vault, &settings)).collect::<Result<Vec<_>, _>>()?;
         check_ports(&vaults)?;
         let (ui, metrics) = (cli.ui.or(file.ui), cli.metrics.or(file.metrics));
@@ -84,7 +95,7 @@ impl Plan {
             vaults,
             ui,
             metrics,
-            bwlimit: cli.bwlimit.or(file.bwlimit).unwrap_or_default(),
+            bwlimit: cli.bwlimit.clone().or(file.bwlimit).unwrap_or_default(),
             priority: if cli.low_priority || file.low_priority { Priority::Low } else { Priority::Usual },
             log_format: cli.log_format.or(file.log_format).unwrap_or_default(),
             settings,
@@ -101,15 +112,24 @@ impl VaultPlan {
         }
         let limit = cli.max_delete.or(settings.max_delete);
         let fuse = MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX }));
+        let settings = VaultSettings {
+            transport: cli.transport.or(settings.transport),
+            watch: cli.watch.clone().or(settings.watch),
+            materialize: cli.materialize.clone().or(settings.materialize),
+            prefix: cli.prefix.clone().or(settings.prefix),
+            ..settings
+        };
+        let (dir, max_delete) = (dir.canonicalize().unwrap_or(dir), limit.unwrap_or(fuse).0);
         let follow = if cli.follow.is_empty() { settings.follow.clone() } else { Some(cli.follow.clone()) };
         Ok(Self {
-            dir: dir.canonicalize().unwrap_or(dir),
+            folders: folders(&settings, &dir, max_delete)?,
+            dir,
             listen: listen(cli, &settings),
             follow: follow.map_or(Follow::AllKnown, Follow::Only),
-            max_delete: limit.unwrap_or(fuse).0,
+            max_delete,
             secrets: global.secrets.or_standing(settings.passphrase_file.clone(), settings.passphrase_command.clone()),
             memory_bytes: global.memory_bytes,
-            settings: VaultSettings { transport: cli.transport.or(settings.transport), ..settings },
+            settings,
         })
     }
 
@@ -137,6 +157,35 @@ impl VaultPlan {
             && VaultSettings { dir: PathBuf::new(), ..self.settings.clone() }
                 == VaultSettings { dir: PathBuf::new(), ..other.settings.clone() }
     }
+}
+
+/// A folder is of one vault.
+fn check_folder_flags(cli: &MirordCli, vaults: usize) -> Result<(), Failure> {
+    let typed = cli.watch.is_some() || cli.materialize.is_some() || cli.prefix.is_some();
+    if typed && vaults > 1 {
+        return Err(Failure::usage(format!("--watch, --materialize and --prefix are for one vault, and {vaults} are kept"))
+            .hint("in mirord.toml say below a [[vault]]: watch = \"DIR\", materialize = \"DIR\""));
+    }
+    Ok(())
+}
+
+/// The folders of the vault in `vault_dir`. What can be wrong with them for now only, such as not being there, is seen when they are opened.
+fn folders(settings: &VaultSettings, vault_dir: &Path, delete_limit: Option<DeleteLimit>) -> Result<Vec<FolderPlan>, Failure> {
+    let flows = folder::flows(settings.watch.as_deref(), settings.materialize.as_deref());
+    if flows.is_empty() && settings.prefix.is_some() {
+        return Err(Failure::usage(format!("prefix says which keys a folder holds, and {} has none", vault_dir.display()))
+            .hint("add watch = \"DIR\" or materialize = \"DIR\" (--watch DIR, --materialize DIR)"));
+    }
+    let plan = |(dir, flow): (PathBuf, Flow)| {
+        let whole = std::path::absolute(&dir).map_err(|error| Failure::reading(&dir, &error))?;
+        let whole = whole.canonicalize().unwrap_or(whole);
+        if whole.starts_with(vault_dir) || vault_dir.starts_with(&whole) {
+            let failure = Failure::usage(format!("the folder {} and the vault {} lie in each other", whole.display(), vault_dir.display()));
+            return Err(failure.hint("follow a folder elsewhere: the vault holds what is in it encrypted, the folder as files"));
+        }
+        Ok(FolderPlan { dir: whole, options: FolderOptions { prefix: settings.prefix.clone(), delete_limit, ..FolderOptions::new(flow) } })
+    };
+    flows.into_iter().map(plan).collect()
 }
 
 /// Those that were typed, with what the settings say of them; else those of the settings; else the one that any command would take.

@@ -16,18 +16,19 @@ use super::{
     plan::{Plan, Priority},
     repeats::Repeats,
     signals::{Signals, Wish},
-    state::{DaemonState, Rates},
+    state::{DaemonState, Rates, Timed},
     supervisor::{self, Word},
     telling::{Names, Teller},
     web::{self, Pages},
 };
 use crate::{
-    args::BandwidthLimit,
+    args::{Bandwidth, QuantityError, Timetable},
+    bandwidth::{self, Switching},
     config::Discovery,
     failure::{Code, Failure},
     render::{self, Format, Listening, Output},
 };
-use mirror_engine::{clock, home::Home, id::DeviceId, io::backend, replicate::Limits, vault::Vault};
+use mirror_engine::{clock, home::Home, id::DeviceId, io::backend, node::Told, replicate::Limits, vault::Vault};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -53,6 +54,8 @@ pub(super) struct Daemon {
     home: PathBuf,
     since_ms: u64,
     limits: Arc<Limits>,
+    /// None without a timetable.
+    switching: Mutex<Option<Switching>>,
     keepers: Mutex<Vec<Arc<Keeper>>>,
     pages: Mutex<Pages>,
     /// None if it is not wished for, or cannot be.
@@ -85,7 +88,8 @@ pub(super) fn run(cli: &MirordCli) -> Result<Code, Failure> {
 async fn live(cli: &MirordCli, plan: Plan, home: Home, output: &Output, repeats: &Repeats) -> Result<Code, Failure> {
     let mut signals = Signals::install()?;
     let (heard, mut hears) = mpsc::channel(HEARD_MAX);
-    let daemon = Arc::new(Daemon::new(home.dir(), &plan.bwlimit));
+    let daemon = Arc::new(Daemon::new(home.dir()));
+    daemon.limit(&plan.bwlimit);
     let ground = Ground { home, limits: daemon.limits.clone(), heard };
     let socket = Server::bind(&daemon.home)?;
     tokio::select! {
@@ -109,12 +113,12 @@ async fn live(cli: &MirordCli, plan: Plan, home: Home, output: &Output, repeats:
 }
 
 impl Daemon {
-    fn new(home: &Path, limit: &BandwidthLimit) -> Self {
-        let limits = Limits::new(limit.send.map(|rate| rate.bytes_per_s), limit.receive.map(|rate| rate.bytes_per_s));
+    fn new(home: &Path) -> Self {
         Self {
             home: home.to_owned(),
             since_ms: clock::wall_ms(),
-            limits,
+            limits: Arc::default(),
+            switching: Mutex::default(),
             keepers: Mutex::default(),
             pages: Mutex::default(),
             nearby: Mutex::default(),
@@ -206,7 +210,12 @@ impl Daemon {
                     Wish::Reload => self.reload(cli, ground).await,
                 },
                 () = self.stop.notified() => return Code::Ok,
-                Some(heard) = hears.recv() => teller.tell(&heard, self),
+                Some(heard) = hears.recv() => {
+                    teller.tell(&heard, self);
+                    if matches!(heard.told, Told::Paused(None)) {
+                        self.look_after_folders();
+                    }
+                },
                 Some(device) = next(&mut news) => if let Some(nearby) = &*locked(&self.nearby) {
                     nearby.pass_on(&device, &self.keepers());
                 },
@@ -234,11 +243,16 @@ impl Daemon {
                 None => tracing::info!(vault = %keeper.plan.dir.display(), "kept again"),
             }
         }
+        self.look_after_folders();
         self.announce_nearby();
         match repeats.held_back() {
             0 => {}
             lines => tracing::info!(lines, "lines that said the same again were not written"),
         }
+    }
+
+    fn look_after_folders(&self) {
+        self.keepers().iter().for_each(|keeper| keeper.look_after_folders());
     }
 
     /// Vaults that came or went are announced, or no longer.
@@ -296,9 +310,29 @@ impl Daemon {
         while ending.join_next().await.is_some() {}
     }
 
-    fn limit(&self, limit: &BandwidthLimit) {
-        self.limits.send.set(limit.send.map(|rate| rate.bytes_per_s));
-        self.limits.receive.set(limit.receive.map(|rate| rate.bytes_per_s));
+    /// What held until now, for ever or by the clock, holds no longer.
+    fn limit(&self, bandwidth: &Bandwidth) {
+        let mut switching = locked(&self.switching);
+        *switching = None;
+        match bandwidth {
+            Bandwidth::Always(limit) => bandwidth::set(&self.limits, *limit),
+            Bandwidth::ByTime(timetable) => {
+                let tell = Box::new(|text: &str| tracing::info!("{text}"));
+                *switching = Some(Switching::begin(timetable.clone(), &self.limits, tell));
+            }
+        }
+    }
+
+    fn limit_by(&self, entries: &str) -> Result<(), Failure> {
+        let timetable: Timetable = entries.parse().map_err(|error: QuantityError| Failure::usage(error.to_string()))?;
+        self.limit(&Bandwidth::ByTime(timetable));
+        Ok(())
+    }
+
+    fn timed(&self) -> Option<Timed> {
+        let switching = locked(&self.switching);
+        let switching = switching.as_ref()?;
+        Some(Timed { entries: switching.timetable().to_string(), until: switching.until().map(|until| until.to_string()) })
     }
 
     fn keepers(&self) -> Vec<Arc<Keeper>> {
@@ -314,6 +348,7 @@ impl Daemon {
             home: self.home.clone(),
             since_ms: self.since_ms,
             limits: Rates { send: self.limits.send.get(), receive: self.limits.receive.get() },
+            timetable: self.timed(),
             ui: pages.0,
             metrics: pages.1,
             vaults: self.keepers().iter().map(|keeper| keeper.state()).collect(),
@@ -330,10 +365,12 @@ impl Daemon {
         let done = match question {
             Question::Status => Ok(()),
             Question::Limits { send, receive } => {
+                *locked(&self.switching) = None;
                 self.limits.send.set(send);
                 self.limits.receive.set(receive);
                 Ok(())
             }
+            Question::Timetable { entries } => self.limit_by(&entries),
             Question::Pause { vault } => self.each(vault.as_deref(), |keeper| _ = keeper.with_node(|node| node.pause())),
             Question::Resume { vault } => self.each(vault.as_deref(), |keeper| _ = keeper.with_node(|node| node.resume())),
             Question::Stop => {

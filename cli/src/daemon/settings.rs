@@ -4,7 +4,7 @@
 
 use super::args::LogFormat;
 use crate::{
-    args::{BandwidthLimit, CongestionChoice, IoChoice, MaxDelete, Size, TransportChoice},
+    args::{Bandwidth, CongestionChoice, IoChoice, MaxDelete, Size, TransportChoice},
     config::{self, FileRule},
     failure::Failure,
 };
@@ -36,7 +36,7 @@ pub(super) struct SettingsFile {
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_file: Option<PathBuf>,
     /// Over all vaults and peers.
-    pub(super) bwlimit: Option<BandwidthLimit>,
+    pub(super) bwlimit: Option<Bandwidth>,
     /// For each vault.
     pub(super) memory: Option<Size>,
     pub(super) io: Option<IoChoice>,
@@ -59,6 +59,12 @@ pub(super) struct VaultSettings {
     #[serde(default)]
     pub(super) lanes_plain: bool,
     pub(super) max_delete: Option<MaxDelete>,
+    /// What changes in this folder is taken into the vault.
+    pub(super) watch: Option<PathBuf>,
+    /// What changes in the vault is written out to this folder.
+    pub(super) materialize: Option<PathBuf>,
+    /// Only keys below it are in these folders, without it.
+    pub(super) prefix: Option<String>,
     /// For a vault that this device has no slot for.
     pub(super) passphrase_file: Option<PathBuf>,
     pub(super) passphrase_command: Option<String>,
@@ -103,12 +109,16 @@ mod tests {
             follow = ["nas"]
             transport = "tcp"
             max_delete = "none"
+            watch = "/home/me/docs"
+            materialize = "/home/me/docs"
+            prefix = "docs"
             "#,
         )
         .unwrap();
         assert_eq!(file.vaults.len(), 2);
         assert_eq!((file.vaults[0].listen.clone(), file.vaults[1].listen.clone()), (None, Some(Vec::new())));
         assert_eq!((file.vaults[1].max_delete, file.log_format), (Some(MaxDelete(None)), Some(LogFormat::Json)));
+        assert_eq!((file.vaults[1].watch.clone(), file.vaults[1].prefix.as_deref()), (Some("/home/me/docs".into()), Some("docs")));
         assert_eq!(file.bwlimit, Some("20Mbit:off".parse().unwrap()));
     }
 
@@ -119,6 +129,7 @@ mod tests {
             ("# daemon\n[[vault]]\ndir = \"d\"\nfolow = [\"nas\"]", 4, "follow"),
             ("[[vaults]]\ndir = \"d\"", 1, "vault"),
             ("log_format = \"jsn\"", 1, "json"),
+            ("[[vault]]\ndir = \"d\"\nmaterialise = \"x\"", 3, "materialize"),
         ] {
             let failure = parse(text).unwrap_err();
             assert_eq!((failure.code, failure.hint.as_deref()), (Code::Usage, Some(format!("did you mean {meant}?").as_str())), "{text}");
@@ -128,6 +139,7 @@ mod tests {
 
     #[test]
     fn a_quantity_without_a_unit_and_an_address_without_a_port_are_refused() {
+        assert!(parse("bwlimit = \"08:00,1MiB 19:00\"").unwrap_err().message.contains("says no time or no limit"));
         assert!(parse("bwlimit = \"20\"").unwrap_err().message.contains("no unit"));
         assert!(parse("ui = \"localhost\"").unwrap_err().message.contains("socket address"));
         assert!(parse("[[vault]]\nlisten = []").unwrap_err().message.contains("missing field `dir`"));

@@ -15,6 +15,9 @@ pub(crate) struct DaemonState {
     pub(crate) since_ms: u64,
     /// Over all vaults and peers.
     pub(crate) limits: Rates,
+    /// By which these change.
+    #[serde(default)]
+    pub(crate) timetable: Option<Timed>,
     /// Where the status page is.
     #[serde(default)]
     pub(crate) ui: Option<String>,
@@ -29,6 +32,15 @@ pub(crate) struct DaemonState {
 pub(crate) struct Rates {
     pub(crate) send: Option<u64>,
     pub(crate) receive: Option<u64>,
+}
+
+/// A timetable of limits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Timed {
+    /// As in `08:00,1MiB 19:00,off`.
+    pub(crate) entries: String,
+    /// When something else holds, as in `Fri 19:00`; none if that never happens.
+    pub(crate) until: Option<String>,
 }
 
 /// One vault, now.
@@ -57,6 +69,35 @@ pub(crate) struct KeptState {
     /// Why it takes nothing, or stands still.
     pub(crate) paused: Option<PauseState>,
     pub(crate) peers: Vec<PeerState>,
+    #[serde(default)]
+    pub(crate) folders: Vec<FollowedState>,
+}
+
+/// A folder that is followed, now. The numbers count since it was begun.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FollowedState {
+    pub(crate) dir: PathBuf,
+    /// `in`, `out` or `both`.
+    pub(crate) flow: String,
+    pub(crate) prefix: Option<String>,
+    /// `starting`, `followed`, `paused` or `failing`.
+    pub(crate) state: String,
+    /// Why it is paused or fails.
+    pub(crate) reason: Option<String>,
+    pub(crate) taken_in: u64,
+    pub(crate) deletions_in: u64,
+    pub(crate) written_out: u64,
+    pub(crate) removed: u64,
+    pub(crate) kept_beside: u64,
+    /// What could not be done; some of it if there is much.
+    pub(crate) problems: Vec<ProblemState>,
+}
+
+/// A file or a key of a folder that could not be brought to the other side.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ProblemState {
+    pub(crate) what: String,
+    pub(crate) reason: String,
 }
 
 /// A vault or a peer stands still although nobody refuses anything.
@@ -122,9 +163,14 @@ impl DaemonState {
         let count = |is: fn(&&&PeerState) -> bool| peers.iter().filter(is).count();
         let paused = kept.iter().filter_map(|kept| kept.paused.as_ref()).map(|pause| format!("; paused: {}", pause.reason));
         let trouble = self.vaults.iter().filter_map(|vault| vault.trouble.as_ref()).map(|trouble| format!("; {trouble}"));
+        let folders = kept.iter().flat_map(|kept| &kept.folders);
+        let stuck = folders.filter_map(|folder| Some(format!("; {}: {}", folder.dir.display(), folder.reason.as_ref()?)));
         let vaults = crate::render::count_text(self.vaults.len() as u64, "vault");
         let (all, connected, identical) = (peers.len(), count(|peer| peer.connected), count(|peer| peer.identical == Some(true)));
-        format!("{vaults}, {connected} of {all} peers connected, {identical} identical{}", paused.chain(trouble).collect::<String>())
+        format!(
+            "{vaults}, {connected} of {all} peers connected, {identical} identical{}",
+            paused.chain(trouble).chain(stuck).collect::<String>()
+        )
     }
 }
 
@@ -141,8 +187,10 @@ mod tests {
         let mut state = DaemonState { vaults: vec![vault(kept)], ..DaemonState::default() };
         assert_eq!(state.line(), "1 vault, 1 of 2 peers connected, 1 identical");
         state.vaults.push(vault(full));
+        let gone = FollowedState { dir: "/d".into(), reason: Some("it is gone".into()), ..FollowedState::default() };
+        state.vaults[0].kept.as_mut().unwrap().folders = vec![FollowedState::default(), gone];
         state.vaults.push(VaultState { trouble: Some("no vault in /v".into()), ..VaultState::default() });
-        assert_eq!(state.line(), "3 vaults, 1 of 2 peers connected, 1 identical; paused: no space; no vault in /v");
+        assert_eq!(state.line(), "3 vaults, 1 of 2 peers connected, 1 identical; paused: no space; no vault in /v; /d: it is gone");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What `mirord` says of itself, for people: a block a vault, a line or two a peer.
 
 use super::{Record, bytes_text, count_text, escape, path_text, rate_text, rfc3339, span_text};
-use crate::daemon::state::{DaemonState, KeptState, PauseState, PeerState, Rates, VaultState};
+use crate::daemon::state::{DaemonState, FollowedState, KeptState, PauseState, PeerState, Rates, Timed, VaultState};
 use mirror_engine::{clock, id::DeviceId, vault::PeerStatus};
 use serde::Serialize;
 use std::{path::Path, time::Duration};
@@ -9,6 +9,9 @@ use std::{path::Path, time::Duration};
 impl Record for DaemonState {
     const TYPE: &'static str = "daemon";
 }
+
+/// What could not be done in a folder: so much is shown to people.
+const PROBLEMS_SHOWN: usize = 3;
 
 /// What a running daemon says of one vault, if one runs and keeps it.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +57,7 @@ impl<'a> Live<'a> {
         let mut lines = vec![format!("mirord     pid {}, since {}", daemon.pid, rfc3339(daemon.since_ms as i64))];
         lines.extend(vault.trouble.iter().map(|trouble| format!("trouble    {}; tried again", escape(trouble.as_bytes()))));
         lines.extend(self.kept().and_then(|kept| kept.paused.as_ref()).map(|pause| format!("paused     {}", pause_text(pause))));
+        lines.extend(self.kept().iter().flat_map(|kept| &kept.folders).flat_map(followed_lines));
         lines
     }
 }
@@ -74,7 +78,7 @@ impl Record for Ready {
 pub(crate) fn daemon_text(state: &DaemonState, now_ms: u64) -> String {
     let mut lines = vec![
         format!("mirord     {} (pid {}), since {}", escape(state.version.as_bytes()), state.pid, rfc3339(state.since_ms as i64)),
-        format!("limit      {}", rates_text(&state.limits)),
+        format!("limit      {}", limit_text(&state.limits, state.timetable.as_ref())),
     ];
     lines.extend(state.ui.iter().map(|place| format!("page       {}", escape(place.as_bytes()))));
     lines.extend(state.metrics.iter().map(|place| format!("metrics    {}", escape(place.as_bytes()))));
@@ -98,7 +102,36 @@ fn kept_lines(kept: &KeptState, now_ms: u64) -> Vec<String> {
     if kept.peers.is_empty() {
         lines.push("peer       none is known yet: mirror invite lets one in".to_owned());
     }
+    lines.extend(kept.folders.iter().flat_map(followed_lines));
     lines
+}
+
+/// A folder, and what could not be done in it.
+fn followed_lines(folder: &FollowedState) -> Vec<String> {
+    let below = folder.prefix.as_ref().map(|prefix| format!(" as {}/...", escape(prefix.as_bytes()))).unwrap_or_default();
+    let way = match folder.flow.as_str() {
+        "in" => format!("into the vault{below}"),
+        "out" => format!("out of the vault{below}"),
+        _ => format!("both ways{below}"),
+    };
+    let reason = folder.reason.as_ref().map(|reason| format!(": {}", escape(reason.as_bytes()))).unwrap_or_default();
+    let mut lines = vec![format!("folder     {} ({way}): {}{reason}", path_text(&folder.dir), escape(folder.state.as_bytes()))];
+    let shown = folder.problems.iter().take(PROBLEMS_SHOWN);
+    lines.extend(shown.map(|problem| format!("           {}: {}", escape(problem.what.as_bytes()), escape(problem.reason.as_bytes()))));
+    match folder.problems.len().saturating_sub(PROBLEMS_SHOWN) {
+        0 => {}
+        more => lines.push(format!("           and {more} more: mirror --json daemon status")),
+    }
+    lines
+}
+
+/// What holds now, and by which timetable.
+pub(crate) fn limit_text(rates: &Rates, timetable: Option<&Timed>) -> String {
+    let by = timetable.map(|timed| {
+        let until = timed.until.as_ref().map(|until| format!(" until {}", escape(until.as_bytes()))).unwrap_or_default();
+        format!("{until}, by the timetable {}", escape(timed.entries.as_bytes()))
+    });
+    format!("{}{}", rates_text(rates), by.unwrap_or_default())
 }
 
 /// As in `10.0 Mbit/s (1.2 MB/s) to send, none to receive`.
@@ -213,6 +246,32 @@ mod tests {
         };
         let text = "not the same for 12 s, 2 events to send (4.0 KiB), sending 10.0 Mbit/s (1.2 MB/s), limited by link";
         assert_eq!(standing_text(&behind), text);
+    }
+
+    #[test]
+    fn a_folder_says_which_way_it_goes_why_it_stands_still_and_what_could_not_be_done() {
+        let problem = |n: usize| crate::daemon::state::ProblemState { what: format!("/d/{n}\x1b"), reason: "no".into() };
+        let folder = FollowedState {
+            dir: "/d".into(),
+            flow: "in".into(),
+            prefix: Some("docs".into()),
+            state: "paused".into(),
+            reason: Some("it is gone".into()),
+            problems: (0..5).map(problem).collect(),
+            ..FollowedState::default()
+        };
+        let lines = followed_lines(&folder);
+        assert_eq!(lines[..2], ["folder     /d (into the vault as docs/...): paused: it is gone", "           /d/0\\x1b: no"]);
+        assert_eq!((lines.len(), lines[4].trim()), (5, "and 2 more: mirror --json daemon status"));
+    }
+
+    #[test]
+    fn a_timetable_is_named_with_what_holds_by_it() {
+        let timed = Timed { entries: "08:00,1MB 19:00,off".into(), until: Some("Fri 19:00".into()) };
+        let rates = Rates { send: Some(1_000_000), receive: Some(1_000_000) };
+        let text = limit_text(&rates, Some(&timed));
+        assert!(text.ends_with("to receive until Fri 19:00, by the timetable 08:00,1MB 19:00,off"), "{text}");
+        assert_eq!(limit_text(&Rates::default(), None), "none");
     }
 
     #[test]

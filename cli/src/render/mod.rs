@@ -28,7 +28,7 @@ mod units;
 mod why;
 
 pub(crate) use acknowledged::{Acknowledged, Unheld};
-pub(crate) use daemon::{Live, Ready, connection_text, daemon_text, rates_text, standing_text};
+pub(crate) use daemon::{Live, Ready, connection_text, daemon_text, limit_text, standing_text};
 pub(crate) use demo::{Cut, DemoStep, DemoSummary};
 pub(crate) use doctor::{diagnosis_record, diagnosis_text, finding_record, finding_text};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};

@@ -6,7 +6,7 @@ use super::{
     connection_text, count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records,
     rfc3339, standing_text,
 };
-use crate::daemon::state::{DaemonState, PauseState, PeerState as LiveState, Rates, VaultState};
+use crate::daemon::state::{DaemonState, FollowedState, PauseState, PeerState as LiveState, Rates, VaultState};
 use mirror_engine::{
     event::Key,
     home::Peer,
@@ -194,6 +194,7 @@ struct KeeperState {
     trouble: Option<String>,
     paused: Option<PauseState>,
     limits: Rates,
+    folders: Vec<FollowedState>,
 }
 
 #[derive(Serialize)]
@@ -277,6 +278,7 @@ fn keeper_state((daemon, vault): (&DaemonState, &VaultState)) -> KeeperState {
         trouble: vault.trouble.clone(),
         paused: vault.kept.as_ref().and_then(|kept| kept.paused.clone()),
         limits: daemon.limits,
+        folders: vault.kept.as_ref().map(|kept| kept.folders.clone()).unwrap_or_default(),
     }
 }
 

@@ -38,6 +38,11 @@ pub(crate) enum Question {
         /// What comes.
         receive: Option<u64>,
     },
+    /// Rates by the clock from now on.
+    Timetable {
+        /// As in `08:00,1MiB 19:00,off`.
+        entries: String,
+    },
     /// No sessions until `resume`.
     Pause {
         /// Of this vault; of all if there is none.
@@ -96,6 +101,10 @@ mod tests {
         let of = |text: &str| serde_json::from_str::<Question>(text).unwrap();
         assert_eq!(of(r#"{"do":"status"}"#), Question::Status);
         assert_eq!(of(r#"{"do":"limits","send":2500000,"receive":null}"#), Question::Limits { send: Some(2_500_000), receive: None });
+        assert_eq!(
+            of(r#"{"do":"timetable","entries":"08:00,1MiB 19:00,off"}"#),
+            Question::Timetable { entries: "08:00,1MiB 19:00,off".into() }
+        );
         assert_eq!(of(r#"{"do":"pause","vault":"/v"}"#), Question::Pause { vault: Some("/v".into()) });
         assert_eq!(of(r#"{"do":"resume"}"#), Question::Resume { vault: None });
         for wrong in [r#"{"do":"dance"}"#, r#"{"do":"pause","valt":"/v"}"#, "{}", "[]", "status"] {

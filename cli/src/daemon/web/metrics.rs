@@ -2,7 +2,7 @@
 //!
 //! What is not known is left out rather than 0: a peer that was never met has no lag.
 
-use crate::daemon::state::{DaemonState, KeptState, PeerState, VaultState};
+use crate::daemon::state::{DaemonState, FollowedState, KeptState, PeerState, VaultState};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -21,6 +21,22 @@ struct OfVault {
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OfPause {
     vault: String,
+    reason: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfFolder {
+    vault: String,
+    dir: String,
+    flow: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OfFolderState {
+    vault: String,
+    dir: String,
+    flow: String,
+    state: String,
     reason: String,
 }
 
@@ -59,6 +75,7 @@ pub(super) fn text(state: &DaemonState) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("mirror");
     daemon(&mut registry, state);
     vaults(&mut registry, state);
+    folders(&mut registry, state);
     peers(&mut registry, state);
     let mut text = String::new();
     encode(&mut text, &registry)?;
@@ -92,6 +109,35 @@ fn vaults(registry: &mut Registry, state: &DaemonState) {
     }
     registry.register("vault_up", "Whether the vault is open and kept", up);
     registry.register("vault_paused", "1 with the reason why it takes nothing or stands still; absent otherwise", paused);
+}
+
+fn folders(registry: &mut Registry, state: &DaemonState) {
+    let each = || {
+        let kept = state.vaults.iter().filter_map(|vault| vault.kept.as_ref());
+        kept.flat_map(|kept| kept.folders.iter().map(move |folder| (of_folder(kept, folder), folder)))
+    };
+    let (in_state, problems) = (Family::<OfFolderState, Gauge>::default(), Family::<OfFolder, Gauge>::default());
+    for (OfFolder { vault, dir, flow }, folder) in each() {
+        let (state, reason) = (folder.state.clone(), folder.reason.clone().unwrap_or_default());
+        in_state.get_or_create(&OfFolderState { vault, dir, flow, state, reason }).set(1);
+    }
+    each().for_each(|(labels, folder)| _ = problems.get_or_create(&labels).set(signed(folder.problems.len() as u64)));
+    registry.register("folder_state", "1 with what the folder does, and why it stands still if so", in_state);
+    registry.register("folder_problems", "Files and keys that could not be brought to the other side; 100 at most are counted", problems);
+    let counters: [(&str, &str, fn(&FollowedState) -> u64); 3] = [
+        ("folder_taken_in", "Files, directories, links and deletions taken into the vault", |folder| folder.taken_in + folder.deletions_in),
+        ("folder_written_out", "Files, directories and links written out, and removed", |folder| folder.written_out + folder.removed),
+        ("folder_kept_beside", "Versions kept beside each other", |folder| folder.kept_beside),
+    ];
+    for (name, help, of) in counters {
+        let family = Family::<OfFolder, Counter>::default();
+        each().for_each(|(labels, folder)| _ = family.get_or_create(&labels).inc_by(of(folder)));
+        registry.register(name, help, family);
+    }
+}
+
+fn of_folder(kept: &KeptState, folder: &FollowedState) -> OfFolder {
+    OfFolder { vault: kept.name.clone(), dir: folder.dir.display().to_string(), flow: folder.flow.clone() }
 }
 
 /// One number a peer, where it is known.
@@ -177,8 +223,16 @@ mod tests {
             bytes_sent: 7,
             ..PeerState::default()
         };
+        let folder = FollowedState {
+            dir: "/d".into(),
+            flow: "both".into(),
+            state: "paused".into(),
+            reason: Some("it is gone".into()),
+            written_out: 9,
+            ..FollowedState::default()
+        };
         let paused = Some(PauseState { kind: "no_space".into(), ..PauseState::default() });
-        let kept = KeptState { name: "photos".into(), paused, peers: vec![peer], ..KeptState::default() };
+        let kept = KeptState { name: "photos".into(), paused, peers: vec![peer], folders: vec![folder], ..KeptState::default() };
         let state = DaemonState {
             version: "1.2.3".into(),
             limits: Rates { send: Some(5), receive: None },
@@ -192,6 +246,9 @@ mod tests {
             r#"mirror_limit_bytes_per_second{direction="send"} 5"#.to_owned(),
             r#"mirror_vault_up{vault="photos",dir="/v"} 1"#.to_owned(),
             r#"mirror_vault_paused{vault="photos",reason="no_space"} 1"#.to_owned(),
+            r#"mirror_folder_state{vault="photos",dir="/d",flow="both",state="paused",reason="it is gone"} 1"#.to_owned(),
+            r#"mirror_folder_problems{vault="photos",dir="/d",flow="both"} 0"#.to_owned(),
+            r#"mirror_folder_written_out_total{vault="photos",dir="/d",flow="both"} 9"#.to_owned(),
             format!("mirror_peer_connected{labels} 1"),
             format!("mirror_peer_lag_events{labels} 3"),
             format!("mirror_peer_lag_seconds{labels} 1.5"),

@@ -1,0 +1,185 @@
+//! Folders that a daemon follows, and limits by the clock.
+
+use crate::{
+    ask,
+    support::{Device, Mirord, Ran, Sandbox, until},
+};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// A device whose daemon keeps its only vault and a folder the same.
+struct Side {
+    device: Device,
+    daemon: Mirord,
+    folder: PathBuf,
+}
+
+impl Side {
+    fn start(device: Device, folder: PathBuf) -> Self {
+        fs::create_dir_all(&folder).unwrap();
+        Self::start_at(device, folder, "127.0.0.1:0")
+    }
+
+    fn start_at(device: Device, folder: PathBuf, address: &str) -> Self {
+        let flags = [&["--json", "--no-discovery", "--listen", address][..], &both_ways(folder.to_str().unwrap())].concat();
+        let daemon = Mirord::start(device.mirord_command(&flags));
+        let side = Self { device, daemon, folder };
+        until(|| side.now()["state"] == "followed");
+        side
+    }
+
+    fn now(&self) -> Value {
+        ask(&self.device)["vaults"][0]["folders"][0].clone()
+    }
+
+    fn save(&self, name: &str, text: &str) {
+        fs::write(self.folder.join(name), text).unwrap();
+    }
+
+    fn has(&self, name: &str, text: &str) -> bool {
+        fs::read(self.folder.join(name)).is_ok_and(|bytes| bytes == text.as_bytes())
+    }
+
+    /// The versions that lie beside what stands, by what is in them.
+    fn beside(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        entries
+            .filter(|path| path.to_string_lossy().contains(".conflict-"))
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .collect()
+    }
+}
+
+fn both_ways(folder: &str) -> [&str; 4] {
+    ["--watch", folder, "--materialize", folder]
+}
+
+fn pair(sandbox: &Sandbox) -> (Side, Side) {
+    let a = Side::start(sandbox.device_with_vault(), sandbox.path("folder of a"));
+    let b = sandbox.device("b").clone_from(&a.device, &a.daemon, "member", "b");
+    let b = Side::start(b, sandbox.path("folder of b"));
+    until(|| ask(&b.device)["vaults"][0]["peers"][0]["connected"] == true);
+    (a, b)
+}
+
+fn write_settings(home: &Path, settings: &str) {
+    fs::write(home.join("new"), settings).unwrap();
+    fs::rename(home.join("new"), home.join("mirord.toml")).unwrap();
+}
+
+#[test]
+fn what_is_saved_on_one_side_appears_on_the_other_and_two_changes_are_both_kept() {
+    let sandbox = Sandbox::new();
+    let (a, b) = pair(&sandbox);
+    a.save("notes.txt", "from a");
+    until(|| b.has("notes.txt", "from a"));
+    b.save("notes.txt", "and b");
+    until(|| a.has("notes.txt", "and b"));
+    fs::remove_file(a.folder.join("notes.txt")).unwrap();
+    until(|| !b.folder.join("notes.txt").exists());
+    assert!(a.now()["taken_in"].as_u64().unwrap() >= 1 && b.now()["written_out"].as_u64().unwrap() >= 1, "{} {}", a.now(), b.now());
+
+    for side in [&a, &b] {
+        side.device.run(&["daemon", "pause"]).ok();
+    }
+    a.save("both.txt", "a's");
+    b.save("both.txt", "b's");
+    until(|| [&a, &b].iter().all(|side| side.device.run(&["get", "both.txt"]).code == Some(0)));
+    for side in [&a, &b] {
+        side.device.run(&["daemon", "resume"]).ok();
+    }
+    until(|| [&a, &b].iter().all(|side| side.beside().len() == 1));
+    let standing = |side: &Side| fs::read_to_string(side.folder.join("both.txt")).unwrap();
+    until(|| standing(&a) == standing(&b) && a.beside() == b.beside());
+    let mut versions = [standing(&a), a.beside().remove(0)];
+    versions.sort();
+    assert_eq!(versions, ["a's", "b's"]);
+
+    let status = a.device.status();
+    assert_eq!((&status["daemon"]["folders"][0]["state"], &status["daemon"]["folders"][0]["flow"]), (&"followed".into(), &"both".into()));
+    for args in [&["status"][..], &["daemon", "status"]] {
+        let text = a.device.run(args).ok().text();
+        assert!(text.contains("folder ") && text.contains("(both ways): followed"), "{text}");
+    }
+    let Side { device, daemon, folder } = a;
+    let address = daemon.tcp().to_owned();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.finish(), Some(130));
+    // What is saved while no daemon runs is not missed.
+    fs::write(folder.join("later.txt"), "later").unwrap();
+    let _a = Side::start_at(device, folder, &address);
+    until(|| b.has("later.txt", "later"));
+    b.device.verify();
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_waited_for_and_other_settings_take_effect_while_it_runs() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let (folder, vault) = (sandbox.path("later"), sandbox.path("vault"));
+    let settings = format!("[[vault]]\ndir = \"{}\"\nlisten = []\n", vault.display());
+    write_settings(a.home(), &settings);
+    let daemon = Mirord::start(a.mirord_command(&["--json", "--no-discovery"]));
+    assert_eq!(ask(&a)["vaults"][0]["folders"], serde_json::json!([]));
+    write_settings(a.home(), &format!("{settings}watch = \"{}\"\nprefix = \"docs\"\n", folder.display()));
+    daemon.signal(Signal::HUP);
+    until(|| ask(&a)["vaults"][0]["folders"][0]["state"] == "failing");
+    let now = ask(&a)["vaults"][0]["folders"][0].clone();
+    assert!(now["reason"].as_str().unwrap().contains("later"), "{now}");
+    assert!(a.run(&["daemon", "status"]).ok().text().contains("into the vault as docs/...): failing"), "people are told");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("one"), "1").unwrap();
+    until(|| a.run(&["get", "docs/one"]).code == Some(0));
+    // It goes, and nothing is deleted for that; it comes back.
+    fs::rename(&folder, sandbox.path("away")).unwrap();
+    until(|| ask(&a)["vaults"][0]["folders"][0]["state"] == "paused");
+    a.run(&["get", "docs/one"]).ok();
+    write_settings(a.home(), &settings);
+    daemon.signal(Signal::HUP);
+    until(|| ask(&a)["vaults"][0]["folders"] == serde_json::json!([]));
+}
+
+#[test]
+fn what_is_wrong_with_a_folder_in_the_settings_is_said_with_the_way_out() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let vault = sandbox.path("vault");
+    let of = |setting: &str| format!("[[vault]]\ndir = \"{}\"\nlisten = []\n{setting}\n", vault.display());
+    let inside = vault.join("inside");
+    let (inside, two) = (inside.to_str().unwrap(), format!("{}[[vault]]\ndir = \"/other\"\nlisten = []\n", of("")));
+    for (settings, flags, said) in [
+        (of("wacth = \"/d\""), &[][..], "did you mean watch?"),
+        (of("prefix = \"docs\""), &[], "add watch = "),
+        (of(&format!("watch = \"{inside}\"")), &[], "follow a folder elsewhere"),
+        (two, &["--watch", "/d"], "below a [[vault]]"),
+        ("bwlimit = \"08:00,1MiB 19:00\"".to_owned(), &[], "08:00,1MiB:256KiB 19:00,off"),
+        ("bwlimit = \"Mno-08:00,1MiB\"".to_owned(), &[], "did you mean Mon?"),
+    ] {
+        write_settings(a.home(), &settings);
+        let ran = Ran::from(a.mirord_command(flags).output().unwrap()).ended_with(2);
+        assert!(ran.stderr.contains(said), "{settings} {flags:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn limits_by_the_clock_are_set_changed_and_taken_back_while_it_runs() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let _daemon = a.mirord(&["--bwlimit", "00:00,8Mbit:off 12:00,8Mbit:off"]);
+    let limits = |state: &Value| (state["limits"]["send"].as_u64(), state["limits"]["receive"].as_u64());
+    let state = ask(&a);
+    assert_eq!((limits(&state), &state["timetable"]["until"]), ((Some(1_000_000), None), &Value::Null));
+    // Another rate for each half of the day: it says until when.
+    let told = a.run(&["daemon", "limit", "00:00,16Mbit 12:00,32Mbit"]).ok().stderr;
+    assert!(told.contains("by the timetable 00:00,16Mbit 12:00,32Mbit"), "{told}");
+    let state = ask(&a);
+    assert!([Some(2_000_000), Some(4_000_000)].contains(&limits(&state).0), "{state}");
+    assert!(state["timetable"]["until"].as_str().unwrap().ends_with(":00"), "{state}");
+    assert!(a.run(&["daemon", "limit", "25:00,1MiB"]).ended_with(2).stderr.contains("no time of day"));
+    a.run(&["daemon", "limit", "off"]).ok();
+    assert_eq!((limits(&ask(&a)), &ask(&a)["timetable"]), ((None, None), &Value::Null));
+}
