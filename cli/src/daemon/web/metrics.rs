@@ -124,7 +124,8 @@ fn folders(registry: &mut Registry, state: &DaemonState) {
     each().for_each(|(labels, folder)| _ = problems.get_or_create(&labels).set(signed(folder.problems.len() as u64)));
     registry.register("folder_state", "1 with what the folder does, and why it stands still if so", in_state);
     registry.register("folder_problems", "Files and keys that could not be brought to the other side; 100 at most are counted", problems);
-    let counters: [(&str, &str, fn(&FollowedState) -> u64); 3] = [
+    type Count = fn(&FollowedState) -> u64;
+    let counters: [(&str, &str, Count); 3] = [
         ("folder_taken_in", "Files, directories, links and deletions taken into the vault", |folder| folder.taken_in + folder.deletions_in),
         ("folder_written_out", "Files, directories and links written out, and removed", |folder| folder.written_out + folder.removed),
         ("folder_kept_beside", "Versions kept beside each other", |folder| folder.kept_beside),
