@@ -19,6 +19,7 @@ use super::{
     outgoing::{self, Outgoing},
     pace::Pace,
     remembered::Remembered,
+    rounds::Rounds,
     server::{self, Request, Server},
     tally::{Ended, Tally, conclude},
     worker,
@@ -34,7 +35,7 @@ use crate::{
     meter::{Flow, Meter, Shares},
     session::{
         Action, Admitted, Config, Done, ForkKnowledge, HelloKeys, Holding, Local, Message, Outcome, Session, SessionError, SessionEvent,
-        Side, Stay, Windows, phase::Phase,
+        Side, Stay, Windows,
     },
     store::{Store, StoreError},
     transport::{CloseReason, Connection, ControlReceiver, TransportError},
@@ -46,10 +47,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-};
+use tokio::{sync::mpsc, task::JoinSet};
 
 /// Runs of frames between the lanes and the keeper.
 const RUNS_QUEUED: usize = 4;
@@ -59,10 +57,6 @@ const SPANS_QUEUED: usize = 4;
 const HEARD_BYTES_MAX: usize = MIB;
 /// Answers of the two threads that are handled together.
 const DONE_MAX: usize = 4_096;
-/// How often things are looked at that nobody tells, while something goes on: a user's wish to stop, bytes on lanes.
-const LOOK: Duration = Duration::from_millis(50);
-/// The same while nothing does, and the user's wish is told.
-const LOOK_IDLE: Duration = Duration::from_secs(1);
 /// How often the session is told that bytes come, although no chunk is whole.
 const LIVELINESS: Duration = Duration::from_secs(1);
 /// How long a finished session waits for the peer's goodbye.
@@ -234,44 +228,6 @@ struct Crank<'a> {
     /// Of a dry run: what this side holds, to compare with the peer's.
     dry_run: Option<Frontier>,
     remembered: Remembered<'a>,
-}
-
-/// When the things are looked at that nobody tells: soon while something goes on, seldom in a session that is live and at rest.
-struct Rounds {
-    due: Instant,
-    stopping: Option<watch::Receiver<bool>>,
-    bytes: u64,
-}
-
-impl Rounds {
-    fn new(stopping: Option<watch::Receiver<bool>>) -> Self {
-        Self { due: clock::now(), stopping, bytes: 0 }
-    }
-
-    /// Lanes have carried `bytes` so far.
-    fn done(&mut self, phase: Phase, bytes: u64) {
-        let at_rest = phase == Phase::Live && bytes == self.bytes && self.stopping.is_some();
-        self.bytes = bytes;
-        self.due = clock::now() + if at_rest { LOOK_IDLE } else { LOOK };
-    }
-
-    /// Something has gone on since the round that was due at `due`, unless it was that round.
-    fn stir(&mut self, due: Instant) {
-        if self.due == due {
-            self.due = self.due.min(clock::now() + LOOK);
-        }
-    }
-
-    /// Waits until the observer wants the session to stop, if it tells.
-    async fn asked_to_stop(&mut self) {
-        let told = match &mut self.stopping {
-            Some(stopping) => stopping.changed().await.is_ok(),
-            None => false,
-        };
-        if !told {
-            std::future::pending::<()>().await;
-        }
-    }
 }
 
 /// What the session was last told of bytes on lanes.

@@ -21,6 +21,7 @@ mod outgoing;
 mod pace;
 mod pairing;
 mod remembered;
+mod rounds;
 mod seats;
 mod serve;
 mod server;

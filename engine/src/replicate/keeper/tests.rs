@@ -1,10 +1,10 @@
 //! Events that come together, good ones and bad.
 
-use super::*;
+use super::{admission::SHARED_FRAMES_MIN, *};
 use crate::{
     event::{Entry, EventHeader, Frontier, Incarnation, KIND_OPERATIONS},
-    frame::FrameBuf,
-    id::EventId,
+    frame::{FrameBuf, Kind},
+    id::{EventId, VaultId},
     keys::DeviceKey,
 };
 use tempfile::TempDir;
