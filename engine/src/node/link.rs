@@ -548,11 +548,11 @@ mod tests {
         let is_identical = || link.record().lag(&frontier(6), root(6), now).age == Some(Duration::ZERO);
         let says = |sequence: u64| Progress::PeerHolds { frontier: frontier(sequence), root: root(sequence as u8) };
         let hear = |number: u64, sequence: u64| link.record().hear(number, &says(sequence), (frontier(6), root(6)), now);
-        link.recall(frontier(3), root(3), root(6), Duration::ZERO, now);
+        link.recall(frontier(3), root(3), root(6), Duration::from_secs(1), now);
         assert!(!is_identical(), "nothing else is known");
         hear(2, 6);
         assert!(is_identical());
-        link.recall(frontier(3), root(3), root(6), Duration::ZERO, now);
+        link.recall(frontier(3), root(3), root(6), Duration::from_secs(1), now);
         assert!(is_identical(), "a peer that is noticed only after it has dialled is not behind");
         hear(1, 4);
         assert!(is_identical(), "the older session's word is late");
