@@ -10,7 +10,6 @@
 
 use super::{
     Dialled, PauseReason, Told,
-    absence::{Absence, SELDOM},
     leash::Leash,
     link::{Link, Plan, Up},
     rule::{self, Verdict},
@@ -18,7 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    replicate::{self, Options, Outlook, ReplicateError, Summary, Target, outlook},
+    replicate::{self, Absence, Haste, Options, Outlook, ReplicateError, SELDOM, Summary, Target, outlook},
     session::Stay,
     vault::VaultError,
 };
@@ -46,31 +45,36 @@ pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
     loop {
         run.permitted(&link).await;
         alone(&link).await;
+        if run.was_live(&link) {
+            absence.over();
+        }
         if !link.has_address() {
-            rest(&run, &link, Plan::Wait { reason: "no address is known".into(), until: None }, None).await;
+            let plan = Plan::Wait { reason: "no address is known".into(), until: None };
+            rest(&run, &link, plan, None, &mut absence).await;
             continue;
         }
         link.plan(Plan::Dial);
         run.shared.tell_news(&link);
-        match session(&run, &link).await {
-            Ended::Dropped => {}
+        match session(&run, &link, absence.haste()).await {
+            Ended::Dropped => absence.over(),
             Ended::Broken(reason) => {
                 tracing::error!(reason, "a session broke down");
                 let pause = replicate::jittered(absence.pause());
                 link.failed(Some(reason.clone()));
-                rest(&run, &link, Plan::Wait { reason, until: Some(clock::now() + pause) }, Some(pause)).await;
+                let plan = Plan::Wait { reason, until: Some(clock::now() + pause) };
+                rest(&run, &link, plan, Some(pause), &mut absence).await;
             }
             Ended::Session(result) => {
                 let result = *result;
-                let lived = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
-                if lived {
+                let met = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
+                if met {
                     absence.over();
                 }
                 let (plan, pause) = after(&result, &mut absence);
                 link.failed(result.as_ref().err().map(ToString::to_string));
                 run.judge(result.as_ref().err());
                 (run.shared.report)(Told::Followed { peer: link.device, result: result.map(Box::new) });
-                rest(&run, &link, plan, Some(pause)).await;
+                rest(&run, &link, plan, Some(pause), &mut absence).await;
             }
         }
     }
@@ -82,13 +86,19 @@ async fn alone(link: &Link) {
     let _ = link.up().wait_for(|up| up.theirs == 0).await;
 }
 
-/// Waits for a pause to be over, or for a reason to dial now.
-async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>) {
+/// Waits for a pause to be over, or for a reason to dial now, which is one to expect the peer.
+async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, absence: &mut Absence) {
     link.plan(plan);
     run.shared.tell_news(link);
-    match pause {
-        Some(pause) => drop(timeout(pause, link.wake.notified()).await),
-        None => link.wake.notified().await,
+    let woken = match pause {
+        Some(pause) => timeout(pause, link.wake.notified()).await.is_ok(),
+        None => {
+            link.wake.notified().await;
+            true
+        }
+    };
+    if woken {
+        absence.over();
     }
 }
 
@@ -119,7 +129,7 @@ fn after(result: &Result<Summary, ReplicateError>, absence: &mut Absence) -> (Pl
 }
 
 /// One session, in a task of its own: what panics there ends there.
-async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
+async fn session(run: &Arc<Run>, link: &Arc<Link>, haste: Haste) -> Ended {
     let (presence, stop) = link.begin(run.shared.number(), Dialled::ByUs);
     let number = presence.number;
     let leash = Leash::new(&run.shared, &run.vault, link, number, stop);
@@ -127,7 +137,7 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>) -> Ended {
     let (following, followed) = (run.clone(), link.clone());
     task.spawn(async move {
         let _presence = presence;
-        dial_and_stay(&following, &followed, leash).await
+        dial_and_stay(&following, &followed, haste, leash).await
     });
     select! {
         ended = task.join_next() => finished(ended),
@@ -150,7 +160,7 @@ fn finished(ended: Joined) -> Ended {
     }
 }
 
-async fn dial_and_stay(run: &Run, link: &Link, leash: Arc<Leash>) -> Result<Summary, ReplicateError> {
+async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) -> Result<Summary, ReplicateError> {
     let typed = link.typed();
     // Names may lead elsewhere by now.
     let looked_up = tokio::task::spawn_blocking(move || replicate::resolve(&typed)).await.map_err(VaultError::internal)?;
@@ -161,7 +171,7 @@ async fn dial_and_stay(run: &Run, link: &Link, leash: Arc<Leash>) -> Result<Summ
         return Err(ReplicateError::NoAddress(nothing.unwrap_or_default()));
     }
     let target = Target { name: link.name(), device: link.device, addresses };
-    let options = Options { stay: Stay::Live, dry_run: false, ..run.session_options()? };
+    let options = Options { stay: Stay::Live, haste, dry_run: false, ..run.session_options()? };
     replicate::sync(&run.vault, &target, &options, leash).await
 }
 

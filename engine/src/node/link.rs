@@ -68,6 +68,8 @@ struct Record {
     plan_since_ms: u64,
     sessions: Vec<Running>,
     peer: Option<(Frontier, Root)>,
+    /// The newest session that has said so.
+    told_by: u64,
     /// Since when the two differ, as far as that is known.
     apart: Option<Instant>,
     sent: Flow,
@@ -110,6 +112,7 @@ impl Link {
             plan_since_ms: clock::wall_ms(),
             sessions: Vec::new(),
             peer: None,
+            told_by: 0,
             apart: None,
             sent: Flow::new(now),
             received: Flow::new(now),
@@ -174,9 +177,12 @@ impl Link {
         !record.typed.is_empty() || !record.found.is_empty()
     }
 
-    /// How the last contact ended, from before this node was started.
+    /// How the last contact ended, from before this node was started. What a session has told since is newer.
     pub(super) fn recall(&self, frontier: Frontier, root: Root, ours: Root, ago: Duration, now: Instant) {
         let mut record = self.record();
+        if record.peer.is_some() {
+            return;
+        }
         record.peer = Some((frontier, root));
         record.apart = (root != ours).then(|| now.checked_sub(ago).unwrap_or(now));
     }
@@ -245,7 +251,7 @@ impl Link {
         let mut record = self.record();
         record.note(number, progress, now);
         if let Some((frontier, root)) = ours {
-            record.hear(progress, frontier, root, now);
+            record.hear(number, progress, (frontier, root), now);
         }
         let up = record.up();
         drop(record);
@@ -314,17 +320,26 @@ impl Record {
         Up { ours: live(Dialled::ByUs), theirs: live(Dialled::ByThem) }
     }
 
-    /// The peer said what it holds, while this replica holds `frontier`.
-    fn hear(&mut self, progress: &Progress, frontier: Frontier, ours: Root, now: Instant) {
+    /// The peer said in session `number` what it holds, while this replica holds `ours`.
+    fn hear(&mut self, number: u64, progress: &Progress, ours: (Frontier, Root), now: Instant) {
+        let root_here = ours.1;
         match progress {
             Progress::PeerHolds { frontier, root } | Progress::PeerApplied { frontier, root } => {
-                self.peer = Some((frontier.clone(), *root))
+                self.learn(number, (frontier.clone(), *root));
             }
             // What both held then; this replica may have grown since.
-            Progress::Identical { root } if *root == ours => self.peer = Some((frontier, *root)),
+            Progress::Identical { root } if *root == root_here => self.learn(number, ours),
             _ => {}
         }
-        self.compare(ours, now);
+        self.compare(root_here, now);
+    }
+
+    /// An older session's word may come after a newer one's: then only what says more is news.
+    fn learn(&mut self, number: u64, said: (Frontier, Root)) {
+        let is_news = self.peer.as_ref().is_none_or(|(known, _)| number >= self.told_by || said.0.covers(known));
+        if is_news {
+            (self.peer, self.told_by) = (Some(said), self.told_by.max(number));
+        }
     }
 
     fn note(&mut self, number: u64, progress: &Progress, now: Instant) {
@@ -513,7 +528,7 @@ mod tests {
     #[test]
     fn a_lag_has_the_age_of_the_first_difference_and_none_when_both_are_the_same() {
         let (link, now) = (link(), clock::now());
-        let hear = |progress: &Progress, ours: u64, at| link.record().hear(progress, frontier(ours), root(ours as u8), at);
+        let hear = |progress: &Progress, ours: u64, at| link.record().hear(1, progress, (frontier(ours), root(ours as u8)), at);
         let lag = |ours: u64, at| link.record().lag(&frontier(ours), root(ours as u8), at);
         assert_eq!(lag(3, now), Lag::default());
         hear(&Progress::PeerHolds { frontier: frontier(3), root: root(3) }, 3, now);
@@ -525,6 +540,26 @@ mod tests {
         assert_eq!((behind.events_out, behind.events_in, behind.age), (Some(3), Some(0), Some(Duration::from_secs(15))));
         hear(&Progress::PeerApplied { frontier: frontier(6), root: root(6) }, 6, at(30));
         assert_eq!((lag(6, at(40)).events_out, lag(6, at(40)).age), (Some(0), Some(Duration::ZERO)));
+    }
+
+    #[test]
+    fn what_a_session_has_told_outweighs_what_is_remembered_and_what_an_older_one_says_late() {
+        let (link, now) = (link(), clock::now());
+        let is_identical = || link.record().lag(&frontier(6), root(6), now).age == Some(Duration::ZERO);
+        let says = |sequence: u64| Progress::PeerHolds { frontier: frontier(sequence), root: root(sequence as u8) };
+        let hear = |number: u64, sequence: u64| link.record().hear(number, &says(sequence), (frontier(6), root(6)), now);
+        link.recall(frontier(3), root(3), root(6), Duration::from_secs(1), now);
+        assert!(!is_identical(), "nothing else is known");
+        hear(2, 6);
+        assert!(is_identical());
+        link.recall(frontier(3), root(3), root(6), Duration::from_secs(1), now);
+        assert!(is_identical(), "a peer that is noticed only after it has dialled is not behind");
+        hear(1, 4);
+        assert!(is_identical(), "the older session's word is late");
+        hear(3, 4);
+        assert!(!is_identical(), "it has lost something");
+        hear(2, 6);
+        assert!(is_identical(), "more is news, whoever tells it");
     }
 
     #[test]

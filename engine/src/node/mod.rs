@@ -16,7 +16,6 @@
 //! - One node a vault directory: [`VaultError::Busy`](crate::vault::VaultError::Busy) for the second.
 //! - Memory does not grow with the number of sessions that there were.
 
-mod absence;
 mod flow;
 mod follower;
 mod leash;

@@ -1,7 +1,12 @@
 //! What all tasks of a node share, and what outlives a vault that is opened anew.
 
-use super::{NodeOptions, Pause, PauseReason, Report, Told, absence::Absence, link::Link};
-use crate::{clock, id::DeviceId, replicate::Limits, vault::Vault};
+use super::{NodeOptions, Pause, PauseReason, Report, Told, link::Link};
+use crate::{
+    clock,
+    id::DeviceId,
+    replicate::{Absence, Limits},
+    vault::Vault,
+};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

@@ -50,7 +50,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
     let began = clock::now();
     let mut attempts = Attempts::default();
     let mut connection = match options.stay {
-        Stay::Live => dial_repeatedly(&caller.dialer, &caller.target, options.choice).await?,
+        Stay::Live => dial_repeatedly(&caller.dialer, &caller.target, options.choice, options.haste).await?,
         Stay::UntilEqual => caller.dial(options.choice).await?,
     };
     let mut so_far: Option<Summary> = None;

@@ -3,24 +3,26 @@
 //! What may pass is waited for: a network that is gone, a peer that restarts or has trouble of its own, a full disk, a vault that somebody
 //! else has locked. What would be the same the next time ends it: a refusal, a fork, a fuse that has blown.
 //!
-//! Pauses grow to [`PAUSE_MAX`] and are spread by chance, so that many followers of one peer do not come back at once. A session that lived
-//! for a while begins the count anew.
+//! Pauses grow with the absence of the peer (see `absence`) to [`PAUSE_MAX`], and are spread by chance, so that many followers of one peer do
+//! not come back at once. A session that was up begins the count anew.
 
-use super::{Observer, Options, Progress, ReplicateError, Summary, Target, failover::jittered, follow::follow};
+use super::{Observer, Options, Progress, ReplicateError, Summary, Target, absence::Absence, failover::jittered, follow::follow};
 use crate::{
-    clock,
     transport::{CloseReason, TransportError},
     vault::{Vault, VaultError},
 };
-use std::{pin::pin, sync::Arc, time::Duration};
-use tokio::time::sleep;
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, time::sleep};
 
-/// Before the first try again, and doubled each time.
-const PAUSE: Duration = Duration::from_millis(200);
-/// A try is a few packets: it costs less than what is not sent meanwhile.
+/// Somebody waits for this one, and no system is asked whether the network is back.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// A session that lasted so long was none of a row of failures.
-const LIVED: Duration = Duration::from_secs(10);
 /// How often a user's wish to stop is looked for.
 const CANCEL_POLL: Duration = Duration::from_millis(50);
 
@@ -37,11 +39,12 @@ pub async fn keep_following(
     options: &Options,
     observer: Arc<dyn Observer>,
 ) -> Result<Summary, ReplicateError> {
-    let mut pause = PAUSE;
+    let mut absence = Absence::default();
     loop {
-        let began = clock::now();
+        let noticing = Arc::new(Noticing { observer: observer.clone(), was_live: AtomicBool::new(false) });
+        let options = Options { haste: absence.haste(), ..options.clone() };
         let ended = match find() {
-            Ok(target) => follow(vault, &target, options, observer.clone()).await,
+            Ok(target) => follow(vault, &target, &options, noticing.clone()).await,
             Err(error) => Err(error),
         };
         let error = match ended {
@@ -49,13 +52,35 @@ pub async fn keep_following(
             Err(error) if outlook(&error) != Outlook::Lasting => error,
             ended => return ended,
         };
-        if began.elapsed() >= LIVED {
-            pause = PAUSE;
+        if noticing.was_live.load(Relaxed) {
+            absence.over();
         }
-        let wait = jittered(pause);
+        let wait = jittered(absence.pause().min(PAUSE_MAX));
         observer.progress(Progress::Waiting { reason: error.to_string(), pause: wait });
         wait_for(wait, &*observer).await?;
-        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Notices whether a session was live.
+struct Noticing {
+    observer: Arc<dyn Observer>,
+    was_live: AtomicBool,
+}
+
+impl Observer for Noticing {
+    fn progress(&self, progress: Progress) {
+        if matches!(progress, Progress::Live) {
+            self.was_live.store(true, Relaxed);
+        }
+        self.observer.progress(progress);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.observer.cancelled()
+    }
+
+    fn stopping(&self) -> Option<watch::Receiver<bool>> {
+        self.observer.stopping()
     }
 }
 
@@ -147,7 +172,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn pauses_grow_to_a_bound_and_end_when_the_user_stops() {
+    async fn pauses_grow_to_half_a_second_at_first_and_end_when_the_user_stops() {
         let dir = tempfile::tempdir().unwrap();
         let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
         let options = crate::vault::InitOptions {
@@ -163,7 +188,8 @@ mod tests {
         let ended = keep_following(&vault, &nowhere, &Options::default(), observer.clone()).await;
         assert!(matches!(ended, Err(ReplicateError::Cancelled)));
         let pauses = observer.0.lock().unwrap().clone();
-        assert!(pauses[0] <= PAUSE && pauses.iter().all(|pause| *pause <= PAUSE_MAX), "{pauses:?}");
-        assert!(pauses[7] >= PAUSE_MAX / 2, "{pauses:?}");
+        let within = |pause: Duration, ms: u64| pause <= Duration::from_millis(ms) && pause >= Duration::from_millis(ms / 2);
+        assert!(within(pauses[0], 200) && within(pauses[1], 400), "{pauses:?}");
+        assert!(pauses[2..].iter().all(|pause| within(*pause, 500)), "{pauses:?}");
     }
 }

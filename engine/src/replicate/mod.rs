@@ -3,6 +3,7 @@
 //! The session decides, the transport carries, the store keeps; here they are connected. See `drive.rs` for the picture.
 //! Needs no key of the vault but the replication key: a keyless replica does all of it.
 
+mod absence;
 mod beside;
 mod carriers;
 mod certificates;
@@ -31,6 +32,8 @@ mod types;
 mod worker;
 
 pub use crate::meter::{Shares, Stage};
+pub use absence::Haste;
+pub(crate) use absence::{Absence, SELDOM};
 pub use beside::watch;
 pub use failover::jittered;
 pub use follow::follow;

@@ -1,6 +1,6 @@
 //! What goes into and comes out of replication.
 
-use super::{Findings, Limits};
+use super::{Findings, Haste, Limits};
 use crate::{
     event::Frontier,
     id::{DeviceId, Root},
@@ -35,6 +35,8 @@ pub struct Options {
     pub network: Network,
     /// Whether to stay connected once both are equal, and to send what becomes durable here at once. A server lets who wants to stay.
     pub stay: Stay,
+    /// How often such a session is dialled until there is an answer.
+    pub haste: Haste,
 }
 
 impl Options {
@@ -63,6 +65,7 @@ impl Default for Options {
             fuse: None,
             network: Network::default(),
             stay: Stay::UntilEqual,
+            haste: Haste::default(),
         }
     }
 }

@@ -9,7 +9,10 @@
 //! when the link came back: never more than [`ALWAYS_WITHIN`].
 //!
 //! What is bounded is how soon they find each other and agree, so changes are a person's: some hundred a day, of a kilobyte, now and then 20.
-//! A backlog of megabytes takes as long as its path needs.
+//! A backlog takes as long as its path needs: after a night, two hundred changes of both sides over a round trip of 60 ms that loses packets took
+//! 1.8 s, of which 0.25 s to find each other; QUIC sent two to six packets a round trip there.
+//!
+//! Latency is 0.5 to 30 ms one way with up to 10 ms of jitter, loss 0 to 5 %; `MIRROR_LATENCY_MS` says another bound of the latency.
 //!
 //! A laptop that sleeps hears and says nothing, for hours; its timers go on, as those of a process do whose system counts sleep.
 
@@ -35,6 +38,8 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 const ALWAYS_WITHIN: Duration = Duration::from_secs(5);
 /// Whoever is away for longer is asleep.
 const AWAY: Duration = Duration::from_secs(600);
+/// One way.
+const LATENCY_MS_MAX: u64 = 30;
 /// Of fewer moments the 99th percentile says nothing.
 const MOMENTS_MIN: usize = 1_000;
 const MOSTLY_WITHIN: Duration = Duration::from_secs(1);
@@ -46,6 +51,8 @@ struct Delays {
     live: Vec<Duration>,
     /// Of each return of the link, until everything was there that was made before.
     returned: Vec<Duration>,
+    /// Of the same, until the first of it was there: how long it took to find each other.
+    found: Vec<Duration>,
 }
 
 struct Day {
@@ -58,6 +65,8 @@ struct Day {
     open: Vec<Change>,
     /// Since when both laptops are on the network.
     up: Option<Instant>,
+    /// The return of the link of which something has arrived.
+    found_at: Option<Instant>,
     /// When each comes back to it.
     back: [Option<Instant>; 2],
     /// When the path between the networks is whole again.
@@ -88,6 +97,7 @@ impl Day {
             delays: Delays::default(),
             open: Vec::new(),
             up: Some(began),
+            found_at: None,
             back: [None; 2],
             mended: None,
             follower,
@@ -171,6 +181,10 @@ impl Day {
                 // What was on its way when the link went away arrives all the same.
                 Some(_) | None => self.delays.live.push(now - change.made),
             }
+        }
+        if let Some(up) = up.filter(|_| of_return && self.found_at != up) {
+            self.found_at = Some(up);
+            self.delays.found.push(now - up);
         }
         if let Some(up) = up.filter(|up| of_return && self.open.iter().all(|change| change.made > *up)) {
             self.delays.returned.push(now - up);
@@ -272,7 +286,7 @@ impl Day {
 
     fn weather(&mut self) {
         self.world.net.set_weather(Weather {
-            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(30)),
+            latency: self.dice.between(Duration::from_micros(500)..Duration::from_millis(asked("MIRROR_LATENCY_MS", LATENCY_MS_MAX))),
             jitter: self.dice.between(Duration::ZERO..Duration::from_millis(10)),
             lost: self.dice.below(50_001) as u32,
             ..Weather::FAIR
@@ -284,15 +298,16 @@ impl Delays {
     fn join(&mut self, other: Self) {
         self.live.extend(other.live);
         self.returned.extend(other.returned);
+        self.found.extend(other.found);
     }
 
-    /// Of all moments p99 counts. Of returns alone it is told: after a cut of which no system tells, they take as long as the pause until
-    /// the next try.
+    /// Of all moments p99 counts. Of returns alone it is told: there it is the backlog that takes its time.
     fn hold(&mut self) {
         let mut all: Vec<Duration> = self.live.iter().chain(&self.returned).copied().collect();
         let p99 = told("all", &mut all);
         told("while up", &mut self.live);
-        told("after a return", &mut self.returned);
+        told("after a return, the first", &mut self.found);
+        told("after a return, all", &mut self.returned);
         assert!(all.len() < MOMENTS_MIN || p99 <= MOSTLY_WITHIN, "p99 {p99:?}");
     }
 }
