@@ -80,3 +80,13 @@ fn metrics_and_the_page_are_there_when_asked_for_and_the_page_is_for_nobody_else
     }
     assert!(request(&ui, &format!("GET /nothing HTTP/1.1\r\nHost: {ui}")).starts_with("HTTP/1.1 404"));
 }
+
+#[test]
+fn a_ticket_names_the_port_that_the_daemon_listens_on() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let _daemon = a.mirord(&[]);
+    let ticket = a.run(&["--json", "invite"]).ok().last("ticket")["ticket"].as_str().unwrap().to_owned();
+    let (b, copy) = (sandbox.device("b"), sandbox.path("copy"));
+    b.run(&["clone", &ticket, copy.to_str().unwrap()]).ok();
+}

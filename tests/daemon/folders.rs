@@ -129,7 +129,7 @@ fn a_folder_that_is_not_there_is_waited_for_and_other_settings_take_effect_while
     daemon.signal(Signal::HUP);
     until(|| ask(&a)["vaults"][0]["folders"][0]["state"] == "failing");
     let now = ask(&a)["vaults"][0]["folders"][0].clone();
-    assert!(now["reason"].as_str().unwrap().contains("later"), "{now}");
+    assert!(now["reason"].as_str().unwrap().contains("make it: mkdir -p "), "{now}");
     assert!(a.run(&["daemon", "status"]).ok().text().contains("into the vault as docs/...): failing"), "people are told");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("one"), "1").unwrap();
@@ -153,6 +153,7 @@ fn what_is_wrong_with_a_folder_in_the_settings_is_said_with_the_way_out() {
     let (inside, two) = (inside.to_str().unwrap(), format!("{}[[vault]]\ndir = \"/other\"\nlisten = []\n", of("")));
     for (settings, flags, said) in [
         (of("wacth = \"/d\""), &[][..], "did you mean watch?"),
+        (of("watch = \"~/docs\""), &[], "no shell reads it"),
         (of("prefix = \"docs\""), &[], "add watch = "),
         (of(&format!("watch = \"{inside}\"")), &[], "follow a folder elsewhere"),
         (two, &["--watch", "/d"], "below a [[vault]]"),

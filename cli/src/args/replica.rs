@@ -42,7 +42,7 @@ pub(crate) struct InviteArgs {
     /// What the new device may do
     #[arg(long, value_enum, default_value_t)]
     pub(crate) role: RoleChoice,
-    /// HOST:PORT at which this device can be reached (default: its own addresses and name, port 7740); may be repeated
+    /// HOST:PORT at which this device can be reached (default: its own addresses and name, with the port that mirord listens on, else 7740); may be repeated
     #[arg(long = "addr", value_name = "ADDR")]
     pub(crate) addresses: Vec<String>,
     /// How long the ticket is good for, as in 10m

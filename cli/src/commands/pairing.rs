@@ -106,10 +106,10 @@ pub(super) fn invite(session: &Session, args: &InviteArgs) -> Result<Code, Failu
         RoleChoice::Keyless => Role::Keyless,
     };
     let mut addresses = args.addresses.iter().map(|address| super::replicate::with_port(address)).collect::<Result<Vec<_>, _>>()?;
-    if addresses.is_empty() {
-        addresses = own_addresses();
-    }
     let vault = session.open()?;
+    if addresses.is_empty() {
+        addresses = addresses_of(&places(session, &vault));
+    }
     let ticket = replicate::invite(&vault, role, addresses, args.expires.0)?.to_string();
     let expires_ms = args.expires.0.as_millis() as u64;
     session.output.show(|| TicketRecord { ticket: ticket.clone(), expires_ms }, || ticket.clone())?;
@@ -117,16 +117,35 @@ pub(super) fn invite(session: &Session, args: &InviteArgs) -> Result<Code, Failu
     Ok(Code::Ok)
 }
 
+/// Where a running daemon listens for this vault; else where `serve` would.
+fn places(session: &Session, vault: &mirror_engine::vault::Vault) -> Vec<SocketAddr> {
+    let running = super::daemon::running(session);
+    let info = vault.info();
+    let kept = running.as_ref().and_then(|daemon| daemon.vault(&info.id.to_string(), vault.dir())?.kept.as_ref());
+    let listening: Vec<SocketAddr> = kept.iter().flat_map(|kept| &kept.tcp).filter_map(|place| place.parse().ok()).collect();
+    if listening.is_empty() { vec![everywhere()] } else { listening }
+}
+
+/// Where others reach who listens there. All interfaces are this device's own addresses.
+fn addresses_of(places: &[SocketAddr]) -> Vec<String> {
+    let mut addresses = Vec::new();
+    for place in places {
+        let reached = if place.ip().is_unspecified() { own_addresses(place.port()) } else { vec![place.to_string()] };
+        addresses.extend(reached.into_iter().filter(|address| !addresses.contains(address)).collect::<Vec<_>>());
+    }
+    addresses
+}
+
 /// Where this device is likely to be reached: the addresses from which it would reach others, and its name. Nothing is sent.
-fn own_addresses() -> Vec<String> {
+fn own_addresses(port: u16) -> Vec<String> {
     // Any address outside does: the system only looks up the route (these are for documentation, RFC 5737 and 3849).
     let routes = [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")];
     let source = |(from, to): (&str, &str)| {
         let socket = UdpSocket::bind(from).ok()?;
         socket.connect(to).ok()?;
-        Some(SocketAddr::new(socket.local_addr().ok()?.ip(), PORT).to_string())
+        Some(SocketAddr::new(socket.local_addr().ok()?.ip(), port).to_string())
     };
-    routes.into_iter().filter_map(source).chain([format!("{}:{PORT}", own_name())]).collect()
+    routes.into_iter().filter_map(source).chain([format!("{}:{port}", own_name())]).collect()
 }
 
 pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure> {
@@ -161,11 +180,14 @@ mod tests {
 
     #[test]
     fn a_ticket_without_addresses_says_where_this_device_is() {
-        let addresses = own_addresses();
+        let addresses = addresses_of(&[everywhere()]);
         assert!(!addresses.is_empty());
         for address in addresses {
             assert_eq!(crate::commands::replicate::with_port(&address).as_ref(), Ok(&address));
-            assert!(!address.starts_with("0.0.0.0"), "{address}");
+            assert!(!address.starts_with("0.0.0.0") && !address.starts_with("[::]"), "{address}");
         }
+        let chosen = ["10.0.0.7:7743", "127.0.0.1:7744"].map(|place| place.parse().unwrap());
+        assert_eq!(addresses_of(&chosen), ["10.0.0.7:7743", "127.0.0.1:7744"]);
+        assert!(addresses_of(&["0.0.0.0:7743".parse().unwrap()]).iter().all(|address| address.ends_with(":7743")));
     }
 }

@@ -137,9 +137,9 @@ impl Shared {
             if begun.elapsed() > PAUSE_MAX {
                 pause = PAUSE_MIN;
             }
-            if said.as_ref() != Some(&failure.message) {
+            if said.as_ref() != Some(&failure) {
                 say(&self.plan, &failure);
-                said = Some(failure.message.clone());
+                said = Some(failure.clone());
             }
             self.wait(&vault, failure, pause);
             pause = (pause * 2).min(PAUSE_MAX);
@@ -152,6 +152,10 @@ impl Shared {
 
     /// Until it is stopped, or fails.
     fn run(&self, vault: &Arc<Vault>) -> Result<(), Failure> {
+        if !self.plan.dir.exists() {
+            let dir = self.plan.dir.display();
+            return Err(Failure::usage(format!("there is no folder {dir}")).hint(format!("make it: mkdir -p {dir}")));
+        }
         let folder = Arc::new(Folder::open(Arc::clone(vault), &self.plan.dir, self.plan.options.clone())?);
         if !self.begin(vault, &folder) {
             return Ok(());
@@ -183,9 +187,7 @@ impl Shared {
         let known = match &self.place().stage {
             Stage::Beginning => FollowedState { state: "starting".into(), ..FollowedState::default() },
             Stage::Open(folder) => state_of(&folder.status()),
-            Stage::Trouble(failure) => {
-                FollowedState { state: "failing".into(), reason: Some(failure.message.clone()), ..FollowedState::default() }
-            }
+            Stage::Trouble(failure) => FollowedState { state: "failing".into(), reason: Some(why(failure)), ..FollowedState::default() },
         };
         let flow = match self.plan.options.flow {
             Flow::In => "in",
@@ -223,9 +225,15 @@ fn state_of(status: &FolderStatus) -> FollowedState {
     }
 }
 
+/// In a line: what is wrong, why, and what helps.
+fn why(failure: &Failure) -> String {
+    let causes = failure.causes.iter().map(|cause| format!(": {cause}"));
+    let hint = failure.hint.iter().map(|hint| format!("; {hint}"));
+    std::iter::once(failure.message.clone()).chain(causes).chain(hint).collect()
+}
+
 fn say(plan: &FolderPlan, failure: &Failure) {
-    let hint = failure.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-    tracing::warn!(folder = %plan.dir.display(), "not followed, tried again: {}{hint}", failure.message);
+    tracing::warn!(folder = %plan.dir.display(), "not followed, tried again: {}", why(failure));
 }
 
 /// Says in the log what becomes of a folder.

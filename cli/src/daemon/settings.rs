@@ -76,11 +76,29 @@ impl SettingsFile {
     /// # Errors
     /// [`crate::failure::Code::Usage`] for a file that says what nobody understands.
     pub(super) fn read(named: Option<&Path>, home: &Path) -> Result<Self, Failure> {
-        match named {
+        let file: Self = match named {
             Some(path) => config::read_settings(path, FileRule::MustExist),
             None => config::read_settings(&home.join(FILE), FileRule::MayBeMissing),
-        }
+        }?;
+        file.paths().try_for_each(|path| refuse_tilde(path))?;
+        Ok(file)
     }
+
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let vaults = self.vaults.iter().flat_map(|vault| {
+            let named = [&vault.watch, &vault.materialize, &vault.passphrase_file].into_iter().flatten();
+            named.chain([&vault.dir])
+        });
+        self.log_file.iter().chain(vaults)
+    }
+}
+
+/// A shell knows what `~` is; here it would be a directory of that name.
+fn refuse_tilde(path: &Path) -> Result<(), Failure> {
+    let Ok(below) = path.strip_prefix("~") else { return Ok(()) };
+    let meant = std::env::home_dir().map_or_else(|| Path::new("/home/NAME").join(below), |home| home.join(below));
+    Err(Failure::usage(format!("{} is no path in mirord.toml: no shell reads it", path.display()))
+        .hint(format!("write {}", meant.display())))
 }
 
 #[cfg(test)]
