@@ -77,7 +77,7 @@ impl Dials {
 
     /// The next of a row that is begun every [`LISTEN`].
     fn begin_next(&mut self) {
-        let time = (self.begun % LONG_EVERY != 0).then_some(SHORT);
+        let time = (!self.begun.is_multiple_of(LONG_EVERY)).then_some(SHORT);
         self.begun += 1;
         self.begin(time);
     }
