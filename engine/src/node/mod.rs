@@ -13,7 +13,7 @@
 //! - Nothing ends a node but [`Node::stop`] and its drop. What fails is shown, and tried again.
 //! - A session is a task of its own: a panic ends that session and no other.
 //! - A vault that has no room takes nothing and still gives.
-//! - One node a vault directory: [`VaultError::Busy`](crate::vault::VaultError::Busy) for the second.
+//! - One node a vault directory: [`VaultError::Busy`] for the second.
 //! - Memory does not grow with the number of sessions that there were.
 
 mod flow;
