@@ -545,7 +545,7 @@ mod tests {
     #[test]
     fn what_a_session_has_told_outweighs_what_is_remembered_and_what_an_older_one_says_late() {
         let (link, now) = (link(), clock::now());
-        let is_identical = || link.record().lag(&frontier(6), root(6), now).age == Some(Duration::ZERO);
+        let is_identical = || link.record().lag(&frontier(6), root(6), now).events_out == Some(0);
         let says = |sequence: u64| Progress::PeerHolds { frontier: frontier(sequence), root: root(sequence as u8) };
         let hear = |number: u64, sequence: u64| link.record().hear(number, &says(sequence), (frontier(6), root(6)), now);
         link.recall(frontier(3), root(3), root(6), Duration::from_secs(1), now);
