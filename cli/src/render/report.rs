@@ -1,7 +1,7 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
 use super::{
-    GoneRecord, HoleRecord, KeyField, LastScrub, Record, bytes_text,
+    GoneRecord, HoleRecord, KeyField, LastScrub, Record, StageShares, bytes_text,
     certificate::{CertificateState, certificate_states, identical_lines},
     count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records, rfc3339,
 };
@@ -9,6 +9,7 @@ use mirror_engine::{
     event::Key,
     home::Peer,
     members::Admittance,
+    meter::Stage,
     vault::{
         Acquaintance, AddReport, EpochBegun, EpochStatus, Identical, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair,
         RestoreReport, Status, VerifyReport,
@@ -75,6 +76,9 @@ pub(crate) struct AddRecord {
     bytes_read: u64,
     bytes_stored: u64,
     chunks_stored: u64,
+    /// None where there was too little to do.
+    limiting_stage: Option<&'static str>,
+    stages: StageShares,
     skipped: Vec<NotDone>,
 }
 
@@ -107,6 +111,8 @@ pub(crate) fn add_record(operation: &'static str, extent: Extent, report: &AddRe
         bytes_read: report.bytes_read,
         bytes_stored: report.bytes_stored,
         chunks_stored: report.chunks_stored,
+        limiting_stage: Some(report.stages.limiting()).filter(|stage| *stage != Stage::RoundTrips).map(Stage::name),
+        stages: StageShares(report.stages),
         skipped: report.skipped.iter().map(NotDone::path).collect(),
     }
 }
