@@ -74,6 +74,23 @@ fn a_key_that_is_not_there_is_named() {
 }
 
 #[test]
+fn what_add_says_at_its_end_names_the_share_of_each_stage() {
+    let sandbox = Sandbox::new();
+    let device = sandbox.device_with_vault();
+    sandbox.write("tree/large", incompressible(8 << 20, 1));
+    sandbox.write("tree/small", b"small");
+    let summary = device.run(&["--json", "add", "../tree"]).ok().last("summary");
+    let stages = summary["stages"].as_object().unwrap();
+    for stage in ["read", "hash", "write", "sync", "index"] {
+        let share = stages[stage].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&share), "{stage}: {summary}");
+    }
+    assert!(stages["hash"].as_f64().unwrap() > 0.0 && stages["link"] == 0.0, "{summary}");
+    let limiting = summary["limiting_stage"].as_str();
+    assert!(limiting.is_none_or(|limiting| stages.contains_key(limiting)), "{summary}");
+}
+
+#[test]
 fn a_tree_is_added_once_and_then_found_unchanged() {
     let sandbox = Sandbox::new();
     let device = sandbox.device_with_vault();

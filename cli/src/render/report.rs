@@ -1,7 +1,7 @@
 //! What commands on this machine's vault did: one `summary` record each, or a sentence.
 
 use super::{
-    GoneRecord, HoleRecord, KeyField, LastScrub, Live, Record, bytes_text,
+    GoneRecord, HoleRecord, KeyField, LastScrub, Live, Record, StageShares, bytes_text,
     certificate::{CertificateState, certificate_states, identical_lines},
     connection_text, count_text, escape, fork_text, gone_text, hole_text, key_text, last_scrub_text, lost_text, path_text, records,
     rfc3339, standing_text,
@@ -11,6 +11,7 @@ use mirror_engine::{
     event::Key,
     home::Peer,
     members::Admittance,
+    meter::Stage,
     vault::{
         Acquaintance, AddReport, EpochBegun, EpochStatus, Identical, Initialised, KeysReport, MembershipStatus, PeerStatus, Repair,
         RestoreReport, Status, VerifyReport,
@@ -77,6 +78,9 @@ pub(crate) struct AddRecord {
     bytes_read: u64,
     bytes_stored: u64,
     chunks_stored: u64,
+    /// None where there was too little to do.
+    limiting_stage: Option<&'static str>,
+    stages: StageShares,
     skipped: Vec<NotDone>,
 }
 
@@ -109,6 +113,8 @@ pub(crate) fn add_record(operation: &'static str, extent: Extent, report: &AddRe
         bytes_read: report.bytes_read,
         bytes_stored: report.bytes_stored,
         chunks_stored: report.chunks_stored,
+        limiting_stage: Some(report.stages.limiting()).filter(|stage| *stage != Stage::RoundTrips).map(Stage::name),
+        stages: StageShares(report.stages),
         skipped: report.skipped.iter().map(NotDone::path).collect(),
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     keys::Certificate,
     members::{Admittance, Role},
     merge::{Place, Rule},
+    meter::Shares,
     store::{Fork, Hole, Lost},
 };
 use std::path::PathBuf;
@@ -82,7 +83,7 @@ pub struct AddOptions {
 }
 
 /// What an `add` or `put` did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AddReport {
     /// Files, directories and links looked at.
     pub seen: u64,
@@ -100,6 +101,8 @@ pub struct AddReport {
     pub chunks_stored: u64,
     /// Things that could not be added, each with its reason.
     pub skipped: Vec<(PathBuf, String)>,
+    /// Where the time went: files are what sends, packs and log what receives.
+    pub stages: Shares,
 }
 
 /// A current (or deleted) key.

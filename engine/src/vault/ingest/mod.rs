@@ -13,6 +13,7 @@
 
 mod gate;
 mod read;
+mod stages;
 mod writer;
 
 use super::{AddOptions, AddReport, Vault, VaultError, Watch, walk::Found, walk::Walk};
@@ -24,6 +25,7 @@ use crossbeam_channel::{Sender, bounded};
 use gate::Gate;
 pub(super) use read::KnownChunk;
 use read::{Piece, Reader};
+use stages::{Stages, Step};
 use std::{io::Read, path::PathBuf, sync::Arc};
 use writer::Writer;
 
@@ -111,7 +113,15 @@ pub(super) fn take_in(
 ) -> Result<NotTaken, VaultError> {
     let round = if moving == Moving::Taken { Round::Last } else { Round::Again };
     let mut report = AddReport::default();
-    let moving = pass(vault, found.into_iter().map(Ok), Purpose { dry_run: false, intake: Some(intake) }, round, &mut report, watch)?;
+    let moving = pass(
+        vault,
+        found.into_iter().map(Ok),
+        Purpose { dry_run: false, intake: Some(intake) },
+        round,
+        &mut report,
+        &Stages::new(),
+        watch,
+    )?;
     Ok(NotTaken { moving, skipped: report.skipped })
 }
 
@@ -129,18 +139,19 @@ pub(super) fn add(vault: &Vault, options: &AddOptions, watch: &dyn Watch) -> Res
     if !options.dry_run {
         vault.check_whole()?;
     }
+    let stages = Stages::new();
     let mut report = AddReport::default();
     let purpose = Purpose { dry_run: options.dry_run, intake: None };
-    let mut retry = pass(vault, walk.entries(), purpose, Round::First, &mut report, watch)?;
+    let mut retry = pass(vault, walk.entries(), purpose, Round::First, &mut report, &stages, watch)?;
     for round in 1..ROUNDS {
         if retry.is_empty() || options.dry_run {
             break;
         }
         let again = retry.into_iter().map(refresh);
         let round = if round + 1 == ROUNDS { Round::Last } else { Round::Again };
-        retry = pass(vault, again, purpose, round, &mut report, watch)?;
+        retry = pass(vault, again, purpose, round, &mut report, &stages, watch)?;
     }
-    Ok(report)
+    Ok(AddReport { stages: stages.shares(), ..report })
 }
 
 /// Which time a file is being read.
@@ -159,6 +170,7 @@ fn pass(
     purpose: Purpose<'_>,
     round: Round,
     report: &mut AddReport,
+    stages: &Stages,
     watch: &dyn Watch,
 ) -> Result<Vec<Found>, VaultError> {
     if !purpose.dry_run {
@@ -166,11 +178,12 @@ fn pass(
         vault.require_writer()?;
     }
     let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
-    let reader = Reader::new(vault, &gate)?;
+    let reader = Reader::new(vault, &gate, stages)?;
     let (items, inbox) = bounded(256);
     let (scanned, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let written = Writer::new(vault, round, &gate, watch).and_then(|writer| writer.for_intake(purpose.intake).run(&inbox));
+            let writer = Writer::new(vault, round, &gate, stages, watch);
+            let written = writer.and_then(|writer| writer.for_intake(purpose.intake).run(&inbox));
             // Unblocks the scan and the tasks when the writer gives up.
             gate.close();
             drop(inbox);
@@ -338,15 +351,16 @@ pub(super) enum Known {
 
 /// Puts one value, streamed from `source`, under `key`.
 pub(super) fn put(vault: &Vault, key: &Key, source: &mut dyn Read, watch: &dyn Watch) -> Result<AddReport, VaultError> {
+    let stages = Stages::new();
     vault.catch_up()?;
     vault.require_writer()?;
     vault.check_whole()?;
     let gate = Gate::new(in_flight_bytes(vault.memory_bytes));
-    let reader = Reader::new(vault, &gate)?;
+    let reader = Reader::new(vault, &gate, &stages)?;
     let (items, inbox) = bounded(256);
     let (sent, written) = std::thread::scope(|scope| {
         let writer = scope.spawn(|| {
-            let written = Writer::new(vault, Round::Last, &gate, watch).and_then(|writer| writer.run(&inbox));
+            let written = Writer::new(vault, Round::Last, &gate, &stages, watch).and_then(|writer| writer.run(&inbox));
             gate.close();
             drop(inbox);
             written
@@ -356,7 +370,7 @@ pub(super) fn put(vault: &Vault, key: &Key, source: &mut dyn Read, watch: &dyn W
     });
     let written = written?;
     sent?;
-    if watch.cancelled() { Err(VaultError::Cancelled) } else { Ok(AddReport { seen: 1, ..written.report }) }
+    if watch.cancelled() { Err(VaultError::Cancelled) } else { Ok(AddReport { seen: 1, stages: stages.shares(), ..written.report }) }
 }
 
 fn stream<'scope>(
@@ -378,7 +392,8 @@ fn stream<'scope>(
     let mut pieces = 0;
     loop {
         let wanted = (2 * CHUNK_BYTES_MAX - buffer.len()) as u64;
-        let got = source.take(wanted).read_to_end(&mut buffer).map_err(|error| VaultError::io("reading the value", error))?;
+        let got = reader.stages.timed(Step::Populate, || source.take(wanted).read_to_end(&mut buffer));
+        let got = got.map_err(|error| VaultError::io("reading the value", error))?;
         let ended = (got as u64) < wanted;
         while !buffer.is_empty() && (ended || buffer.len() >= CHUNK_BYTES_MAX) {
             let length = reader.cut(&buffer);

@@ -1,6 +1,6 @@
 //! Reading and sealing, in rayon's threads.
 
-use super::{Item, Known, Whole, gate::Gate, gate::Permit};
+use super::{Item, Known, Whole, gate::Gate, gate::Permit, stages::Stages, stages::Step};
 use crate::{
     chunk::Cutter,
     event::ChunkRef,
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 use std::{
-    fs::File,
+    fs::{File, Metadata},
     io::Read,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
@@ -66,11 +66,12 @@ pub(super) struct Reader<'a> {
     vault: &'a Vault,
     cutter: &'a Cutter,
     gate: &'a Gate,
+    pub(super) stages: &'a Stages,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(vault: &'a Vault, gate: &'a Gate) -> Result<Self, VaultError> {
-        Ok(Self { vault, cutter: vault.cutter()?, gate })
+    pub(super) fn new(vault: &'a Vault, gate: &'a Gate, stages: &'a Stages) -> Result<Self, VaultError> {
+        Ok(Self { vault, cutter: vault.cutter()?, gate, stages })
     }
 
     pub(super) fn gate(&self) -> &'a Gate {
@@ -89,18 +90,18 @@ impl<'a> Reader<'a> {
     /// Length of the next chunk of a mapped file.
     pub(super) fn next_cut(&self, source: &Source, at: usize) -> usize {
         let end = source.len().min(at + CHUNK_BYTES_MAX);
-        source.map.populate(at..source.len().min(at + MIB));
+        self.stages.timed(Step::Populate, || source.map.populate(at..source.len().min(at + MIB)));
         self.cut(&source.bytes()[at..end])
     }
 
     pub(super) fn cut(&self, data: &[u8]) -> usize {
-        self.cutter.next_cut(&data[..data.len().min(CHUNK_BYTES_MAX)])
+        self.stages.timed(Step::Cut, || self.cutter.next_cut(&data[..data.len().min(CHUNK_BYTES_MAX)]))
     }
 
     /// Copies, hashes and, unless the vault has it, seals one piece.
     pub(super) fn seal(&self, data: &[u8], permit: Permit) -> Result<Piece, VaultError> {
         let drafted = self.vault.seal_keys().and_then(|keys| {
-            let draft = keys.current().draft(data, self.gate.buffer());
+            let draft = self.stages.timed(Step::Seal, || keys.current().draft(data, self.gate.buffer()));
             let known = self.vault.known_chunks(&[draft.plaintext_id()])?;
             Ok((keys, draft, known.first().copied().flatten()))
         });
@@ -160,14 +161,10 @@ impl<'a> Reader<'a> {
         if !found.is_file() || found.stamp.size == 0 {
             return Ok((None, false));
         }
-        let mut file = open_regular(&found.path)?;
-        let mut bytes = Vec::with_capacity(found.stamp.size as usize + 1);
-        // One byte more than expected shows growth; the file is then read again as a whole.
-        (&mut file).take(found.stamp.size + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let after = file.metadata().map_err(|error| error.to_string())?;
+        let (mut bytes, after) = self.stages.timed(Step::Read, || read_small(found))?;
         let moved = Stamp::of(&after) != found.stamp || bytes.len() as u64 != found.stamp.size;
         bytes.truncate(found.stamp.size as usize);
-        let draft = (!bytes.is_empty()).then(|| keys.current().draft(&bytes, self.gate.buffer()));
+        let draft = (!bytes.is_empty()).then(|| self.stages.timed(Step::Seal, || keys.current().draft(&bytes, self.gate.buffer())));
         Ok((draft, moved))
     }
 
@@ -177,7 +174,7 @@ impl<'a> Reader<'a> {
             self.gate.recycle(draft.into_buffer());
             return Piece { reference, frame: None, listed: true, permit };
         }
-        let sealed = keys.current().seal(draft, ChunkType::Data, Compression::Auto);
+        let sealed = self.stages.timed(Step::Seal, || keys.current().seal(draft, ChunkType::Data, Compression::Auto));
         // A chunk that some event names but no pack holds any more comes back under its old list, if it sealed the same.
         let listed = known.is_some_and(|known| known.chunk == sealed.reference.chunk);
         Piece { reference: sealed.reference, frame: Some(sealed.frame), listed, permit }
@@ -190,6 +187,16 @@ pub(in crate::vault) struct KnownChunk {
     pub(in crate::vault) chunk: crate::id::ChunkId,
     /// Whether a pack here holds it.
     pub(in crate::vault) present: bool,
+}
+
+/// What a small file holds, and what it was after that was read.
+fn read_small(found: &Found) -> Result<(Vec<u8>, Metadata), String> {
+    let mut file = open_regular(&found.path)?;
+    let mut bytes = Vec::with_capacity(found.stamp.size as usize + 1);
+    // One byte more than expected shows growth; the file is then read again as a whole.
+    (&mut file).take(found.stamp.size + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let after = file.metadata().map_err(|error| error.to_string())?;
+    Ok((bytes, after))
 }
 
 /// Opens a file without following a link that has taken its place and without waiting for a pipe's other end.

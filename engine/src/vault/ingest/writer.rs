@@ -1,6 +1,9 @@
 //! The one writer: appends chunks, gathers operations, commits events.
 
-use super::{FileNumber, Gathered, Intake, Item, Known, Round, Whole, gate::Gate, read::KnownChunk, read::Piece, read::Source};
+use super::{
+    FileNumber, Gathered, Intake, Item, Known, Round, Whole, gate::Gate, read::KnownChunk, read::Piece, read::Source, stages::Stages,
+    stages::Step,
+};
 use crate::{
     codec,
     event::{ChunkList, ChunkRef, Content, Entry, Operation, Value, ValueKind},
@@ -56,6 +59,7 @@ pub(super) struct Writer<'a> {
     vault: &'a Vault,
     round: Round,
     gate: &'a Gate,
+    stages: &'a Stages,
     watch: &'a dyn Watch,
     intake: Option<&'a dyn Intake>,
     pack: PackWriter,
@@ -66,11 +70,18 @@ pub(super) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(vault: &'a Vault, round: Round, gate: &'a Gate, watch: &'a dyn Watch) -> Result<Self, VaultError> {
+    pub(super) fn new(
+        vault: &'a Vault,
+        round: Round,
+        gate: &'a Gate,
+        stages: &'a Stages,
+        watch: &'a dyn Watch,
+    ) -> Result<Self, VaultError> {
         Ok(Self {
             vault,
             round,
             gate,
+            stages,
             watch,
             intake: None,
             pack: vault.store().writer(),
@@ -156,7 +167,7 @@ impl<'a> Writer<'a> {
     /// Appends what is sealed and not there.
     fn append(&mut self, pieces: &[&Piece]) -> Result<(), VaultError> {
         let frames: Vec<_> = pieces.iter().filter_map(|piece| piece.frame.as_ref()).map(FrameBuf::verified).collect();
-        for (frame, appended) in frames.iter().zip(self.pack.append_run(&frames)?) {
+        for (frame, appended) in frames.iter().zip(self.stages.timed(Step::Write, || self.pack.append_run(&frames))?) {
             if appended == Appended::New {
                 self.written.report.chunks_stored += 1;
                 self.written.report.bytes_stored += frame.bytes().len() as u64;
@@ -274,9 +285,15 @@ impl<'a> Writer<'a> {
     /// Chunks durable, then the event, then what is only a cache.
     fn commit(&mut self) -> Result<(), VaultError> {
         let batch = std::mem::take(&mut self.batch);
-        let mut put_by = None;
         // Also without an event: a chunk whose pack was lost may have come back for a value that stands as it is.
-        self.pack.checkpoint()?;
+        self.stages.timed(Step::Sync, || self.pack.checkpoint())?;
+        let stages = self.stages;
+        stages.timed(Step::Index, || self.record(batch))
+    }
+
+    /// The event of a batch whose chunks are durable, and what is known by it.
+    fn record(&mut self, batch: Batch) -> Result<(), VaultError> {
+        let mut put_by = None;
         let lists = batch.entries.chunks(LIST_ENTRIES_MAX).map(|entries| ChunkList::new(entries.to_vec()));
         let lists: Vec<ChunkList> = lists.collect::<Result<_, _>>().map_err(VaultError::internal)?;
         if let Some(intake) = self.intake {
