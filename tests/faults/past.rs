@@ -224,7 +224,10 @@ fn apart(two: &Two) -> (Value, Serving) {
     }
     two.a.run(&["rm", "a-deleted"]).ok();
     let serving = two.b.serve();
-    found(&two.a, "sync", &serving);
+    // The first contradiction that they see may not be the first that there is: a few sessions find where the log forks.
+    for _ in 0..4 {
+        found(&two.a, "sync", &serving);
+    }
     assert_ne!(two.a.status()["root"], two.b.status()["root"]);
     (forked, serving)
 }
@@ -258,7 +261,8 @@ fn replicas_on_two_branches_come_together_when_one_leaves_its_own() {
         assert_eq!(device.run(&["get", "both"]).ok().stdout, b"both of b");
         // Also what stands no more is there, with its bytes, wherever the events are kept.
         let aside = device.run(&["--json", "log", "--forks"]).ok().json();
-        let deleted = aside.iter().find(|said| said["key"] == "a-deleted" && said["action"] == "put").unwrap_or_else(|| panic!("{aside:?}"));
+        let deleted =
+            aside.iter().find(|said| said["key"] == "a-deleted" && said["action"] == "put").unwrap_or_else(|| panic!("{aside:?}"));
         let ran = device.run(&["get", "a-deleted", "--event", deleted["event"].as_str().unwrap()]).ok();
         assert_eq!(ran.stdout, b"a-deleted of a");
         assert_sound(device);

@@ -83,7 +83,9 @@ fn leave_branch(session: &Session, replica: &str, extent: Extent) -> Result<Code
     };
     session.report(|| render::left_record(extent, &left), || render::left_text(extent, &left))?;
     if extent == Extent::Done {
-        session.talk.note("hint: mirror sync PEER, with a replica that holds the other branch, brings it here; restart mirror serve if it runs");
+        session
+            .talk
+            .note("hint: mirror sync PEER, with a replica that holds the other branch, brings it here; restart mirror serve if it runs");
     }
     Ok(Code::Ok)
 }

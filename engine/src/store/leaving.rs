@@ -71,9 +71,10 @@ impl Left {
         let proves = |one: &&Event, other: &&Event| contradiction(one, other).is_some_and(|(sequence, _)| sequence == self.from);
         self.format == FORMAT
             && near.iter().any(|one| near.iter().any(|other| proves(one, other)))
-            && self.events.iter().all(|id| {
-                branches.with_id(id).is_some_and(|aside| aside.author() == self.author && aside.header().sequence >= self.from)
-            })
+            && self
+                .events
+                .iter()
+                .all(|id| branches.with_id(id).is_some_and(|aside| aside.author() == self.author && aside.header().sequence >= self.from))
     }
 }
 
@@ -122,7 +123,8 @@ impl Store {
         let author = branch.from.author;
         for (event, _) in &branch.events {
             if ![KIND_OPERATIONS, KIND_RESEALED].contains(&event.header().kind) {
-                let reason = "it says who is in the vault, so its branch cannot be left: leave the other one, on the replicas that hold that";
+                let reason =
+                    "it says who is in the vault, so its branch cannot be left: leave the other one, on the replicas that hold that";
                 return Err(StoreError::InvalidEvent { dot: event.dot(), reason });
             }
         }
@@ -223,7 +225,8 @@ impl Inner {
 
 /// `heads` without those that were left; in their place, what is held.
 pub(super) fn without_left(branches: &Branches, heads: &Heads, held: &Heads) -> Heads {
-    let mut counting = Heads(heads.0.iter().filter(|(_, head)| !branches.was_left(&head.event)).map(|(author, head)| (*author, *head)).collect());
+    let mut counting =
+        Heads(heads.0.iter().filter(|(_, head)| !branches.was_left(&head.event)).map(|(author, head)| (*author, *head)).collect());
     counting.join(held);
     counting
 }

@@ -66,7 +66,14 @@ impl Vault {
     pub fn plan_leaving(&self, author: &ReplicaId) -> Result<Left, VaultError> {
         let branch = self.branch_to_leave(author)?;
         let keys = self.words_of(&branch).map_or(0, |words| words.len() as u64);
-        Ok(Left { author: *author, from: branch.from.sequence, events: branch.events.len() as u64, keys, written: 0, undecided: Vec::new() })
+        Ok(Left {
+            author: *author,
+            from: branch.from.sequence,
+            events: branch.events.len() as u64,
+            keys,
+            written: 0,
+            undecided: Vec::new(),
+        })
     }
 
     /// Leaves the branch that this replica holds of the forked log of `author`, so that the next session brings the one that others
@@ -108,6 +115,9 @@ impl Vault {
             Some(left) if left.settled => Err(nothing("it was left before; what others hold of it comes with the next pull")),
             Some(left) => Ok(left),
             None => {
+                if self.store().fork_of(author).is_some() && self.store().fork_begins(author)?.is_none() {
+                    return Err(nothing("where it begins is not known yet; mirror sync with a replica on the other branch finds it out"));
+                }
                 let branch = self.store().branch_of(author)?.ok_or_else(|| nothing("no fork of it is known here"))?;
                 if branch.events.is_empty() { Err(nothing("none of its events lie in this log beyond the fork")) } else { Ok(branch) }
             }
