@@ -21,6 +21,7 @@ use crate::{
 };
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
+use std::collections::BTreeSet;
 
 /// Of each newest event's id: enough for chance, and whoever makes two alike on purpose hides a fork of its own log from one Hello.
 const SHORT_BYTES: usize = 8;
@@ -94,10 +95,10 @@ impl ForkKnowledge {
     }
 }
 
-/// What a peer has pending, but for authors of which less is agreed than its frontier says: of those, all beyond that goes again.
-pub(super) fn pending_agreed(hello: &Hello, agreed: &Frontier) -> Frontier {
-    let whole = |author: &ReplicaId| hello.frontier.sequence_of(author) == agreed.sequence_of(author);
-    hello.pending.iter().filter(|(author, _)| whole(author)).map(|(author, sequence)| Dot { author: *author, sequence }).collect()
+/// Authors of which less is agreed than the peer's frontier says: what lies beyond goes again.
+pub(super) fn again(hello: &Hello, agreed: &Frontier) -> BTreeSet<ReplicaId> {
+    let less = |(author, sequence): &(&ReplicaId, u64)| agreed.sequence_of(author) < *sequence;
+    hello.frontier.iter().filter(less).map(|(author, _)| *author).collect()
 }
 
 /// What the peer's Hello says of forks; nothing if it is older, or makes no sense.
@@ -174,15 +175,15 @@ mod tests {
         let agreed = |ours: (u8, u64, u8), theirs: (u8, u64, u8)| {
             let ours = ForkKnowledge { shared: shared(3), ..knowledge(&[ours, (2, 5, 50)], &[1]) };
             let theirs = knowledge(&[theirs, (2, 5, 50)], &[1]);
-            let hello = Hello { pending: shared(9), ..hello_of(&theirs) };
+            let hello = hello_of(&theirs);
             let agreed = ours.agreed(&hello, &said_by(&theirs));
             assert_eq!(agreed.sequence_of(&author(2)), 5);
-            (agreed.sequence_of(&author(1)), pending_agreed(&hello, &agreed).sequence_of(&author(1)))
+            (agreed.sequence_of(&author(1)), again(&hello, &agreed).contains(&author(1)))
         };
-        assert_eq!(agreed((1, 6, 60), (1, 6, 60)), (6, 9), "the same branch");
-        assert_eq!(agreed((1, 6, 60), (1, 6, 61)), (3, 0));
-        assert_eq!(agreed((1, 6, 60), (1, 7, 71)), (3, 0));
-        assert_eq!(agreed((1, 6, 60), (1, 2, 20)), (2, 9), "it made room");
+        assert_eq!(agreed((1, 6, 60), (1, 6, 60)), (6, false), "the same branch");
+        assert_eq!(agreed((1, 6, 60), (1, 6, 61)), (3, true));
+        assert_eq!(agreed((1, 6, 60), (1, 7, 71)), (3, true));
+        assert_eq!(agreed((1, 6, 60), (1, 2, 20)), (2, false), "it made room");
     }
 
     #[test]

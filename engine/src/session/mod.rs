@@ -468,7 +468,7 @@ impl Session {
         if let Some(forks) = forks {
             self.forks.lacking(&forks).for_each(|proof| self.out.say(&Message::Fork(proof)));
             let agreed = self.forks.agreed(&hello, &forks);
-            hello.pending = forks::pending_agreed(&hello, &agreed);
+            self.sending.send_again(forks::again(&hello, &agreed));
             hello.frontier = agreed;
         }
         self.sending.begin(&hello, inline, flow(goes));
