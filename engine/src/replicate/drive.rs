@@ -160,7 +160,8 @@ fn fork_knowledge(store: &Store, heads: &Heads) -> Result<ForkKnowledge, Replica
         }
         proofs.extend(proof.map(|proof| (author, Bytes::from(proof))));
     }
-    Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier(), wall_ms: clock::wall_ms() })
+    let shared = store.shared_of_forks().map_err(VaultError::from)?;
+    Ok(ForkKnowledge { heads: heads.clone(), proofs, aside: store.aside_frontier(), shared, wall_ms: clock::wall_ms() })
 }
 
 fn hello_keys(epochs: &[ReplicationKey], exporter: &[u8; 32]) -> Result<HelloKeys, ReplicateError> {

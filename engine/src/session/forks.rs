@@ -5,6 +5,11 @@
 //! lacked it: whoever gets it finds the contradiction, keeps both events, and says the proof ([`Message::Fork`](super::Message::Fork)).
 //! Where the numbers differ, the first event beyond contradicts by the event that it names as the one before it.
 //!
+//! A contradiction need not lie where the log forks: the first event that shows one may come later. So while two replicas hold different
+//! branches, each takes the other to hold the same only up to some number before the first contradiction that it knows, twice as far back
+//! each time ([`ForkKnowledge::shared`]), and what it sends from there on is kept beside the other's log. In a few sessions both know all of
+//! both branches.
+//!
 //! A Hello names the authors whose forks are proved on its side. A proof goes to whoever does not name that author, so every replica
 //! ends up with it; two that hold equal logs and different proofs exchange those before they part.
 
@@ -16,6 +21,7 @@ use crate::{
 };
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
+use std::collections::BTreeSet;
 
 /// Of each newest event's id: enough for chance, and whoever makes two alike on purpose hides a fork of its own log from one Hello.
 const SHORT_BYTES: usize = 8;
@@ -29,6 +35,8 @@ pub struct ForkKnowledge {
     pub proofs: Vec<(ReplicaId, Bytes)>,
     /// How far other branches are kept, without holes, beyond what is applied: such events need not come again.
     pub aside: Frontier,
+    /// Of each author whose fork is proved here: up to which number a peer whose newest event is another is taken to hold the same.
+    pub shared: Frontier,
     /// This device's wall clock, for the peer's user.
     pub wall_ms: u64,
 }
@@ -71,17 +79,26 @@ impl ForkKnowledge {
     }
 
     /// The peer's frontier without the events that differ from ours although they have the same number: ours go to it once more. Not
-    /// those of forks that both know.
+    /// those of forks that both know, but for what finds out where they begin: see [`ForkKnowledge::shared`].
     pub(super) fn agreed(&self, hello: &Hello, theirs: &ForkHello) -> Frontier {
         let ours = self.authors();
         let known = |author: &ReplicaId| ours.contains(author) && theirs.forked.contains(author);
         let agreed = |((author, sequence), theirs): ((&ReplicaId, u64), &[u8])| {
             let head = self.heads.0.get(author).filter(|head| head.sequence == sequence);
-            let differs = head.is_some_and(|head| !head.event.as_bytes().starts_with(theirs)) && !known(author);
-            Dot { author: *author, sequence: if differs { sequence - 1 } else { sequence } }
+            let differs = head.is_some_and(|head| !head.event.as_bytes().starts_with(theirs));
+            let same = head.is_some() && !differs;
+            let shared = if same { None } else { self.shared.iter().find(|(forked, _)| *forked == author) };
+            let sequence = if differs && !known(author) { sequence - 1 } else { sequence };
+            Dot { author: *author, sequence: shared.map_or(sequence, |(_, shared)| sequence.min(shared)) }
         };
         hello.frontier.iter().zip(theirs.heads.chunks(SHORT_BYTES)).map(agreed).collect()
     }
+}
+
+/// Authors of which less is agreed than the peer's frontier says: what lies beyond goes again.
+pub(super) fn again(hello: &Hello, agreed: &Frontier) -> BTreeSet<ReplicaId> {
+    let less = |(author, sequence): &(&ReplicaId, u64)| agreed.sequence_of(author) < *sequence;
+    hello.frontier.iter().filter(less).map(|(author, _)| *author).collect()
 }
 
 /// What the peer's Hello says of forks; nothing if it is older, or makes no sense.
@@ -108,7 +125,13 @@ mod tests {
         let head =
             |(who, sequence, event): &(u8, u64, u8)| (author(*who), Head { sequence: *sequence, event: EventId::from_bytes([*event; 32]) });
         let proofs = proved.iter().map(|who| (author(*who), Bytes::from_static(b"proof"))).collect();
-        ForkKnowledge { heads: Heads(heads.iter().map(head).collect()), proofs, aside: Frontier::new(), wall_ms: 1 }
+        ForkKnowledge {
+            heads: Heads(heads.iter().map(head).collect()),
+            proofs,
+            aside: Frontier::new(),
+            shared: Frontier::new(),
+            wall_ms: 1,
+        }
     }
 
     fn hello_of(side: &ForkKnowledge) -> Hello {
@@ -144,6 +167,23 @@ mod tests {
         let theirs = knowledge(&[(1, 5, 50), (2, 5, 50), (3, 7, 70)], &[2]);
         let (knowing, known) = (hello_of(&theirs), said_by(&theirs));
         assert_eq!(knowledge(&ours, &[2]).agreed(&knowing, &known), knowing.frontier);
+    }
+
+    #[test]
+    fn where_a_fork_begins_is_searched_until_the_newest_events_are_the_same() {
+        let shared = |sequence| Frontier::from_iter([Dot { author: author(1), sequence }]);
+        let agreed = |ours: (u8, u64, u8), theirs: (u8, u64, u8)| {
+            let ours = ForkKnowledge { shared: shared(3), ..knowledge(&[ours, (2, 5, 50)], &[1]) };
+            let theirs = knowledge(&[theirs, (2, 5, 50)], &[1]);
+            let hello = hello_of(&theirs);
+            let agreed = ours.agreed(&hello, &said_by(&theirs));
+            assert_eq!(agreed.sequence_of(&author(2)), 5);
+            (agreed.sequence_of(&author(1)), again(&hello, &agreed).contains(&author(1)))
+        };
+        assert_eq!(agreed((1, 6, 60), (1, 6, 60)), (6, false), "the same branch");
+        assert_eq!(agreed((1, 6, 60), (1, 6, 61)), (3, true));
+        assert_eq!(agreed((1, 6, 60), (1, 7, 71)), (3, true));
+        assert_eq!(agreed((1, 6, 60), (1, 2, 20)), (2, false), "it made room");
     }
 
     #[test]

@@ -467,7 +467,9 @@ impl Session {
         let inline = self.config.windows.inline_bytes_max.min(hello.inline_bytes_max);
         if let Some(forks) = forks {
             self.forks.lacking(&forks).for_each(|proof| self.out.say(&Message::Fork(proof)));
-            hello.frontier = self.forks.agreed(&hello, &forks);
+            let agreed = self.forks.agreed(&hello, &forks);
+            self.sending.send_again(forks::again(&hello, &agreed));
+            hello.frontier = agreed;
         }
         self.sending.begin(&hello, inline, flow(goes));
         self.receiving.begin(&hello, inline, flow(comes), &mut self.out);

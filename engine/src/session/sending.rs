@@ -18,11 +18,11 @@ use super::{
 use crate::{
     bitmap::Bitmap,
     event::{Dot, Frontier, ListRef},
-    id::ListId,
+    id::{ListId, ReplicaId},
     limits::{EARLY_BYTES_MAX, EVENTS_MESSAGE_BYTES_TARGET, INLINE_BYTES_MAX, LANES_MAX, WANTS_MAX},
 };
 use bytes::{Bytes, BytesMut};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 /// Wants that the driver serves at once: enough to keep every lane busy.
 const SERVES_MAX: usize = LANES_MAX;
@@ -143,6 +143,8 @@ pub(super) struct Sending {
     parked_bytes: usize,
     /// Everything that the peer applied or parked.
     acknowledged: Frontier,
+    /// Authors whose forked log the peer may hold another branch of: what it says to have of them is no reason not to send ours.
+    again: BTreeSet<ReplicaId>,
     queue: VecDeque<Service>,
     running: VecDeque<Service>,
     /// Of the lists that are being served inline.
@@ -167,6 +169,7 @@ impl Sending {
             parked: Frontier::new(),
             parked_bytes: 0,
             acknowledged: Frontier::new(),
+            again: BTreeSet::new(),
             queue: VecDeque::new(),
             running: VecDeque::new(),
             running_inline_bytes: 0,
@@ -186,12 +189,24 @@ impl Sending {
         Some(cached)
     }
 
+    /// Of these authors, what lies beyond what is agreed goes to the peer whatever it says to have. Before [`Sending::begin`].
+    pub(super) fn send_again(&mut self, authors: BTreeSet<ReplicaId>) {
+        self.again = authors;
+    }
+
     /// The peer's Hello is here: from now on we know what it has.
     pub(super) fn begin(&mut self, hello: &Hello, inline_bytes_max: u64, flow: Flow) {
         self.flow = flow;
         self.windows.inline_bytes_max = inline_bytes_max;
         let mut has = hello.frontier.clone();
-        has.join(&hello.pending);
+        has.join(
+            &hello
+                .pending
+                .iter()
+                .filter(|(author, _)| !self.again.contains(author))
+                .map(|(author, sequence)| Dot { author: *author, sequence })
+                .collect(),
+        );
         if !self.assumed.take().is_none_or(|assumed| has.covers(&assumed)) {
             self.forget_early();
         }
@@ -426,7 +441,8 @@ impl Sending {
     fn send_loaded(&mut self, timing: Timing, out: &mut Outbox) {
         let mut run = Run::new(timing);
         while let Some(event) = self.loaded.pop_front() {
-            if self.beyond.contains(&event.dot) || self.acknowledged.contains(&event.dot) {
+            let acknowledged = self.acknowledged.contains(&event.dot);
+            if self.beyond.contains(&event.dot) || (acknowledged && !self.again.contains(&event.dot.author)) {
                 continue;
             }
             let promised = self.promise_for(&event);
@@ -439,7 +455,10 @@ impl Sending {
                 break;
             }
             self.beyond.raise(event.dot);
-            self.in_flight.push(InFlight { dot: event.dot, bytes: event.bytes(), promised: promised.unwrap_or(0) });
+            // The peer's word on that number is said already.
+            if !acknowledged {
+                self.in_flight.push(InFlight { dot: event.dot, bytes: event.bytes(), promised: promised.unwrap_or(0) });
+            }
             self.queue.extend(run.push(event, promised, out));
         }
         self.queue.extend(run.flush(out));

@@ -131,6 +131,37 @@ impl Store {
         lock(&self.inner.branches).forks.values().cloned().collect()
     }
 
+    /// Where the log of `author` forks, if it is certain that it does not fork before: two events of one number follow the same one.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn fork_begins(&self, author: &ReplicaId) -> Result<Option<u64>, StoreError> {
+        let Some(fork) = self.fork_of(author) else { return Ok(None) };
+        let [first, second] = [self.event_anywhere(&fork.records[0])?, self.event_anywhere(&fork.records[1])?];
+        let certain = first.zip(second).is_some_and(|(first, second)| {
+            first.header().sequence == second.header().sequence && first.header().previous == second.header().previous
+        });
+        Ok(certain.then_some(fork.dot.sequence))
+    }
+
+    /// For each forked log, up to where a replica on another branch is taken to hold the same. As long as it is not certain where the log
+    /// forks, as far before the first contradiction known as that lies before the log's end: twice as far back each time.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn shared_of_forks(&self) -> Result<Frontier, StoreError> {
+        let (held, mut shared) = (self.frontier(), Vec::new());
+        for Fork { dot, .. } in self.forks() {
+            let back = match self.fork_begins(&dot.author)? {
+                Some(_) => 0,
+                None => held.sequence_of(&dot.author).saturating_sub(dot.sequence) + 1,
+            };
+            // The first event is what everything else of an author stands on.
+            shared.push(Dot { sequence: (dot.sequence - 1).saturating_sub(back).max(1), ..dot });
+        }
+        Ok(shared.into_iter().collect())
+    }
+
     /// Where the log of `author` is known to fork.
     pub fn fork_of(&self, author: &ReplicaId) -> Option<Fork> {
         lock(&self.inner.branches).forks.get(author).cloned()

@@ -114,6 +114,9 @@ impl Vault {
             Some(left) if left.settled => Err(nothing("it was left before; what others hold of it comes with the next pull")),
             Some(left) => Ok(left),
             None => {
+                if self.store().fork_of(author).is_some() && self.store().fork_begins(author)?.is_none() {
+                    return Err(nothing("where it begins is not known yet; mirror sync with a replica on the other branch finds it out"));
+                }
                 let branch = self.store().branch_of(author)?.ok_or_else(|| nothing("no fork of it is known here"))?;
                 if branch.events.is_empty() { Err(nothing("none of its events lie in this log beyond the fork")) } else { Ok(branch) }
             }

@@ -6,6 +6,7 @@ mod events;
 mod faults;
 mod forks;
 mod journal;
+mod leaving;
 mod losing;
 mod mending;
 mod scrubbing;
