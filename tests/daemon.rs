@@ -28,7 +28,12 @@ fn ask(device: &Device) -> Value {
     serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// The digest over what the only vault of a device's daemon holds.
+/// The digest over what the only vault of a device's daemon holds, as far as the daemon knows.
 fn root(device: &Device) -> String {
     ask(device)["vaults"][0]["root"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The same as the vault's files have it: at once, whichever program has written.
+fn stored(device: &Device) -> String {
+    device.status()["root"].as_str().unwrap().to_owned()
 }
