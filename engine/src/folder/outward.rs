@@ -397,6 +397,7 @@ impl Folder {
             (Some(_), Some(_)) if file.path.symlink_metadata()?.is_dir() => fs::remove_dir(&file.path)?,
             _ => {}
         }
+        let written = Stamp::of(&fs::symlink_metadata(&file.temporary)?);
         if file.before.is_none() {
             match durable::rename_to_new(&file.temporary, &file.path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
@@ -406,7 +407,7 @@ impl Folder {
             fs::rename(&file.temporary, &file.path)?;
         }
         let Some(value) = &file.wanted.value else { return Ok(None) };
-        let stamp = Stamp::of(&fs::symlink_metadata(&file.path)?);
+        let stamp = stamp_of_placed(written, Stamp::of(&fs::symlink_metadata(&file.path)?));
         Ok(Some(Row { digest: Digest::of(value), stamp, settled: true, of: file.wanted.of.clone() }))
     }
 
@@ -503,5 +504,26 @@ fn sync(directory: &Path) -> Result<(), VaultError> {
         // It was removed meanwhile, with what was written there.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         synced => synced.map_err(|error| VaultError::at("syncing", directory, error)),
+    }
+}
+
+/// What to note of a file that was `written` and is now under its name. Renaming changes nothing but the time of change; a file that differs
+/// otherwise was saved by somebody who was quicker than this look, so what is noted must not fit it: it is taken in.
+fn stamp_of_placed(written: Stamp, now: Stamp) -> Stamp {
+    if (Stamp { changed_ns: written.changed_ns, ..now }) == written { now } else { written }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_saved_right_after_it_was_written_out_is_not_taken_for_what_was_written() {
+        let written = Stamp { size: 6, modified_ns: 1, changed_ns: 10, inode: 7, device: 1 };
+        let renamed = Stamp { changed_ns: 11, ..written };
+        assert_eq!(stamp_of_placed(written, renamed), renamed);
+        for saved in [Stamp { size: 5, ..renamed }, Stamp { modified_ns: 12, ..renamed }, Stamp { inode: 8, ..renamed }] {
+            assert_ne!(stamp_of_placed(written, saved), saved);
+        }
     }
 }
