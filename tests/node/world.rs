@@ -6,7 +6,7 @@ use mirror_engine::{
     node::{Node, NodeOptions, NodeStatus, PeerStatus, Report, State, Told},
     replicate::{self, Options, ReplicateError, Server, Unobserved},
     transport::TransportError,
-    vault::{InitOptions, Unwatched, Vault},
+    vault::{InitOptions, Unwatched, Vault, VaultError},
 };
 use std::{
     io::Cursor,
@@ -122,9 +122,12 @@ impl Running {
         });
         let started = async {
             loop {
-                // The ports of a node before this one close when the goodbyes of its connections have been heard.
+                // A node that was dropped before this one has its ports until the goodbyes of its connections have
+                // been heard, and its lock until its tasks have ended.
                 match Node::start(vault.clone(), options.clone(), report.clone()).await {
-                    Err(ReplicateError::Transport(TransportError::Io { .. })) => tokio::task::yield_now().await,
+                    Err(ReplicateError::Transport(TransportError::Io { .. }) | ReplicateError::Vault(VaultError::Busy(_))) => {
+                        tokio::task::yield_now().await;
+                    }
                     started => return started.unwrap(),
                 }
             }
