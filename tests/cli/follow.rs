@@ -51,6 +51,20 @@ fn changes_go_both_ways_at_once_and_a_peer_that_comes_back_is_found() {
     assert_eq!(follower.finish().code, Some(130));
 }
 
+/// It stays for days, as a daemon does.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_follower_takes_its_memory_in_small_pages() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let serving = a.serve();
+    let b = sandbox.device("b").clone_of(&a, &serving, "b");
+    let mut follower = following(&b, &serving);
+    follower.wait_for(is("identical"));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", follower.id())).unwrap();
+    assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
+}
+
 #[test]
 fn a_mass_deletion_ends_a_follower_and_nothing_of_it_is_taken_over() {
     let sandbox = Sandbox::new();

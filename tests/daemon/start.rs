@@ -46,6 +46,17 @@ fn signals_end_it_in_order_with_130_and_stop_with_0() {
     assert_eq!(daemon.finish(), Some(0));
 }
 
+/// Huge pages count as held once a byte of them is used: most of what a daemon at rest held was never used.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_comes_in_small_pages() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let daemon = a.mirord(&[]);
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.id())).unwrap();
+    assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
+}
+
 #[test]
 fn the_log_is_json_when_asked_for_and_says_each_thing_once() {
     let sandbox = Sandbox::new();

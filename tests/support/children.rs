@@ -22,6 +22,11 @@ impl Running {
         Self { stdin: child.stdin.take(), child, stdout }
     }
 
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Reads records from stdout until one is as wanted. A program that ends before has failed the test.
     #[track_caller]
     pub(crate) fn wait_for(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
@@ -103,7 +108,7 @@ impl Serving {
 
     /// The number of its process.
     pub(crate) fn id(&self) -> u32 {
-        self.running.child.id()
+        self.running.id()
     }
 
     /// The next thing that it tells of this type.
@@ -151,7 +156,7 @@ impl Mirord {
 
     /// The number of its process.
     pub(crate) fn id(&self) -> u32 {
-        self.running.child.id()
+        self.running.id()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -14,6 +14,7 @@ use crate::{
     render::{self, Extent, FollowState, Following, Format, Output, Talk},
 };
 use mirror_engine::{
+    io::pages,
     limits::{FUSE_KEYS_MAX, FUSE_PERCENT},
     replicate::{self, Observer, Options, Progress, ReplicateError},
     session::Direction,
@@ -22,6 +23,9 @@ use mirror_engine::{
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(super) fn run(session: &Session, direction: Direction, options: &PeerOptions, folders: &FolderArgs) -> Result<Code, Failure> {
+    if let Err(error) = pages::keep_small() {
+        tracing::info!(%error, "memory comes in huge pages: more of it may be held than is used");
+    }
     let vault = Arc::new(session.open()?);
     let whereabouts = Whereabouts::of(session, &vault, &options.peer, options.device)?;
     let limit = options.max_delete.unwrap_or(MaxDelete(Some(DeleteLimit::Share { percent: FUSE_PERCENT, keys: FUSE_KEYS_MAX })));

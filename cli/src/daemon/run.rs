@@ -28,7 +28,15 @@ use crate::{
     failure::{Code, Failure},
     render::{self, Format, Listening, Output},
 };
-use mirror_engine::{clock, home::Home, id::DeviceId, io::backend, node::Told, replicate::Limits, vault::Vault};
+use mirror_engine::{
+    clock,
+    home::Home,
+    id::DeviceId,
+    io::{backend, pages},
+    node::Told,
+    replicate::Limits,
+    vault::Vault,
+};
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -68,12 +76,16 @@ pub(super) struct Daemon {
 /// # Errors
 /// What keeps it from starting.
 pub(super) fn run(cli: &MirordCli) -> Result<Code, Failure> {
+    let small_pages = pages::keep_small();
     let plan = Plan::resolve(cli)?;
     if plan.priority == Priority::Low {
         // Before the first thread: each inherits it.
         rustix::process::nice(LAST).map_err(|error| Failure::io("cannot let others go first", &error.into()))?;
     }
     let repeats = log::start(&plan)?;
+    if let Err(error) = small_pages {
+        tracing::info!(%error, "memory comes in huge pages: more of it may be held than is used");
+    }
     backend::choose(plan.settings.io)?;
     let home = Home::open(&plan.settings.home)?;
     let lock = DaemonLock::take(home.dir())?;

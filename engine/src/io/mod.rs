@@ -11,6 +11,7 @@ pub mod counting;
 pub mod descriptors;
 pub mod durable;
 pub mod map;
+pub mod pages;
 pub mod piece;
 mod portable;
 pub mod priority;
