@@ -5,7 +5,8 @@ comes and goes.
 Cuts are of three kinds: the interface goes down, packets vanish without a word, and the dialler's address changes. What was written on
 either side while the link was gone must be there on the other side after it is back; how long that takes is measured from the moment of
 return, by looking for it every few milliseconds with `mirror get`. At the end nothing that was acknowledged may be missing, both replicas
-must be equal and whole, and neither process may have grown.
+must be equal and whole. What both processes hold is noted every ten seconds, and how it grew over the second half: it goes up and down by some
+MiB with what is on its way, so a limit is for all of it.
 """
 import argparse, json, os, random, signal, statistics, subprocess, sys, threading, time
 
@@ -18,6 +19,9 @@ LOOK_S = 0.01
 # Beyond it something hangs: the run fails at once.
 PATIENCE_S = 60
 NOWHERE = "00:00:00:00:00:01"
+# So often both processes are looked at.
+SAMPLE_S = 10
+MINUTES = (1, 5, 10, 15, 20)
 # In a namespace of its own, so it cannot be taken.
 PORT = 7740
 
@@ -86,6 +90,30 @@ def seconds_until(device, key, began):
     return None
 
 
+class Watcher(threading.Thread):
+    """Looks at what each process holds, and how many cuts and puts there were by then."""
+
+    def __init__(self, processes, counts):
+        super().__init__(daemon=True)
+        self.processes, self.counts = processes, counts
+        self.ended, self.samples = threading.Event(), []
+
+    def run(self):
+        began = time.monotonic()
+        while not self.ended.wait(SAMPLE_S):
+            cuts, puts = self.counts()
+            try:
+                sizes = [size(process) for process in self.processes]
+            except (OSError, KeyError):
+                return  # One has ended: that is told elsewhere.
+            self.samples.append({"s": round(time.monotonic() - began), "cuts": cuts, "puts": puts, "sizes": sizes})
+
+    def stop(self):
+        self.ended.set()
+        self.join()
+        return self.samples
+
+
 def size(process):
     """Memory of its own and mapped files that are resident, in MiB, and open descriptors."""
     with open(f"/proc/{process.pid}/status") as status:
@@ -147,22 +175,24 @@ def soak(link, work, arguments):
     generate.write_file(os.path.join(work, "mark"), 1024, seed=0)
     followers = start_daemons(link, here, there) if arguments.daemon else start_commands(link, here, there)
     writers = [Writer(device, arguments.seed + at, work) for at, device in enumerate((here, there))]
-    cuts, sizes = [], []
+    cuts = []
+    watcher = Watcher([running.process for running in followers], lambda: (len(cuts), sum(len(writer.acknowledged) for writer in writers)))
     try:
-        for writer in writers:
-            writer.start()
+        for thread in (*writers, watcher):
+            thread.start()
         ends = time.monotonic() + arguments.seconds
         while time.monotonic() < ends:
             time.sleep(dice.uniform(1, 5))
             cuts.append(cut_once(link, (here, there), dice, len(cuts)))
-            sizes.append([size(running.process) for running in followers])
             for running in followers:
                 if running.poll():
                     raise RuntimeError(f"ended: {running.ended}")
         for writer in writers:
             writer.stop()
         settled = equal((here, there))
+        samples = watcher.stop()
     finally:
+        watcher.ended.set()
         for writer in writers:
             writer.ended.set()
         for running in followers:
@@ -173,7 +203,32 @@ def soak(link, work, arguments):
     for device in (here, there):
         device.run("verify", "--read-data")
     failures = [failure for writer in writers for failure in writer.failures]
-    return {"cuts": cuts, "puts": len(acknowledged), "lost": lost, "failures": failures, "settled_s": settled, "sizes": sizes}
+    return {"cuts": cuts, "puts": len(acknowledged), "lost": lost, "failures": failures, "settled_s": settled, "samples": samples}
+
+
+def slope(samples, process, by):
+    """KiB of its own that a process grew by with each cut or put, by least squares; none when there were none."""
+    if len({sample[by] for sample in samples}) < 2:
+        return None
+    mib = [sample["sizes"][process][0] for sample in samples]
+    return statistics.linear_regression([sample[by] for sample in samples], mib).slope * 1024
+
+
+def report_sizes(samples, limit_mib):
+    """Whether a process held more of its own than it may."""
+    large = False
+    for process, who in enumerate(("dialled", "dialling")):
+        own, files, descriptors = zip(*(sample["sizes"][process] for sample in samples))
+        at = [f"{minute} min {own[minute * 60 // SAMPLE_S - 1]:.0f}" for minute in MINUTES if minute * 60 // SAMPLE_S <= len(own)]
+        print(f"{who}: MiB of its own after {', '.join(at) or 'less than a minute'}; at most {max(own):.0f}, at the end {own[-1]:.0f}; "
+              f"mapped files {files[-1]:.0f} MiB; descriptors at most {max(descriptors)}, at the end {descriptors[-1]}")
+        late = samples[len(samples) // 2 :]
+        grown = [f"{kib:+.1f} KiB a {by[:-1]}" for by in ("cuts", "puts") if (kib := slope(late, process, by)) is not None]
+        print(f"{who}: in the second half {', '.join(grown) or 'too little happened to tell'}")
+        if limit_mib is not None and max(own) > limit_mib:
+            print(f"{who}: more than {limit_mib} MiB")
+            large = True
+    return large
 
 
 def report(result, arguments):
@@ -184,10 +239,7 @@ def report(result, arguments):
         if of:
             print(f"{kind or 'all':8} {len(of):4} cuts: equal after the link's return in {statistics.median(of):.2f} s, "
                   f"p99 {percentile(of, 0.99):.2f} s, at most {max(of):.2f} s")
-    early, late = result["sizes"][len(result["sizes"]) // 10], result["sizes"][-1]
-    for at, who in enumerate(("there", "here")):
-        told = "{:.0f} MiB of its own, {:.0f} MiB of mapped files, {} descriptors"
-        print(f"process {who}: {told.format(*early[at])} early on; {told.format(*late[at])} at the end")
+    large = report_sizes(result["samples"], arguments.memory_limit_mib)
     lost = any(result["lost"].values())
     print("lost: " + (json.dumps(result["lost"]) if lost else "nothing; both verified, equal " + f"{result['settled_s']:.1f} s after the last put"))
     slow = arguments.limit_s is not None and percentile(took, 0.99) > arguments.limit_s
@@ -196,7 +248,7 @@ def report(result, arguments):
     if arguments.json:
         with open(arguments.json, "w") as out:
             json.dump(result, out)
-    return 1 if lost or slow else 0
+    return 1 if lost or slow or large else 0
 
 
 def main():
@@ -206,6 +258,7 @@ def main():
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--daemon", action="store_true", help="mirord on both sides instead of `serve` and `sync --follow`")
     arguments.add_argument("--limit-s", type=float, help="fail when the 99th percentile is beyond it")
+    arguments.add_argument("--memory-limit-mib", type=float, help="fail when a process ever holds more of its own")
     arguments.add_argument("--json")
     arguments = arguments.parse_args()
     link = Cuttable()

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Two replicas that follow each other over a link that is cut and restored every few seconds, while both are written to.
-#   perf/soak.sh [--daemon] [--seconds N] [--seed N] [--limit-s S] [--json FILE]
-# Needs root and iproute2: the link is its own. Fails when anything acknowledged is lost or the limit is not kept.
+#   perf/soak.sh [--daemon] [--seconds N] [--seed N] [--limit-s S] [--memory-limit-mib M] [--json FILE]
+# Needs root and iproute2: the link is its own. Fails when anything acknowledged is lost or a limit is not kept.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null; then
