@@ -45,6 +45,9 @@ struct Slot {
     length: u32,
 }
 
+/// A session that stays may have brought very much once, and a little ever since: for so many chunks room is kept when none is expected.
+const ROOM_AT_REST: usize = 1_024;
+
 /// Chunks that are expected.
 #[derive(Debug, Default)]
 pub struct Wants {
@@ -120,6 +123,9 @@ impl Wants {
         };
         self.bytes -= frame_bytes(slot.length);
         let others = self.shared.remove(chunk).unwrap_or_default();
+        if self.chunks.is_empty() {
+            self.chunks.shrink_to(ROOM_AT_REST);
+        }
         let landed = self.land(slot.list);
         Arrival::Wanted { landed, others: others.into_iter().map(|list| self.land(list)).collect() }
     }
@@ -191,6 +197,18 @@ mod tests {
 
     fn list(chunks: &[u8]) -> ChunkList {
         ChunkList::new(chunks.iter().map(|n| entry(*n)).collect()).unwrap()
+    }
+
+    #[test]
+    fn room_for_many_chunks_is_given_back_once_none_is_expected() {
+        let id = |n: u32| ChunkId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes());
+        let many: Vec<Entry> = (0..10_000).map(|n| Entry { id: id(n), length: 1 }).collect();
+        let (mut wants, chunks) = (Wants::new(), ChunkList::new(many).unwrap());
+        wants.expect(chunks.id(), &chunks, &Bitmap::full(10_000));
+        (0..9_999).for_each(|n| _ = wants.arrived(&id(n), 1));
+        assert!(wants.chunks.capacity() >= 10_000, "the last one is on its way");
+        wants.arrived(&id(9_999), 1);
+        assert!(wants.chunks.capacity() < 4 * ROOM_AT_REST);
     }
 
     #[test]
