@@ -80,7 +80,7 @@ pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
     }
 }
 
-/// Waits while a session is live that the peer has dialled.
+/// Waits while a session is live that the peer has dialled, and in which it is heard.
 async fn alone(link: &Link) {
     // The sender lives as long as the link.
     let _ = link.up().wait_for(|up| up.theirs == 0).await;
@@ -161,9 +161,8 @@ fn finished(ended: Joined) -> Ended {
 }
 
 async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) -> Result<Summary, ReplicateError> {
-    let typed = link.typed();
     // Names may lead elsewhere by now.
-    let looked_up = tokio::task::spawn_blocking(move || replicate::resolve(&typed)).await.map_err(VaultError::internal)?;
+    let looked_up = replicate::look_up(link.typed()).await;
     let nothing = looked_up.as_ref().err().map(ToString::to_string);
     link.set_looked_up(looked_up.unwrap_or_default());
     let addresses = link.addresses();
@@ -178,9 +177,12 @@ async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) 
 /// Waits until the session that we dialled is to make room for one that the peer dialled.
 async fn outranked(run: &Run, link: &Link) {
     let mut up = link.up();
-    let both = |up: &Up| up.ours > 0 && up.theirs > 0;
+    let both = |up: &Up| up.ours + up.ours_silent > 0 && up.theirs > 0;
     loop {
-        let _ = up.wait_for(both).await;
+        let is_silent = up.wait_for(both).await.is_ok_and(|up| up.ours == 0);
+        if is_silent {
+            return;
+        }
         match rule::verdict(&run.vault.device().id(), &link.device) {
             Verdict::Yield => return,
             Verdict::Outlast => {

@@ -35,11 +35,13 @@ pub(super) struct Link {
     pub(super) wake: Notify,
 }
 
-/// Live sessions, by who dialled them.
+/// Live sessions of which something is heard, by who dialled them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Up {
     pub(super) ours: usize,
     pub(super) theirs: usize,
+    /// Those that we dialled and of which nothing is heard.
+    pub(super) ours_silent: usize,
 }
 
 /// What the follower is at while no session is up.
@@ -89,6 +91,7 @@ struct Running {
     stop: watch::Sender<bool>,
     path: Option<Path>,
     live: bool,
+    silent: bool,
     expected_bytes: u64,
     received_bytes: u64,
 }
@@ -231,8 +234,7 @@ impl Link {
     pub(super) fn begin(self: &Arc<Self>, number: u64, dialled: Dialled) -> (Presence, watch::Receiver<bool>) {
         let stop = watch::Sender::new(false);
         let stopped = stop.subscribe();
-        let (path, live) = (None, false);
-        let running = Running { number, dialled, stop, path, live, expected_bytes: 0, received_bytes: 0 };
+        let running = Running { number, dialled, stop, path: None, live: false, silent: false, expected_bytes: 0, received_bytes: 0 };
         self.record().sessions.push(running);
         (Presence { link: self.clone(), number }, stopped)
     }
@@ -316,8 +318,11 @@ impl Record {
     }
 
     fn up(&self) -> Up {
-        let live = |dialled| self.sessions.iter().filter(|running| running.live && running.dialled == dialled).count();
-        Up { ours: live(Dialled::ByUs), theirs: live(Dialled::ByThem) }
+        let live = |dialled, silent| {
+            let is = |running: &&Running| running.live && running.dialled == dialled && running.silent == silent;
+            self.sessions.iter().filter(is).count()
+        };
+        Up { ours: live(Dialled::ByUs, false), theirs: live(Dialled::ByThem, false), ours_silent: live(Dialled::ByUs, true) }
     }
 
     /// The peer said in session `number` what it holds, while this replica holds `ours`.
@@ -443,9 +448,11 @@ impl Running {
             Progress::Connected { transport, address } => {
                 let since_ms = clock::wall_ms();
                 self.path = Some(Path { transport: *transport, address: *address, dialled: self.dialled, since_ms });
-                self.live = false;
+                (self.live, self.silent) = (false, false);
             }
             Progress::Live => self.live = true,
+            Progress::Silent => self.silent = true,
+            Progress::Heard => self.silent = false,
             Progress::Total { bytes, .. } => self.expected_bytes = *bytes,
             Progress::Received { bytes, .. } => self.received_bytes += bytes,
             _ => {}
@@ -506,7 +513,7 @@ mod tests {
         tell(&link, 2, &CONNECTED);
         assert_eq!(dialled(state()), Some(Dialled::ByThem), "the other is not up yet");
         tell(&link, 2, &Progress::Live);
-        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1 }));
+        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1, ours_silent: 0 }));
         drop(newer);
         assert_eq!(dialled(state()), Some(Dialled::ByThem));
         drop(older);
