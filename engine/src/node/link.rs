@@ -521,6 +521,24 @@ mod tests {
     }
 
     #[test]
+    fn a_session_in_which_nothing_is_heard_keeps_nobody_from_dialling() {
+        let link = link();
+        let (_ours, _stop) = link.begin(1, Dialled::ByUs);
+        let (_theirs, _stop) = link.begin(2, Dialled::ByThem);
+        let up = |number: u64, progress: &Progress| {
+            tell(&link, number, progress);
+            link.record().up()
+        };
+        up(1, &Progress::Live);
+        up(2, &Progress::Live);
+        assert_eq!(up(2, &Progress::Silent), Up { ours: 1, theirs: 0, ours_silent: 0 });
+        assert_eq!(up(1, &Progress::Silent), Up { ours: 0, theirs: 0, ours_silent: 1 });
+        assert_eq!(up(2, &Progress::Heard), Up { ours: 0, theirs: 1, ours_silent: 1 });
+        up(1, &CONNECTED);
+        assert_eq!(up(1, &Progress::Live), Up { ours: 1, theirs: 1, ours_silent: 0 }, "over another connection");
+    }
+
+    #[test]
     fn the_same_state_is_told_once_and_bytes_are_no_news() {
         let link = link();
         let (_presence, _stop) = link.begin(1, Dialled::ByUs);
