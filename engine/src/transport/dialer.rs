@@ -115,6 +115,11 @@ impl Dialer {
         tcp::Dial { addr, identity: identity.clone(), expected, tuning: tuning.clone() }
     }
 
+    /// Has each live QUIC connection ask its peer for a sign of life now, without waiting for it: this machine's network has changed.
+    pub fn probe(&self) {
+        self.endpoints().iter().flatten().for_each(Endpoint::probe);
+    }
+
     /// Waits until the goodbyes of closed QUIC connections have been heard, or at most `limit`.
     pub async fn wait_idle(&self, limit: Duration) {
         let endpoints: Vec<Endpoint> = self.endpoints().iter().flatten().cloned().collect();

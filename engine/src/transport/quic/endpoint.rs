@@ -31,12 +31,21 @@ pub(in super::super) enum Role {
 #[derive(Debug, Clone)]
 pub(in super::super) struct Endpoint {
     inner: quinn::Endpoint,
+    socket: Arc<BatchedSocket>,
     paths: Paths,
 }
 
 impl Endpoint {
     pub(in super::super) fn paths(&self) -> &Paths {
         &self.paths
+    }
+
+    /// Has each of its connections send something now: to a listener it shows where this machine is by now, and the answer that the path
+    /// carries. The library does so when the socket is another one, and asks not whether it is.
+    pub(in super::super) fn probe(&self) {
+        if let Err(error) = self.inner.rebind_abstract(self.socket.clone()) {
+            tracing::debug!(%error, "connections are not probed");
+        }
     }
 }
 
@@ -66,8 +75,8 @@ pub(in super::super) fn endpoint(
     if let Err(error) = config.max_udp_payload_size(receive_bytes) {
         tracing::warn!(%error, "datagram size not possible");
     }
-    let inner = quinn::Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed)?;
-    Ok(Endpoint { inner, paths })
+    let inner = quinn::Endpoint::new_with_abstract_socket(config, server, socket.clone(), Arc::new(TokioRuntime)).map_err(failed)?;
+    Ok(Endpoint { inner, socket, paths })
 }
 
 /// How a listener's endpoint answers.

@@ -253,3 +253,27 @@ async fn a_closed_listener_accepts_nobody_and_keeps_what_it_has() {
         assert!(timeout(LIMIT, net.listener.accept()).await.unwrap().is_none());
     }
 }
+
+#[tokio::test]
+async fn a_probe_is_answered_at_once_and_not_with_the_next_keep_alive() {
+    const PROBES: u32 = 10;
+    let net = Net::new();
+    let dialer = Dialer::new(&net.client, Tuning::default()).unwrap();
+    let dial = dialer.dial(net.addr(), net.server.id(), Protocol::Session, TransportKind::Quic);
+    let (dialled, _accepted) = tokio::join!(dial, net.listener.accept());
+    let dialled = dialled.unwrap();
+    let received = || dialled.stats().bytes_received;
+    let began = Instant::now();
+    for _ in 0..PROBES {
+        let before = received();
+        dialer.probe();
+        let answered = async {
+            while received() == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LIMIT, answered).await.expect("the peer is there");
+    }
+    let keep_alive = Duration::from_millis(crate::limits::QUIC_KEEP_ALIVE_MS);
+    assert!(began.elapsed() < PROBES * keep_alive / 2, "{:?}", began.elapsed());
+}
