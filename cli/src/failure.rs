@@ -244,6 +244,8 @@ impl From<VaultError> for Failure {
             E::NoVault(_) => {
                 Self::of(Code::NoVault, &error).hint("name the vault with -V DIR or MIRROR_VAULT, or make one: mirror init DIR")
             }
+            E::Gone(_) => Self::of(Code::Failed, &error)
+                .hint("nothing that was acknowledged is lost: plug it in or mount it, then run the same command again; mirord waits for it by itself"),
             E::NotEmpty(_) => Self::of(Code::Usage, &error).hint("name a directory that is empty or does not exist yet"),
             E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep vaults apart from each other, and from the files that go into them"),
             E::Locked => Self::of(Code::Locked, &error)
@@ -402,6 +404,26 @@ fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
 }
 
 /// For whoever may not have as many files open as this needs.
+/// Open files that serving one vault takes, with a peer or two and their lanes.
+const SERVING_FILES: u64 = 64;
+/// And each vault more.
+const VAULT_FILES: u64 = 32;
+
+/// Whoever stays for long says at its start that so few open files will not do: later every peer would run into it, one after the other.
+///
+/// # Errors
+/// [`Code::Failed`] if this process may have fewer open than serving so many vaults takes.
+pub(crate) fn require_open_files(vaults: usize) -> Result<(), Failure> {
+    let needed = SERVING_FILES + VAULT_FILES * (vaults as u64).saturating_sub(1);
+    match descriptors::limit() {
+        Some(limit) if limit < needed => {
+            let what = crate::render::count_text(vaults as u64, "vault");
+            Err(Failure::new(Code::Failed, format!("too few open files: to serve {what} takes {needed}")).hint(open_files_hint()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn open_files_hint() -> String {
     let limit = descriptors::limit().map_or_else(String::new, |limit| format!("this process may have {limit} files open; "));
     format!("{limit}raise the limit, then run the same command again: ulimit -n 1024")

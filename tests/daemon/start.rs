@@ -85,6 +85,7 @@ fn what_contradicts_itself_is_said_before_anything_is_opened() {
     for (settings, flags, code, said) in [
         ("bwlimt = \"1Mbit\"", &[][..], 2, "did you mean bwlimit?"),
         ("[[vault]]\ndir = \"x\"\nfolow = []", &[], 2, "line 3"),
+        ("[[vault]]\ndir = \"x\"\nbwlimit = \"1MB\"", &[], 2, "write it above the first [[vault]]"),
         ("bwlimit = \"10\"", &[], 2, "has no unit"),
         (two, &[], 2, "would both listen on"),
         ("", &["--ui", "0.0.0.0:7741"], 2, "ssh -L"),

@@ -23,6 +23,8 @@ use mirror_engine::{
     vault::Vault,
 };
 use std::{
+    path::Path,
+    process,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -186,7 +188,10 @@ impl Shared {
     fn state(&self) -> FollowedState {
         let known = match &self.place().stage {
             Stage::Beginning => FollowedState { state: "starting".into(), ..FollowedState::default() },
-            Stage::Open(folder) => state_of(&folder.status()),
+            Stage::Open(folder) => {
+                let state = state_of(&folder.status());
+                FollowedState { hint: (state.state == "paused").then(|| way_out(&self.plan.dir)), ..state }
+            }
             Stage::Trouble(failure) => FollowedState { state: "failing".into(), reason: Some(why(failure)), ..FollowedState::default() },
         };
         let flow = match self.plan.options.flow {
@@ -223,6 +228,17 @@ fn state_of(status: &FolderStatus) -> FollowedState {
         problems: status.problems.iter().map(problem).collect(),
         ..FollowedState::default()
     }
+}
+
+/// What ends a pause of the folder `dir`.
+fn way_out(dir: &Path) -> String {
+    let pid = process::id();
+    if dir.is_dir() {
+        return format!(
+            "it goes on by itself once they are back; if they are meant to be gone, say max_delete = \"none\" below its [[vault]] in mirord.toml for now, then: kill -HUP {pid}"
+        );
+    }
+    format!("it goes on by itself once {} is back; to follow it no more, take it out of mirord.toml, then: kill -HUP {pid}", dir.display())
 }
 
 /// In a line: what is wrong, why, and what helps.

@@ -25,7 +25,7 @@ use crate::{
     args::{Bandwidth, QuantityError, Timetable},
     bandwidth::{self, Switching},
     config::Discovery,
-    failure::{Code, Failure},
+    failure::{Code, Failure, require_open_files},
     render::{self, Format, Listening, Output},
 };
 use mirror_engine::{clock, home::Home, id::DeviceId, io::backend, node::Told, replicate::Limits, vault::Vault};
@@ -73,6 +73,7 @@ pub(super) fn run(cli: &MirordCli) -> Result<Code, Failure> {
         // Before the first thread: each inherits it.
         rustix::process::nice(LAST).map_err(|error| Failure::io("cannot let others go first", &error.into()))?;
     }
+    require_open_files(plan.vaults.len())?;
     let repeats = log::start(&plan)?;
     backend::choose(plan.settings.io)?;
     let home = Home::open(&plan.settings.home)?;

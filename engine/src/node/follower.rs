@@ -12,6 +12,7 @@ use super::{
     Dialled, PauseReason, Told,
     leash::Leash,
     link::{Link, Plan, Up},
+    refusal::Refusals,
     rule::{self, Verdict},
     run::Run,
 };
@@ -19,6 +20,7 @@ use crate::{
     clock,
     replicate::{self, Absence, Haste, Options, Outlook, ReplicateError, SELDOM, Summary, Target, outlook},
     session::Stay,
+    transport::{CloseReason, TransportError},
     vault::VaultError,
 };
 use std::{sync::Arc, time::Duration};
@@ -40,41 +42,56 @@ enum Ended {
     Dropped,
 }
 
+/// What has become of the dials so far.
+#[derive(Debug, Default)]
+struct Past {
+    absence: Absence,
+    refusals: Refusals,
+}
+
+impl Past {
+    /// The peer was there and let us in, or there is a reason to expect it.
+    fn over(&mut self) {
+        self.absence.over();
+        self.refusals.over();
+    }
+}
+
 pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
-    let mut absence = Absence::default();
+    let mut past = Past::default();
     loop {
         run.permitted(&link).await;
         alone(&link).await;
         if run.was_live(&link) {
-            absence.over();
+            past.over();
         }
         if !link.has_address() {
             let plan = Plan::Wait { reason: "no address is known".into(), until: None };
-            rest(&run, &link, plan, None, &mut absence).await;
+            rest(&run, &link, plan, None, &mut past).await;
             continue;
         }
         link.plan(Plan::Dial);
         run.shared.tell_news(&link);
-        match session(&run, &link, absence.haste()).await {
-            Ended::Dropped => absence.over(),
+        match session(&run, &link, past.absence.haste()).await {
+            Ended::Dropped => past.over(),
             Ended::Broken(reason) => {
                 tracing::error!(reason, "a session broke down");
-                let pause = replicate::jittered(absence.pause());
+                let pause = replicate::jittered(past.absence.pause());
                 link.failed(Some(reason.clone()));
                 let plan = Plan::Wait { reason, until: Some(clock::now() + pause) };
-                rest(&run, &link, plan, Some(pause), &mut absence).await;
+                rest(&run, &link, plan, Some(pause), &mut past).await;
             }
             Ended::Session(result) => {
                 let result = *result;
                 let met = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
                 if met {
-                    absence.over();
+                    past.over();
                 }
-                let (plan, pause) = after(&result, &mut absence);
+                let (plan, pause) = after(&result, &mut past);
                 link.failed(result.as_ref().err().map(ToString::to_string));
                 run.judge(result.as_ref().err());
                 (run.shared.report)(Told::Followed { peer: link.device, result: result.map(Box::new) });
-                rest(&run, &link, plan, Some(pause), &mut absence).await;
+                rest(&run, &link, plan, Some(pause), &mut past).await;
             }
         }
     }
@@ -87,7 +104,7 @@ async fn alone(link: &Link) {
 }
 
 /// Waits for a pause to be over, or for a reason to dial now, which is one to expect the peer.
-async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, absence: &mut Absence) {
+async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, past: &mut Past) {
     link.plan(plan);
     run.shared.tell_news(link);
     let woken = match pause {
@@ -98,21 +115,22 @@ async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, absen
         }
     };
     if woken {
-        absence.over();
+        past.over();
     }
 }
 
 /// What follows from the end of a session.
-fn after(result: &Result<Summary, ReplicateError>, absence: &mut Absence) -> (Plan, Duration) {
+fn after(result: &Result<Summary, ReplicateError>, past: &mut Past) -> (Plan, Duration) {
     let error = match result {
         Ok(_) => {
-            let pause = replicate::jittered(absence.pause());
+            let pause = replicate::jittered(past.absence.pause());
             return (Plan::Wait { reason: "the peer ended the session".into(), until: Some(clock::now() + pause) }, pause);
         }
         Err(error) => error,
     };
     let pause = match outlook(error) {
-        Outlook::Passing => absence.pause(),
+        Outlook::Passing => past.absence.pause(),
+        Outlook::Lasting if is_refusal(error) => past.refusals.pause(),
         Outlook::Here | Outlook::Lasting => SELDOM,
     };
     let pause = replicate::jittered(pause);
@@ -126,6 +144,12 @@ fn after(result: &Result<Summary, ReplicateError>, absence: &mut Absence) -> (Pl
         _ => Plan::Wait { reason: text, until: Some(until) },
     };
     (plan, pause)
+}
+
+/// Whether the peer did not know this device, or did not want it.
+fn is_refusal(error: &ReplicateError) -> bool {
+    use TransportError as T;
+    matches!(error, ReplicateError::Refused(_) | ReplicateError::Transport(T::Refused | T::Closed(CloseReason::Refused)))
 }
 
 /// One session, in a task of its own: what panics there ends there.

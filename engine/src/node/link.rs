@@ -202,6 +202,12 @@ impl Link {
         has_blown && record.peer.as_ref().is_some_and(|(theirs, _)| ours.covers(theirs))
     }
 
+    /// Whether it has sent this device away, and that is all that is known of it now.
+    pub(super) fn is_refused(&self) -> bool {
+        let record = self.record();
+        matches!(record.plan, Plan::Refused { .. }) && record.sessions.is_empty()
+    }
+
     pub(super) fn plan(&self, plan: Plan) {
         let mut record = self.record();
         if record.plan != plan {

@@ -21,6 +21,7 @@ mod follower;
 mod leash;
 mod link;
 mod lock;
+mod refusal;
 mod rule;
 mod run;
 mod shared;

@@ -11,18 +11,18 @@ use crate::{
     clock,
     home::{Contact, Peer},
     id::DeviceId,
-    members::Admittance,
+    members::{Admittance, Roster},
     replicate::{self, Caller, Options, ReplicateError, Served, Server},
     session::{Direction, Stay},
     transport::Protocol,
-    vault::{CONFIG_FILE, Vault, VaultError},
+    vault::{Vault, VaultError},
 };
 use std::{
     collections::HashMap,
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -48,6 +48,8 @@ pub(super) enum End {
 pub(super) struct Run {
     pub(super) shared: Arc<Shared>,
     pub(super) vault: Arc<Vault>,
+    /// Who was in when the log last grew: kept, so that another one is another allocation.
+    roster: Mutex<Option<Arc<Roster>>>,
 }
 
 /// Followers by device. Aborted when this is dropped.
@@ -60,7 +62,8 @@ struct Followers {
 impl Run {
     pub(super) fn new(shared: &Arc<Shared>) -> Arc<Self> {
         let vault = shared.vault();
-        Arc::new(Self { shared: shared.clone(), vault })
+        let roster = Mutex::new(vault.store().roster());
+        Arc::new(Self { shared: shared.clone(), vault, roster })
     }
 
     /// Opens the ports, if there are any to open.
@@ -96,13 +99,11 @@ impl Run {
                 never = &mut watching => match never {},
                 never = &mut network => match never {},
                 _ = housekeeping.tick() => {
-                    if !self.vault.dir().join(CONFIG_FILE).exists() {
+                    if !self.vault.is_there() {
                         break End::Gone;
                     }
                     self.look_for_peers(&mut followers);
-                    if clocks.have_jumped() {
-                        self.shared.wake();
-                    }
+                    self.wake_after_sleep(&mut clocks);
                 }
             }
         };
@@ -125,6 +126,13 @@ impl Run {
         let ended: io::Result<Infallible> = heard.await;
         tracing::info!(?ended, "changes of the network are not heard of");
         std::future::pending().await
+    }
+
+    /// Whoever has slept dials everybody, without the rest of the pauses.
+    fn wake_after_sleep(&self, clocks: &mut Clocks) {
+        if clocks.have_jumped() {
+            self.shared.wake();
+        }
     }
 
     /// Sessions come to their commit points; what takes too long is cut.
@@ -237,6 +245,7 @@ impl Run {
     }
 
     fn grown(&self) {
+        self.ask_again();
         let (heads, now) = (self.vault.store().heads(), clock::now());
         let (frontier, root) = (heads.frontier(), heads.root());
         for link in self.shared.links() {
@@ -244,6 +253,15 @@ impl Run {
             if link.is_freed_by(&frontier) {
                 link.wake.notify_one();
             }
+        }
+    }
+
+    /// Who is in has changed here: peers that did not know this device may have heard the same.
+    fn ask_again(&self) {
+        let roster = self.vault.store().roster();
+        let before = std::mem::replace(&mut *locked(&self.roster), roster.clone());
+        if before.as_ref().map(Arc::as_ptr) != roster.as_ref().map(Arc::as_ptr) {
+            self.shared.links().iter().filter(|link| link.is_refused()).for_each(|link| link.wake.notify_one());
         }
     }
 
@@ -353,5 +371,27 @@ mod tests {
         });
         assert!(!clocks.have_jumped());
         assert!(!clock::wrong_by(1_000, || clocks.have_jumped()));
+    }
+
+    #[tokio::test]
+    async fn who_has_slept_dials_everybody_and_who_has_not_leaves_them_to_their_pauses() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
+        let options =
+            crate::vault::InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+        let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
+        let shared = Arc::new(Shared::new(Arc::new(vault), super::super::NodeOptions::default(), Arc::new(drop)));
+        let run = Run::new(&shared);
+        let links: Vec<_> = [1, 2].map(|n| shared.link(DeviceId::from_bytes([n; 32]))).into();
+        let mut clocks = Clocks::now();
+        let mut woken = async |hours: i64| {
+            clock::wrong_by(hours * 3_600_000, || run.wake_after_sleep(&mut clocks));
+            let mut count = 0;
+            for link in &links {
+                count += u32::from(timeout(Duration::ZERO, link.wake.notified()).await.is_ok());
+            }
+            count
+        };
+        assert_eq!([woken(0).await, woken(8).await, woken(8).await], [0, 2, 0]);
     }
 }

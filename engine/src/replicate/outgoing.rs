@@ -112,7 +112,11 @@ impl Outbound {
     ///
     /// # Errors
     /// Why the connection ended.
-    pub(super) async fn say_all(mut self, mut control: ControlSender, mut changes: Option<Changes>) -> Result<ControlSender, TransportError> {
+    pub(super) async fn say_all(
+        mut self,
+        mut control: ControlSender,
+        mut changes: Option<Changes>,
+    ) -> Result<ControlSender, TransportError> {
         let (began, mut nudges) = (clock::now(), 0);
         loop {
             select! {

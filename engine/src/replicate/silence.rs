@@ -5,8 +5,8 @@
 //! ```text
 //! last heard ── 1.5 s (TCP 4 s) ── dial ─ 0.25 s ─ dial ─ 0.25 s ─ ... the first to connect takes over, and the silent one is given up
 //! ```
-//! When this machine's network has changed, the peer is nudged and has to answer within 0.3 s over QUIC, and TCP's silence counts after a
-//! second already: its address may be another one, and what was sent from the old one is answered by nobody.
+//! When this machine's network has changed, the peer is nudged and has to answer within a round trip and 0.25 s over QUIC, and TCP's silence
+//! counts after a second already: its address may be another one, and what was sent from the old one is answered by nobody.
 //!
 //! One in four of these dials gets all its time and all its ways; the others are given up before TCP would join in, so that no more than
 //! [`DIALS_MAX`] are under way and few of them have a socket of their own.
@@ -40,8 +40,8 @@ const SHORT: Duration = Duration::from_millis(TCP_AFTER_MS - 50);
 const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
 /// TCP's leave every 2.5 s.
 const TCP_SILENCE: Duration = Duration::from_secs(4);
-/// What is borne of QUIC when the network has just changed: a round trip and what may delay it, for the nudge that goes out then,
-const QUIC_CHANGED_SILENCE: Duration = Duration::from_millis(300);
+/// What is borne of QUIC when the network has just changed, beyond the round trip of the nudge that goes out then,
+const QUIC_CHANGED_SILENCE: Duration = Duration::from_millis(250);
 /// and of TCP, which acknowledges unseen,
 const TCP_CHANGED_SILENCE: Duration = Duration::from_secs(1);
 /// and for how long.
@@ -97,42 +97,41 @@ impl Dials {
     }
 }
 
-/// When something was last heard.
-struct Heard {
+/// When something was last heard, and how much silence is borne.
+struct Silence {
+    kind: TransportKind,
     bytes: u64,
     at: Instant,
-}
-
-impl Heard {
-    fn look(&mut self, connection: &Connection) -> Duration {
-        let (bytes, now) = (connection.stats_over(connection.kind()).bytes_received, clock::now());
-        if bytes != self.bytes {
-            *self = Self { bytes, at: now };
-        }
-        now.duration_since(self.at)
-    }
-}
-
-/// How much silence is borne.
-struct Patience {
-    usual: Duration,
-    after_change: Duration,
+    /// The network is another one since then.
     changed: Option<Instant>,
 }
 
-impl Patience {
-    fn with(connection: &Connection) -> Self {
-        let (usual, after_change) = match connection.kind() {
-            TransportKind::Tcp => (TCP_SILENCE, TCP_CHANGED_SILENCE),
-            TransportKind::Quic | TransportKind::Memory => (QUIC_SILENCE, QUIC_CHANGED_SILENCE),
-        };
-        Self { usual, after_change, changed: None }
+impl Silence {
+    fn over(kind: TransportKind) -> Self {
+        Self { kind, bytes: 0, at: clock::now(), changed: None }
     }
 
-    fn now(&self) -> Duration {
-        match self.changed {
-            Some(at) if clock::now().duration_since(at) < CHANGED => self.after_change,
-            _ => self.usual,
+    /// The network is another one: what was heard before says nothing about it.
+    fn change(&mut self, received: u64, now: Instant) {
+        (self.bytes, self.at, self.changed) = (received, now, Some(now));
+    }
+
+    /// So much was received by `now`. Returns how long nothing has come.
+    fn look(&mut self, received: u64, now: Instant) -> Duration {
+        if received != self.bytes {
+            (self.bytes, self.at) = (received, now);
+            // QUIC answers what reaches it, so the path is there; of TCP something may have been under way.
+            self.changed = self.changed.filter(|_| self.kind == TransportKind::Tcp);
+        }
+        now.duration_since(self.at)
+    }
+
+    fn borne(&self, round_trip: Option<Duration>, now: Instant) -> Duration {
+        match (self.kind, self.changed) {
+            (TransportKind::Tcp, Some(at)) if now.duration_since(at) < CHANGED => TCP_CHANGED_SILENCE,
+            (TransportKind::Tcp, _) => TCP_SILENCE,
+            (_, Some(_)) => QUIC_SILENCE.min(QUIC_CHANGED_SILENCE + round_trip.unwrap_or_default()),
+            (_, None) => QUIC_SILENCE,
         }
     }
 }
@@ -149,22 +148,20 @@ struct Listening {
     connection: Connection,
     observer: Arc<dyn Observer>,
     changes: Option<Changes>,
-    patience: Patience,
-    heard: Heard,
+    silence: Silence,
     hearing: Hearing,
     pause: Duration,
 }
 
 impl Listening {
     fn to(connection: &Connection, options: &Options, observer: Arc<dyn Observer>) -> Self {
-        let patience = Patience::with(connection);
+        let silence = Silence::over(connection.kind());
         Self {
             connection: connection.clone(),
             observer,
             changes: options.network.changes().ok(),
-            pause: patience.now(),
-            patience,
-            heard: Heard { bytes: 0, at: clock::now() },
+            pause: silence.borne(None, clock::now()),
+            silence,
             hearing: Hearing::Heard,
         }
     }
@@ -173,15 +170,15 @@ impl Listening {
     async fn look(&mut self) -> Hearing {
         select! {
             () = next_change(&mut self.changes) => {
-                // What was heard before says nothing about the network that is there now.
-                self.heard.look(&self.connection);
-                (self.heard.at, self.patience.changed) = (clock::now(), Some(clock::now()));
+                self.silence.change(self.connection.stats_over(self.connection.kind()).bytes_received, clock::now());
             }
             () = sleep(self.pause) => {}
         }
-        let (silent, patience) = (self.heard.look(&self.connection), self.patience.now());
-        self.pause = patience.saturating_sub(silent).max(LISTEN);
-        let hearing = if silent < patience { Hearing::Heard } else { Hearing::Silent };
+        let (stats, now) = (self.connection.stats_over(self.connection.kind()), clock::now());
+        let silent = self.silence.look(stats.bytes_received, now);
+        let borne = self.silence.borne(stats.rtt, now);
+        self.pause = borne.saturating_sub(silent).max(LISTEN);
+        let hearing = if silent < borne { Hearing::Heard } else { Hearing::Silent };
         if std::mem::replace(&mut self.hearing, hearing) != hearing {
             self.observer.progress(match hearing {
                 Hearing::Heard => Progress::Heard,
@@ -246,5 +243,39 @@ pub(super) async fn dial_repeatedly(dialer: &Dialer, target: &Target, choice: Ch
         if let Ok(dialled) = timeout(pause, dials.ended()).await {
             return dialled;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Option<Duration> = Some(Duration::from_millis(20));
+
+    #[test]
+    fn when_the_network_has_changed_quic_has_to_answer_and_is_believed_when_it_does() {
+        let began = clock::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut silence = Silence::over(TransportKind::Quic);
+        assert_eq!(silence.look(1, at(0)), Duration::ZERO);
+        assert_eq!(silence.borne(RTT, at(900)), QUIC_SILENCE);
+        silence.change(1, at(900));
+        assert_eq!(silence.look(1, at(900)), Duration::ZERO, "the nudge has just left");
+        assert_eq!(silence.borne(RTT, at(900)), QUIC_CHANGED_SILENCE + Duration::from_millis(20));
+        assert!(silence.look(1, at(1_200)) > silence.borne(RTT, at(1_200)), "time to dial");
+        assert_eq!(silence.look(2, at(1_210)), Duration::ZERO);
+        assert_eq!(silence.borne(RTT, at(1_210)), QUIC_SILENCE, "the answer has come: keep-alives are waited for as ever");
+        silence.change(2, at(2_000));
+        assert_eq!(silence.borne(Some(Duration::from_secs(2)), at(2_000)), QUIC_SILENCE, "however long the path is");
+    }
+
+    #[test]
+    fn tcp_cannot_be_asked_and_is_silent_sooner_for_some_time() {
+        let began = clock::now();
+        let mut silence = Silence::over(TransportKind::Tcp);
+        silence.change(0, began);
+        silence.look(1, began);
+        let borne = |after| silence.borne(RTT, began + after);
+        assert_eq!([borne(Duration::ZERO), borne(CHANGED)], [TCP_CHANGED_SILENCE, TCP_SILENCE]);
     }
 }

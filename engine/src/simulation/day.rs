@@ -118,8 +118,13 @@ impl Day {
 
     async fn run(mut self) -> Delays {
         while self.began.elapsed() < DAY {
-            let next =
-                self.back.iter().chain([&self.mended, &self.announced]).flatten().copied().fold(self.next_change.min(self.next_trouble), Instant::min);
+            let next = self
+                .back
+                .iter()
+                .chain([&self.mended, &self.announced])
+                .flatten()
+                .copied()
+                .fold(self.next_change.min(self.next_trouble), Instant::min);
             self.pass_until(next).await;
             let now = Instant::now();
             for number in 0..2 {

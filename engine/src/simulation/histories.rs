@@ -19,7 +19,7 @@ use std::{
     thread,
     time::Duration,
 };
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// Things that happen in one history.
 const STEPS: std::ops::Range<u64> = 5..40;
@@ -115,6 +115,26 @@ fn fault(world: &mut World, dice: &mut Dice, number: usize) {
     world.replicas[number].disk.set_fault(fault);
 }
 
+/// Changes cross between two replicas, whose sessions stay, while each packet takes up to two seconds more than the last.
+async fn crossing_in_a_gale(seed: u64) {
+    let mut dice = Dice::new(seed);
+    let mut world = World::new(dice.split(), 2, Program::Server).await;
+    let (latency, jitter) = (Duration::from_millis(20), Duration::from_secs(2));
+    world.net.set_weather(Weather { latency, jitter, lost: 10_000, doubled: 30_000, corrupted: 10_000 });
+    world.connect(1, 0, Talk::Follow);
+    for _ in 0..10 {
+        (0..2).for_each(|number| world.put(number, 2_000).unwrap());
+        sleep(Duration::from_secs(1)).await;
+        world.check().await;
+    }
+    let began = Instant::now();
+    while !world.are_equal() {
+        assert!(began.elapsed() < Duration::from_secs(120), "seed {seed}: not equal two minutes after the last change");
+        sleep(Duration::from_millis(100)).await;
+    }
+    world.check_end().await;
+}
+
 /// Plays `seeds` on all processors; names those that failed.
 fn play_all(seeds: std::ops::Range<u64>) {
     let next = AtomicU64::new(seeds.start);
@@ -152,6 +172,11 @@ fn what_went_wrong_once_ends_well() {
     for (seed, what) in WRONG_ONCE {
         assert!(catch_unwind(AssertUnwindSafe(|| play(seed, history(seed)))).is_ok(), "seed {seed}: {what}");
     }
+}
+
+#[test]
+fn packets_that_are_up_to_two_seconds_late_doubled_and_changed_cost_nothing_but_time() {
+    (0..5).for_each(|seed| play(seed, crossing_in_a_gale(seed)));
 }
 
 #[test]

@@ -2,6 +2,10 @@
 //!
 //! When [`HANDSHAKES_MAX`] are under way, the oldest makes room for the newest: honest handshakes take milliseconds, so the oldest is
 //! the one most likely to be somebody who connects and says nothing.
+//!
+//! A first packet of QUIC may come from anybody in anybody's name, and answering it costs a signature. Once [`HANDSHAKES_UNPROVED_MAX`] are
+//! under way, whoever has not shown that packets reach the address it names is asked to (RFC 9000, section 8.1.2), which costs nothing to
+//! remember and an honest one a round trip. So a flood in false names fills no more than these places, and pushes out nobody who is real.
 
 use super::{
     Admission, Connection, TransportError, TransportKind, Tuning,
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     keys::DeviceKey,
-    limits::{HANDSHAKE_MS, HANDSHAKES_MAX},
+    limits::{HANDSHAKE_MS, HANDSHAKES_MAX, HANDSHAKES_UNPROVED_MAX},
 };
 use quinn::AsyncUdpSocket;
 use std::{
@@ -185,6 +189,11 @@ impl Setup {
 
 async fn accept_quic(endpoint: Endpoint, accept: quic::Accept, registry: Arc<tcp::Registry>, gate: Gate) {
     while let Some(incoming) = endpoint.accept().await {
+        if gate.is_crowded() && !incoming.remote_address_validated() {
+            // Nothing is left to ask of one that has been asked already, and such a one is validated.
+            let _ = incoming.retry();
+            continue;
+        }
         let (accept, registry, from) = (accept.clone(), registry.clone(), canonical(incoming.remote_address()));
         gate.run(from, async move {
             let connection = Connection::new(Inner::Quic(quic::accept(accept, incoming).await?));
@@ -238,6 +247,13 @@ impl Gate {
             }
         });
         self.admit(task.abort_handle());
+    }
+
+    /// Whether so many are under way that strangers have to show first that they are where they say.
+    fn is_crowded(&self) -> bool {
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        handshakes.retain(|handshake| !handshake.is_finished());
+        handshakes.len() >= HANDSHAKES_UNPROVED_MAX
     }
 
     fn admit(&self, task: AbortHandle) {

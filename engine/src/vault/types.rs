@@ -400,6 +400,9 @@ pub enum VaultError {
     /// There is no vault there.
     #[error("{0} is not a vault")]
     NoVault(PathBuf),
+    /// It was there, and its directory is not any more.
+    #[error("the vault {0} is gone: was its disk unplugged?")]
+    Gone(PathBuf),
     /// `init`, `clone` or `restore` into something that is already there.
     #[error("{0} already exists and is not empty")]
     NotEmpty(PathBuf),

@@ -201,7 +201,9 @@ fn a_few_of_the_first_packets_are_no_share() {
     let now = clock::now();
     let mut control = Adaptive::new(now, PACKET as u16);
     let before = control.window();
-    (0..20).for_each(|_| control.acked(Acked { now, sent: now, bytes: PACKET, demand: Demand::Application, shortest: Duration::from_millis(60) }));
+    (0..20).for_each(|_| {
+        control.acked(Acked { now, sent: now, bytes: PACKET, demand: Demand::Application, shortest: Duration::from_millis(60) })
+    });
     control.lost(now, now, Loss::Bytes(3 * PACKET));
     assert_eq!(control.window(), before, "3 of 23");
     control.lost(now + Duration::from_millis(60), now + Duration::from_millis(1), Loss::Bytes(10 * PACKET));
