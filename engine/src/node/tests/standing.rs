@@ -98,6 +98,36 @@ async fn a_user_stops_it_and_lets_it_go_on() {
     second.equals(&world.first).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_ends_the_session_of_a_peer_begins_none_of_its_own() {
+    let world = World::new().await;
+    let (mut first, mut second) = world.nodes(listening()).await;
+    second.live().await;
+    // From now on both could dial, and the first waits because the second has.
+    first.node.addresses(world.second.device().id(), second.at());
+    first.live().await;
+    first.node.pause();
+    let is_paused = |status: &NodeStatus| matches!(&status.peers[0].state, State::Paused(pause) if pause.reason == PauseReason::User);
+    first.until("paused", is_paused).await;
+    put(&world.second, "meanwhile", 10);
+    first.node.resume();
+    first.equals(&world.second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lets_it_go_on_by_hand_need_not_wait_for_the_next_try() {
+    let world = World::new().await;
+    let (_first, mut second) = world.nodes(NodeOptions::default()).await;
+    second.live().await;
+    world.disk.full.store(true, SeqCst);
+    put(&world.first, "large", 2_000_000);
+    second.until("paused", |status| paused(status, PauseReason::NoSpace)).await;
+    second.live().await;
+    world.disk.full.store(false, SeqCst);
+    second.node.resume();
+    second.equals(&world.first).await;
+}
+
 /// The report is called in the task of the session, so what panics there panics in the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_breaks_down_ends_alone_and_is_begun_again() {
