@@ -144,6 +144,12 @@ impl Failure {
         match error.kind() {
             io::ErrorKind::PermissionDenied => failure.hint("check the permissions and the owner of that path"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.hint("free some space, then run the same command again"),
+            io::ErrorKind::NotFound => failure.hint("there is nothing by that name: check the path"),
+            io::ErrorKind::NotADirectory => failure.hint("a part of that path is a file: check the path"),
+            io::ErrorKind::AlreadyExists => failure.hint("something else by that name is in the way: name another path"),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                failure.hint("it is mounted for reading only: mount it for writing, or name a path elsewhere")
+            }
             _ => failure,
         }
     }
@@ -214,6 +220,9 @@ impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         let text = error.to_string();
         let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").replace("\n  ", " ");
+        if message.ends_with(": invalid socket address syntax") {
+            return Self::usage(message).hint("write an IP address and a port, as in 192.168.1.5:7740, 127.0.0.1:0 or [::]:7740");
+        }
         let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
         let values = text.lines().find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
         let hint = match (tips.is_empty(), values) {
@@ -366,6 +375,12 @@ impl From<TransportError> for Failure {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
             E::Io { source, .. } if descriptors::is_lack(source) => Self::of(Code::Failed, &error).hint(open_files_hint()),
+            E::Io { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Self::of(Code::Failed, &error).hint(
+                "another program listens there, perhaps mirord (mirror daemon status) or mirror serve; take another port: --listen ADDR:PORT, 0 is any that is free",
+            ),
+            E::Io { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                Self::of(Code::Failed, &error).hint("no interface here has that address; --listen [::]:7740 takes all of them")
+            }
             E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
@@ -472,6 +487,10 @@ mod tests {
             (E::Cancelled, 130),
             (io(io::ErrorKind::StorageFull), 14),
             (io(io::ErrorKind::PermissionDenied), 1),
+            (io(io::ErrorKind::NotFound), 1),
+            (io(io::ErrorKind::NotADirectory), 1),
+            (io(io::ErrorKind::AlreadyExists), 1),
+            (io(io::ErrorKind::ReadOnlyFilesystem), 1),
         ]
     }
 

@@ -227,7 +227,7 @@ impl replicate::Observer for Meter {
             }
             // Nothing limits what stands still.
             P::Waiting { .. } => self.course().stages = None,
-            P::Live | P::PeerHolds { .. } | P::PeerApplied { .. } => {}
+            P::Live | P::Silent | P::Heard | P::PeerHolds { .. } | P::PeerApplied { .. } => {}
         }
     }
 

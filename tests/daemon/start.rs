@@ -47,6 +47,16 @@ fn signals_end_it_in_order_with_130_and_stop_with_0() {
 }
 
 #[test]
+fn a_peer_to_follow_that_nobody_is_called_is_said_and_waited_for() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let daemon = a.mirord(&["--follow", "nobody"]);
+    daemon.signal(Signal::TERM);
+    let said = daemon.ran().ended_with(130).stderr;
+    assert!(said.contains("no peer is called so") && said.contains("nobody"), "{said}");
+}
+
+#[test]
 fn the_log_is_json_when_asked_for_and_says_each_thing_once() {
     let sandbox = Sandbox::new();
     let a = sandbox.device_with_vault();

@@ -1,4 +1,4 @@
-//! Replicas on loopback, each with a home of its own, and nodes on them.
+//! Replicas on loopback, each with a home of its own, and nodes on them. The node's unit tests use this file, too.
 
 use mirror_engine::{
     event::{Frontier, Key},

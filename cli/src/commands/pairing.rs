@@ -172,7 +172,11 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
             render::path_text(&args.dir)
         )
     };
-    super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))
+    let code = super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))?;
+    session
+        .talk
+        .note(&format!("the other device is called {peer} here; from now on: mirror -V {} sync {peer}", render::path_text(&args.dir)));
+    Ok(code)
 }
 
 #[cfg(test)]

@@ -12,14 +12,11 @@
 //! - A folder is never open twice here: the thread lets go of it before it opens it again.
 //! - Nobody waits for a folder but `stop`.
 
-use super::{
-    plan::FolderPlan,
-    state::{FollowedState, ProblemState},
-};
+use super::{plan::FolderPlan, state::FollowedState};
 use crate::{failure::Failure, render};
 use mirror_engine::{
     clock,
-    folder::{Flow, Folder, FolderObserver, FolderState, FolderStatus},
+    folder::{Folder, FolderObserver, FolderState, FolderStatus},
     vault::Vault,
 };
 use std::{
@@ -187,46 +184,17 @@ impl Shared {
 
     fn state(&self) -> FollowedState {
         let known = match &self.place().stage {
-            Stage::Beginning => FollowedState { state: "starting".into(), ..FollowedState::default() },
-            Stage::Open(folder) => {
-                let state = state_of(&folder.status());
-                FollowedState { hint: (state.state == "paused").then(|| way_out(&self.plan.dir)), ..state }
-            }
-            Stage::Trouble(failure) => FollowedState { state: "failing".into(), reason: Some(why(failure)), ..FollowedState::default() },
+            Stage::Beginning => FolderStatus::default(),
+            Stage::Open(folder) => folder.status(),
+            Stage::Trouble(failure) => FolderStatus { state: FolderState::Failing(why(failure)), ..FolderStatus::default() },
         };
-        let flow = match self.plan.options.flow {
-            Flow::In => "in",
-            Flow::Out => "out",
-            Flow::Both => "both",
-        };
-        FollowedState { dir: self.plan.dir.clone(), flow: flow.into(), prefix: self.plan.options.prefix.clone(), ..known }
+        render::folder_state(&FolderStatus { dir: self.plan.dir.clone(), ..known }, &self.plan.options, &way_out(&self.plan.dir))
     }
 }
 
 impl Place {
     fn is_of(&self, vault: &Arc<Vault>) -> bool {
         self.vault.as_ref().is_some_and(|wanted| Arc::ptr_eq(wanted, vault))
-    }
-}
-
-fn state_of(status: &FolderStatus) -> FollowedState {
-    let (state, reason) = match &status.state {
-        FolderState::Starting => ("starting", None),
-        FolderState::Followed => ("followed", None),
-        FolderState::Paused(reason) => ("paused", Some(reason)),
-        FolderState::Failing(reason) => ("failing", Some(reason)),
-    };
-    let problem = |(what, reason): (&String, &String)| ProblemState { what: what.clone(), reason: reason.clone() };
-    FollowedState {
-        state: state.to_owned(),
-        reason: reason.cloned(),
-        taken_in: status.taken_in,
-        deletions_in: status.deletions_in,
-        written_out: status.written_out,
-        removed: status.removed,
-        kept_beside: status.kept_beside,
-        problems: status.problems.iter().map(problem).collect(),
-        ..FollowedState::default()
     }
 }
 

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //!            ┌───────────── wake ──────────────┐
-//! permitted ─► alone ─► look up ─► session ─► pause
-//! (not paused) (no live session     │ yields to one that the peer dialled, by `rule`
-//!               that it dialled)
+//!   alone ─► permitted ─► look up ─► session ─► pause
+//! (no live   (not paused)                │ yields to one that the peer dialled, by `rule`
+//!  session that it dialled)
 //! ```
+//! Permission is asked for last: a pause is what ends the session that the peer dialled.
+//!
 //! Nothing ends it but the end of the node: what a person has to mend is tried again seldom, and shown meanwhile.
 
 use super::{
@@ -60,8 +62,8 @@ impl Past {
 pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
     let mut past = Past::default();
     loop {
-        run.permitted(&link).await;
         alone(&link).await;
+        run.permitted(&link).await;
         if run.was_live(&link) {
             past.over();
         }
@@ -155,6 +157,10 @@ fn is_refusal(error: &ReplicateError) -> bool {
 /// One session, in a task of its own: what panics there ends there.
 async fn session(run: &Arc<Run>, link: &Arc<Link>, haste: Haste) -> Ended {
     let (presence, stop) = link.begin(run.shared.number(), Dialled::ByUs);
+    // A pause that came before this session could be told to end.
+    if run.is_paused() {
+        return Ended::Dropped;
+    }
     let number = presence.number;
     let leash = Leash::new(&run.shared, &run.vault, link, number, stop);
     let mut task = JoinSet::new();

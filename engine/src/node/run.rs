@@ -95,7 +95,7 @@ impl Run {
                 Some(_) = sessions.join_next() => {}
                 Ok(()) = changes.changed() => self.grown(),
                 () = self.shared.look.notified() => self.look_for_peers(&mut followers),
-                () = self.retry_due() => self.retry(),
+                () = self.retry_due() => self.shared.try_again(),
                 never = &mut watching => match never {},
                 never = &mut network => match never {},
                 _ = housekeeping.tick() => {
@@ -151,13 +151,12 @@ impl Run {
     }
 
     fn answer(self: &Arc<Self>, caller: Caller, sessions: &mut JoinSet<()>) {
-        let is_paused = self.standing_because(PauseReason::User).is_some();
-        if is_paused && caller.protocol() == Protocol::Session {
-            return caller.turn_away();
-        }
         let run = self.clone();
         let link = self.shared.link(caller.peer());
         let (presence, stop) = link.begin(self.shared.number(), Dialled::ByThem);
+        if self.is_paused() && caller.protocol() == Protocol::Session {
+            return caller.turn_away();
+        }
         sessions.spawn(async move {
             let leash = Leash::new(&run.shared, &run.vault, &link, presence.number, stop);
             let served = match run.session_options() {
@@ -209,7 +208,6 @@ impl Run {
     /// Waits while the user wants `link` to be left alone.
     pub(super) async fn permitted(&self, link: &Link) {
         let mut standing = self.shared.standing.subscribe();
-        let is_users = |standing: &Option<Standing>| standing.as_ref().is_some_and(|standing| standing.reason == PauseReason::User);
         if is_users(&standing.borrow_and_update()) {
             link.plan(Plan::Pause { reason: PauseReason::User, text: "paused by the user".into(), until: None });
             self.shared.tell_news(link);
@@ -222,8 +220,9 @@ impl Run {
         link.take_lived()
     }
 
-    fn standing_because(&self, reason: PauseReason) -> Option<Standing> {
-        self.shared.standing.borrow().clone().filter(|standing| standing.reason == reason)
+    /// Whether the user wants no session to begin. Asked once a session can be told to end, it misses no pause.
+    pub(super) fn is_paused(&self) -> bool {
+        is_users(&self.shared.standing.borrow())
     }
 
     async fn retry_due(&self) {
@@ -235,13 +234,6 @@ impl Run {
                 _ = standing.changed() => {}
             }
         }
-    }
-
-    /// The vault takes things again, or finds that it still cannot: sessions that only send make room for such that do both.
-    fn retry(&self) {
-        self.shared.go_on();
-        self.shared.links().iter().for_each(|link| link.stop(|_| true));
-        self.shared.wake();
     }
 
     fn grown(&self) {
@@ -321,6 +313,10 @@ impl Run {
         }
         link
     }
+}
+
+fn is_users(standing: &Option<Standing>) -> bool {
+    standing.as_ref().is_some_and(|standing| standing.reason == PauseReason::User)
 }
 
 async fn accept(server: Option<&Server>) -> Option<Caller> {

@@ -23,6 +23,7 @@ use crate::{
 use quinn::AsyncUdpSocket;
 use std::{
     collections::VecDeque,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -67,7 +68,7 @@ impl Listener {
                 setup.quic(socket)?;
                 continue;
             }
-            let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(TransportError::io("listening"))?;
+            let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(at(*addr))?;
             setup.quic(network::wrap(udp)?)?;
             setup.tcp(tcp)?;
         }
@@ -89,11 +90,10 @@ impl Listener {
         tuning: Tuning,
     ) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
-        let listening = || TransportError::io("listening");
         for addr in addrs {
             match kind {
-                TransportKind::Quic => setup.quic(network::wrap(socket::udp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?)?,
-                TransportKind::Tcp => setup.tcp(socket::tcp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?,
+                TransportKind::Quic => setup.quic(network::wrap(socket::udp(*addr, setup.stack, &setup.tuning).map_err(at(*addr))?)?)?,
+                TransportKind::Tcp => setup.tcp(socket::tcp(*addr, setup.stack, &setup.tuning).map_err(at(*addr))?)?,
                 TransportKind::Memory => {}
             }
         }
@@ -265,5 +265,14 @@ impl Gate {
             oldest.abort();
         }
         handshakes.push_back(task);
+    }
+}
+
+/// What listening at `addr` failed with; says where, if the place is what is wrong.
+fn at(addr: SocketAddr) -> impl FnOnce(io::Error) -> TransportError {
+    move |error| {
+        let is_of_place = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable);
+        let error = if is_of_place { io::Error::new(error.kind(), format!("{addr}: {error}")) } else { error };
+        TransportError::io("listening")(error)
     }
 }

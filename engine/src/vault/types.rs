@@ -279,7 +279,7 @@ pub struct Status {
 pub struct MembershipStatus {
     /// What this device may do; none if it is not in, or not as far as this replica knows.
     pub role: Option<Role>,
-    /// Devices that are in.
+    /// Devices that are in, without what only a slot of the vault can sign as.
     pub devices: u64,
     /// Events of removed devices that are kept and have no effect.
     pub without_effect: u64,
