@@ -25,8 +25,7 @@ impl Side {
     }
 
     fn start_at(device: Device, folder: PathBuf, address: &str) -> Self {
-        let flags = [&["--json", "--no-discovery", "--listen", address][..], &both_ways(folder.to_str().unwrap())].concat();
-        let daemon = Mirord::start(device.mirord_command(&flags));
+        let daemon = device.mirord_at(address, &both_ways(folder.to_str().unwrap()));
         let side = Self { device, daemon, folder };
         until(|| side.now()["state"] == "followed");
         side

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time::timeout};
 
 /// Far longer than anything here takes.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A disk with faults.
