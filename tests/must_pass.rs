@@ -229,7 +229,7 @@ fn must_pass_3_a_500_mb_transfer_survives_an_interruption_in_mid_stream_and_resu
     // Killed over one transport, gone on with over the other, each way round.
     let mut kept = number(&b.status(), "bytes");
     for (transport, share) in [("quic", 0.3), ("tcp", 0.4)] {
-        let (pull, progress) = pull_to(&b, &serving, transport, "off:150MB", share);
+        let (pull, progress) = pull_to(&b, &serving, transport, "off:100MB", share);
         kill(pull);
         assert_eq!(b.run(&["get", "tree/file"]).code, Some(1), "what is not all there shows");
         let now = number(&b.status(), "bytes");
