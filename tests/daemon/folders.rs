@@ -26,8 +26,7 @@ impl Side {
     }
 
     fn start_at(device: Device, folder: PathBuf, address: &str) -> Self {
-        let flags = [&["--json", "--no-discovery", "--listen", address][..], &both_ways(folder.to_str().unwrap())].concat();
-        let daemon = Mirord::start(device.mirord_command(&flags));
+        let daemon = device.mirord_at(address, &both_ways(folder.to_str().unwrap()));
         let side = Self { device, daemon, folder };
         until(|| side.now()["state"] == "followed");
         side
@@ -144,6 +143,30 @@ fn a_folder_that_is_not_there_is_waited_for_and_other_settings_take_effect_while
     write_settings(a.home(), &settings);
     daemon.signal(Signal::HUP);
     until(|| ask(&a)["vaults"][0]["folders"] == serde_json::json!([]));
+}
+
+/// Its ports close when the goodbyes of its connections have been heard.
+#[test]
+fn a_vault_whose_settings_change_is_kept_on_the_same_ports_at_once() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let (folder, vault) = (sandbox.path("folder"), sandbox.path("vault"));
+    fs::create_dir(&folder).unwrap();
+    let listening_at = |address: &str| format!("[[vault]]\ndir = \"{}\"\nlisten = [\"{address}\"]\n", vault.display());
+    write_settings(a.home(), &listening_at("127.0.0.1:0"));
+    let daemon = Mirord::start(a.mirord_command(&["--json", "--no-discovery"]));
+    let b = sandbox.device("b").clone_from(&a, &daemon, "member", "b");
+    let _at_b = b.mirord(&[]);
+    until(|| ask(&b)["vaults"][0]["peers"][0]["connected"] == true);
+    write_settings(a.home(), &format!("{}watch = \"{}\"\n", listening_at(daemon.tcp()), folder.display()));
+    daemon.signal(Signal::HUP);
+    until(|| {
+        let now = &ask(&a)["vaults"][0];
+        assert_eq!(now["trouble"], Value::Null);
+        now["folders"][0]["state"] == "followed"
+    });
+    assert_eq!(ask(&a)["vaults"][0]["tcp"], serde_json::json!([daemon.tcp()]));
+    until(|| ask(&b)["vaults"][0]["peers"][0]["connected"] == true);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Peers that misbehave below the protocol: a wire that is cut, and ports where nobody speaks.
 
+use rustix::net::{self, AddressFamily, SocketType};
 use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -72,6 +74,29 @@ fn carry(mut from: TcpStream, mut to: TcpStream, cut: &Cut) {
     }
     drop(from.shutdown(Shutdown::Both));
     drop(to.shutdown(Shutdown::Both));
+}
+
+/// UDP and TCP on one port where nobody listens, and where nobody else can come to listen meanwhile.
+pub(crate) struct Closed {
+    pub(crate) address: SocketAddr,
+    _tcp: OwnedFd,
+    _udp: UdpSocket,
+}
+
+impl Closed {
+    pub(crate) fn new() -> Self {
+        loop {
+            // Bound, and nobody listens: who connects is refused.
+            let tcp = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            net::bind(&tcp, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+            let address = net::getsockname(&tcp).unwrap().try_into().unwrap();
+            if let Ok(udp) = UdpSocket::bind(address) {
+                // Connected to itself it takes nothing from others: the system says that nobody is there.
+                udp.connect(address).unwrap();
+                return Self { address, _tcp: tcp, _udp: udp };
+            }
+        }
+    }
 }
 
 /// UDP and TCP on one port, where connections are taken and nothing is ever said.
