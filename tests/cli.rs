@@ -32,6 +32,8 @@ mod leaks;
 mod limits;
 #[path = "cli/merge.rs"]
 mod merge;
+#[path = "cli/mistakes.rs"]
+mod mistakes;
 #[path = "cli/pairing.rs"]
 mod pairing;
 #[path = "cli/peers.rs"]

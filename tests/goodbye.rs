@@ -30,9 +30,11 @@ use tokio::{
 };
 
 /// Far longer than anything here takes: a test that fails, fails in time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Who waits for the peer to hang up waits this long.
 const LINGER: Duration = Duration::from_secs(1);
+/// So often is something tried that other load may delay.
+const ATTEMPTS: usize = 8;
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// What a link does with the next bytes.
@@ -187,24 +189,34 @@ async fn a_process_that_has_just_begun_sends_a_small_object_before_it_has_heard_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_over_when_the_peer_has_applied_it_whatever_becomes_of_the_goodbye() {
     for after in [Passage::Held, Passage::Cut] {
-        let mut two = Two::new().await;
-        assert!(matches!(two.heard().await, Served::Session { result: Ok(_), .. }));
-        let dialer = two.dialer();
-        put(&dialer, "more");
-        let (link, applied) = (two.link.clone(), Arc::new(std::sync::OnceLock::new()));
-        let began = applied.clone();
-        let interrupted = Arc::new(At(move |progress: &Progress| {
-            if matches!(progress, Progress::PeerApplied { .. }) {
-                link.both(after);
-                began.get_or_init(Instant::now);
-            }
-        }));
-        let summary = timeout(PATIENCE, replicate::sync(&dialer, &two.target, &two.options, interrupted)).await.unwrap().unwrap();
-        let waited = applied.get().expect("the peer has applied it").elapsed();
-        assert!(waited < LINGER, "{after:?}: it waited {waited:?} for a goodbye");
-        assert_eq!(summary.peer_root, Some(two.listener.store().root()));
-        two.link.both(if after == Passage::Held { Passage::Open } else { after });
-        let heard = two.heard().await;
-        assert!(matches!(heard, Served::Session { result: Ok(_), .. }), "{after:?}: {heard:?}");
+        let mut waits = Vec::new();
+        // Other load lengthens some, waiting for a goodbye lengthens all.
+        while waits.len() < ATTEMPTS && waits.iter().all(|wait| *wait >= LINGER) {
+            waits.push(push_without_goodbye(after).await);
+        }
+        assert!(waits.iter().any(|wait| *wait < LINGER), "{after:?}: it waited {waits:?} for a goodbye");
     }
+}
+
+/// How long a push goes on after the peer has applied it, when nothing passes from then on.
+async fn push_without_goodbye(after: Passage) -> Duration {
+    let mut two = Two::new().await;
+    assert!(matches!(two.heard().await, Served::Session { result: Ok(_), .. }));
+    let dialer = two.dialer();
+    put(&dialer, "more");
+    let (link, applied) = (two.link.clone(), Arc::new(std::sync::OnceLock::new()));
+    let began = applied.clone();
+    let interrupted = Arc::new(At(move |progress: &Progress| {
+        if matches!(progress, Progress::PeerApplied { .. }) {
+            link.both(after);
+            began.get_or_init(Instant::now);
+        }
+    }));
+    let summary = timeout(PATIENCE, replicate::sync(&dialer, &two.target, &two.options, interrupted)).await.unwrap().unwrap();
+    let waited = applied.get().expect("the peer has applied it").elapsed();
+    assert_eq!(summary.peer_root, Some(two.listener.store().root()));
+    two.link.both(if after == Passage::Held { Passage::Open } else { after });
+    let heard = two.heard().await;
+    assert!(matches!(heard, Served::Session { result: Ok(_), .. }), "{after:?}: {heard:?}");
+    waited
 }

@@ -158,6 +158,16 @@ pub(crate) fn home_dir() -> Result<PathBuf, Failure> {
     Ok(strategy.config_dir().join("mirror"))
 }
 
+/// What can be read from a file of settings.
+pub(crate) trait SettingsText: DeserializeOwned + Default {
+    /// What to do with a word that is not known where it stands, if it is in another place.
+    fn belongs(_word: &str) -> Option<String> {
+        None
+    }
+}
+
+impl SettingsText for ConfigFile {}
+
 /// Whether a file of settings has to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileRule {
@@ -170,7 +180,7 @@ pub(crate) enum FileRule {
 ///
 /// # Errors
 /// [`crate::failure::Code::Usage`] for what is too long or not as [`parse_settings`] wants it, and what reading can fail with.
-pub(crate) fn read_settings<T: DeserializeOwned + Default>(path: &Path, rule: FileRule) -> Result<T, Failure> {
+pub(crate) fn read_settings<T: SettingsText>(path: &Path, rule: FileRule) -> Result<T, Failure> {
     let too_long = |length: u64| Failure::usage(format!("{} is too long: {length} bytes", path.display()));
     match fs::metadata(path) {
         Ok(metadata) if metadata.len() > FILE_BYTES_MAX => return Err(too_long(metadata.len())),
@@ -185,19 +195,26 @@ pub(crate) fn read_settings<T: DeserializeOwned + Default>(path: &Path, rule: Fi
 ///
 /// # Errors
 /// [`crate::failure::Code::Usage`]
-pub(crate) fn parse_settings<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
+pub(crate) fn parse_settings<T: SettingsText>(text: &str) -> Result<T, Failure> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
         let message = error.message().lines().next().unwrap_or_default();
         let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let failure = Failure::usage(format!("the configuration file is wrong in line {line}: {message}"));
         match unknown_word(message) {
-            Some((typed, known)) => failure.hint(match nearest(typed, &known) {
-                Some(meant) => format!("did you mean {meant}?"),
-                None => format!("known here: {}", known.join(", ")),
+            Some((typed, known)) => failure.hint(match (T::belongs(typed), nearest(typed, &known)) {
+                (Some(place), _) => place,
+                (None, Some(meant)) => format!("did you mean {meant}?"),
+                (None, None) => format!("known here: {}", known.join(", ")),
             }),
             None => failure.hint("nothing was started; mend that line and run the same command again"),
         }
     })
+}
+
+/// Whether `word` is a setting of `T`, whatever it is set to.
+pub(crate) fn is_setting_of<T: DeserializeOwned>(word: &str) -> bool {
+    let parsed = toml::from_str::<T>(&format!("{word} = {{}}"));
+    !parsed.is_err_and(|error| error.message().starts_with("unknown field"))
 }
 
 /// From `` unknown field `a`, expected one of `b`, `c` ``: the word that was typed, and those that are known.

@@ -144,6 +144,12 @@ impl Failure {
         match error.kind() {
             io::ErrorKind::PermissionDenied => failure.hint("check the permissions and the owner of that path"),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => failure.hint("free some space, then run the same command again"),
+            io::ErrorKind::NotFound => failure.hint("there is nothing by that name: check the path"),
+            io::ErrorKind::NotADirectory => failure.hint("a part of that path is a file: check the path"),
+            io::ErrorKind::AlreadyExists => failure.hint("something else by that name is in the way: name another path"),
+            io::ErrorKind::ReadOnlyFilesystem => {
+                failure.hint("it is mounted for reading only: mount it for writing, or name a path elsewhere")
+            }
             _ => failure,
         }
     }
@@ -214,6 +220,9 @@ impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Self {
         let text = error.to_string();
         let message = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ").replace("\n  ", " ");
+        if message.ends_with(": invalid socket address syntax") {
+            return Self::usage(message).hint("write an IP address and a port, as in 192.168.1.5:7740, 127.0.0.1:0 or [::]:7740");
+        }
         let tips: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("tip: ")).collect();
         let values = text.lines().find_map(|line| line.trim().strip_prefix('[')?.strip_suffix(']'));
         let hint = match (tips.is_empty(), values) {
@@ -244,6 +253,8 @@ impl From<VaultError> for Failure {
             E::NoVault(_) => {
                 Self::of(Code::NoVault, &error).hint("name the vault with -V DIR or MIRROR_VAULT, or make one: mirror init DIR")
             }
+            E::Gone(_) => Self::of(Code::Failed, &error)
+                .hint("nothing that was acknowledged is lost: plug it in or mount it, then run the same command again; mirord waits for it by itself"),
             E::NotEmpty(_) => Self::of(Code::Usage, &error).hint("name a directory that is empty or does not exist yet"),
             E::Nested { .. } => Self::of(Code::Usage, &error).hint("keep vaults apart from each other, and from the files that go into them"),
             E::Locked => Self::of(Code::Locked, &error)
@@ -364,6 +375,12 @@ impl From<TransportError> for Failure {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
             E::Io { source, .. } if descriptors::is_lack(source) => Self::of(Code::Failed, &error).hint(open_files_hint()),
+            E::Io { source, .. } if source.kind() == io::ErrorKind::AddrInUse => Self::of(Code::Failed, &error).hint(
+                "another program listens there, perhaps mirord (mirror daemon status) or mirror serve; take another port: --listen ADDR:PORT, 0 is any that is free",
+            ),
+            E::Io { source, .. } if source.kind() == io::ErrorKind::AddrNotAvailable => {
+                Self::of(Code::Failed, &error).hint("no interface here has that address; --listen [::]:7740 takes all of them")
+            }
             E::Io { source, .. } if is_cut(source) => {
                 Self::of(Code::Temporary, &error).hint("run the same command again: it continues where it stopped")
             }
@@ -402,6 +419,26 @@ fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
 }
 
 /// For whoever may not have as many files open as this needs.
+/// Open files that serving one vault takes, with a peer or two and their lanes.
+const SERVING_FILES: u64 = 64;
+/// And each vault more.
+const VAULT_FILES: u64 = 32;
+
+/// Whoever stays for long says at its start that so few open files will not do: later every peer would run into it, one after the other.
+///
+/// # Errors
+/// [`Code::Failed`] if this process may have fewer open than serving so many vaults takes.
+pub(crate) fn require_open_files(vaults: usize) -> Result<(), Failure> {
+    let needed = SERVING_FILES + VAULT_FILES * (vaults as u64).saturating_sub(1);
+    match descriptors::limit() {
+        Some(limit) if limit < needed => {
+            let what = crate::render::count_text(vaults as u64, "vault");
+            Err(Failure::new(Code::Failed, format!("too few open files: to serve {what} takes {needed}")).hint(open_files_hint()))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn open_files_hint() -> String {
     let limit = descriptors::limit().map_or_else(String::new, |limit| format!("this process may have {limit} files open; "));
     format!("{limit}raise the limit, then run the same command again: ulimit -n 1024")
@@ -450,6 +487,10 @@ mod tests {
             (E::Cancelled, 130),
             (io(io::ErrorKind::StorageFull), 14),
             (io(io::ErrorKind::PermissionDenied), 1),
+            (io(io::ErrorKind::NotFound), 1),
+            (io(io::ErrorKind::NotADirectory), 1),
+            (io(io::ErrorKind::AlreadyExists), 1),
+            (io(io::ErrorKind::ReadOnlyFilesystem), 1),
         ]
     }
 

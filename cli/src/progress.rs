@@ -42,6 +42,9 @@ pub(crate) struct Meter {
 }
 
 /// What is known of the connection that is up, or of the last one.
+///
+/// A sender counts what it hands to the transport. Of what was on its way when a connection broke it learns only by what the peer asks for over
+/// the next one: more than had not been sent yet. So much is taken back.
 #[derive(Debug, Default)]
 struct Course {
     transport: Option<String>,
@@ -53,6 +56,15 @@ struct Course {
     before: Amount,
     to_receive: Amount,
     to_send: Amount,
+    /// Over this connection, and what of it the peer is known to have.
+    sent: Amount,
+    settled: Amount,
+    /// Sent over the connection before, and perhaps lost with it.
+    in_doubt: Amount,
+    /// To be sent when that broke.
+    unsent: Amount,
+    /// Taken back for earlier connections.
+    taken_back: Amount,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -61,12 +73,46 @@ struct Amount {
     bytes: u64,
 }
 
+impl Amount {
+    fn plus(self, other: Self) -> Self {
+        Self { items: self.items.saturating_add(other.items), bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { items: self.items.saturating_sub(other.items), bytes: self.bytes.saturating_sub(other.bytes) }
+    }
+
+    fn at_most(self, other: Self) -> Self {
+        Self { items: self.items.min(other.items), bytes: self.bytes.min(other.bytes) }
+    }
+}
+
 impl Course {
+    /// Another connection is up.
+    fn connect(&mut self, transport: String) {
+        let repeated = self.repeated();
+        let moved = self.moved.minus(repeated);
+        let (in_doubt, unsent) = match self.to_send {
+            // It broke before the peer had said what it lacks.
+            asked if asked == Amount::default() => (self.in_doubt, self.unsent),
+            asked => (self.sent.minus(self.settled), asked.minus(self.sent)),
+        };
+        let taken_back = self.taken_back.plus(repeated);
+        *self = Self { transport: Some(transport), moved, before: moved, in_doubt, unsent, taken_back, ..Self::default() };
+    }
+
+    fn passed(&mut self, amount: Amount) {
+        self.moved = self.moved.plus(amount);
+    }
+
+    /// What this connection sends a second time.
+    fn repeated(&self) -> Amount {
+        self.to_send.minus(self.unsent).at_most(self.in_doubt)
+    }
+
     /// In all, over this connection and those before it.
     fn total(&self) -> Amount {
-        let sum = |of: fn(&Amount) -> u64| [self.before, self.to_receive, self.to_send].iter().map(of).fold(0, u64::saturating_add);
-        let known = self.to_receive != Amount::default() || self.to_send != Amount::default() || self.before != Amount::default();
-        if known { Amount { items: sum(|amount| amount.items), bytes: sum(|amount| amount.bytes) } } else { Amount::default() }
+        self.before.minus(self.repeated()).plus(self.to_receive).plus(self.to_send)
     }
 }
 
@@ -111,9 +157,13 @@ impl Meter {
 
     fn record(&self) -> ProgressRecord {
         let course = self.course();
-        let (items, bytes) = (self.items.load(Relaxed), self.bytes.load(Relaxed));
-        let transferred = course.total();
-        let bytes_total = self.bytes_total.load(Relaxed).saturating_add(transferred.bytes);
+        let counted = Amount { items: self.items.load(Relaxed), bytes: self.bytes.load(Relaxed) };
+        let expected = Amount { items: self.items_total.load(Relaxed), bytes: self.bytes_total.load(Relaxed) };
+        let total = course.total().plus(expected);
+        let counted = counted.minus(course.taken_back.plus(course.repeated()));
+        // What a peer lacks of a list is reckoned by the mean of its chunks: the sum may be off by a part of one.
+        let Amount { items, bytes } = if course.in_doubt == Amount::default() { counted } else { counted.at_most(total) };
+        let bytes_total = total.bytes;
         let elapsed = self.started.elapsed();
         let bytes_per_s = bytes as f64 / elapsed.as_secs_f64().max(1e-3);
         let left = bytes_total.saturating_sub(bytes) as f64;
@@ -122,7 +172,7 @@ impl Meter {
         ProgressRecord {
             operation: self.operation,
             objects: items,
-            objects_total: self.items_total.load(Relaxed).saturating_add(transferred.items),
+            objects_total: total.items,
             bytes,
             bytes_total,
             elapsed_ms: elapsed.as_millis() as u64,
@@ -156,23 +206,28 @@ impl replicate::Observer for Meter {
     fn progress(&self, progress: replicate::Progress) {
         use replicate::Progress as P;
         match progress {
-            P::Connected { transport, .. } => {
-                let mut course = self.course();
-                let moved = course.moved;
-                *course = Course { transport: Some(transport.to_string()), moved, before: moved, ..Course::default() };
-            }
+            P::Connected { transport, .. } => self.course().connect(transport.to_string()),
             P::Total { chunks, bytes } => self.course().to_receive = Amount { items: chunks, bytes },
             P::ToSend { chunks, bytes } => self.course().to_send = Amount { items: chunks, bytes },
             P::Stages(shares) => self.course().stages = Some(shares),
-            P::Received { chunks, bytes } | P::Sent { chunks, bytes } => {
-                let mut course = self.course();
-                course.moved = Amount { items: course.moved.items + chunks, bytes: course.moved.bytes + bytes };
+            P::Received { chunks, bytes } => {
+                self.course().passed(Amount { items: chunks, bytes });
+                self.advance(chunks, bytes);
+            }
+            P::Sent { chunks, bytes } => {
+                let (amount, mut course) = (Amount { items: chunks, bytes }, self.course());
+                course.sent = course.sent.plus(amount);
+                course.passed(amount);
                 drop(course);
                 self.advance(chunks, bytes);
             }
+            P::Identical { .. } => {
+                let mut course = self.course();
+                course.settled = course.sent;
+            }
             // Nothing limits what stands still.
             P::Waiting { .. } => self.course().stages = None,
-            P::Live | P::PeerHolds { .. } | P::PeerApplied { .. } | P::Identical { .. } => {}
+            P::Live | P::Silent | P::Heard | P::PeerHolds { .. } | P::PeerApplied { .. } => {}
         }
     }
 
@@ -356,6 +411,47 @@ mod tests {
         told(&meter, P::Received { chunks: 6, bytes: 60 });
         let done = meter.record();
         assert_eq!((done.objects, done.objects_total, done.bytes, done.bytes_total), (10, 10, 100, 100));
+    }
+
+    #[test]
+    fn what_was_on_its_way_when_a_connection_broke_counts_once() {
+        use mirror_engine::transport::TransportKind::{Quic, Tcp};
+        use replicate::Progress as P;
+        let meter = meter();
+        let shown = || (meter.record().objects, meter.record().bytes, meter.record().bytes_total);
+        connected(&meter, Quic);
+        told(&meter, P::ToSend { chunks: 10, bytes: 100 });
+        told(&meter, P::Sent { chunks: 6, bytes: 60 });
+        connected(&meter, Tcp);
+        assert_eq!(shown(), (6, 60, 60), "until the peer is heard");
+        // Two of the six were lost, and it does not ask for everything at once.
+        told(&meter, P::ToSend { chunks: 2, bytes: 20 });
+        assert_eq!(shown(), (6, 60, 80));
+        told(&meter, P::ToSend { chunks: 6, bytes: 60 });
+        assert_eq!(shown(), (4, 40, 100));
+        told(&meter, P::Sent { chunks: 5, bytes: 50 });
+        // Broken once more, and then once more before anything was said: one chunk of the five was lost.
+        connected(&meter, Quic);
+        connected(&meter, Tcp);
+        told(&meter, P::ToSend { chunks: 2, bytes: 20 });
+        assert_eq!(shown(), (8, 80, 100));
+        told(&meter, P::Sent { chunks: 2, bytes: 20 });
+        assert_eq!(shown(), (10, 100, 100));
+    }
+
+    #[test]
+    fn what_the_peer_is_known_to_have_is_not_taken_back() {
+        use mirror_engine::transport::TransportKind::Tcp;
+        use replicate::Progress as P;
+        let meter = meter();
+        connected(&meter, Tcp);
+        told(&meter, P::ToSend { chunks: 10, bytes: 100 });
+        told(&meter, P::Sent { chunks: 10, bytes: 100 });
+        told(&meter, P::Identical { root: mirror_engine::id::Root::from_bytes([1; 32]) });
+        connected(&meter, Tcp);
+        told(&meter, P::ToSend { chunks: 3, bytes: 30 });
+        let record = meter.record();
+        assert_eq!((record.bytes, record.bytes_total), (100, 130), "those are new");
     }
 
     #[test]

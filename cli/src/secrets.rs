@@ -138,13 +138,24 @@ impl SecretSources {
 /// # Errors
 /// When it cannot be read or is no text.
 pub(crate) fn read_ticket(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let bytes = read_source(&Source::File(path.to_owned()), Code::Usage)?;
+    let bytes = read_bytes(&Source::File(path.to_owned()))?;
+    if bytes.is_empty() {
+        let failure = Failure::usage("the ticket is empty").cause(format!("read from {}", path_text(path)));
+        return Err(failure.hint("mirror invite on the other device prints one"));
+    }
     let text = std::str::from_utf8(&bytes).map_err(|_| Failure::usage("the ticket is not text").hint("mirror invite prints one"))?;
     Ok(Zeroizing::new(text.trim().to_owned()))
 }
 
 /// `refused` is the exit code for a secret that is empty or too long.
 fn read_source(source: &Source, refused: Code) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    checked(read_bytes(source)?, refused).map_err(|failure| match source {
+        Source::File(path) => failure.cause(format!("read from {}", path_text(path))),
+        Source::Command(_) => failure.cause("read from the output of --passphrase-command"),
+    })
+}
+
+fn read_bytes(source: &Source) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let bytes = match source {
         Source::File(path) if path == Path::new("-") => {
             read_bounded(&mut io::stdin().lock()).map_err(|error| Failure::io("cannot read stdin", &error))?
@@ -154,10 +165,7 @@ fn read_source(source: &Source, refused: Code) -> Result<Zeroizing<Vec<u8>>, Fai
         }
         Source::Command(command) => run(command)?,
     };
-    checked(strip_newline(bytes), refused).map_err(|failure| match source {
-        Source::File(path) => failure.cause(format!("read from {}", path_text(path))),
-        Source::Command(_) => failure.cause("read from the output of --passphrase-command"),
-    })
+    Ok(strip_newline(bytes))
 }
 
 fn checked(secret: Zeroizing<Vec<u8>>, refused: Code) -> Result<Zeroizing<Vec<u8>>, Failure> {

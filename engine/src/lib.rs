@@ -51,6 +51,10 @@ pub mod store;
 pub mod transport;
 pub mod vault;
 
+// What tests of this crate share with those outside it names it as they do.
+#[cfg(test)]
+extern crate self as mirror_engine;
+
 #[cfg(test)]
 #[path = "../../tests/vectors/read.rs"]
 mod vectors;

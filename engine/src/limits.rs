@@ -211,6 +211,8 @@ pub const DOCTOR_MESSAGE_BYTES_MAX: usize = KIB;
 pub const DOCTOR_DISK_BYTES_MAX: u64 = 512 * MIB as u64;
 /// Connections that have not finished their handshake, per listener.
 pub const HANDSHAKES_MAX: usize = 64;
+/// Of these, such over QUIC whose address may be a false one: more than devices of one household begin at the same moment.
+pub const HANDSHAKES_UNPROVED_MAX: usize = HANDSHAKES_MAX / 4;
 /// A change of a followed folder is taken in once nothing more has happened there for this long: a save is several changes.
 pub const FOLDER_QUIET_MS: u64 = 50;
 /// It is taken in after this time even if the folder is never quiet.

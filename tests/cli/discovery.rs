@@ -3,7 +3,7 @@
 //! Each test runs itself again in a network namespace of its own, which nobody outside hears. Where the system does not allow that to
 //! this user, it says so and shows nothing.
 
-use crate::support::{Device, Ran, Running, Sandbox, Serving, until};
+use crate::support::{Device, Mirord, Ran, Running, Sandbox, Serving, until};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
@@ -196,6 +196,31 @@ fn a_new_address_is_announced_and_a_follower_without_one_waits_for_its_peer() {
         until(|| there.discovered(&b).iter().any(|record| record["addresses"].as_array().unwrap().iter().any(|at| *at == *new)));
         follower.signal(Signal::INT);
         assert_eq!(follower.finish().code, Some(130));
+    });
+}
+
+#[test]
+fn two_daemons_that_know_no_address_of_each_other_find_each_other_and_a_moved_one_again() {
+    alone(|| {
+        let Pair { there, a, b, name, .. } = Pair::new();
+        there.run(&b, &["peer", "remove", &name]).ok();
+        let daemon = |device: &Device| {
+            let mut command = device.mirord_command(&["--json", "--listen", "[::]:0"]);
+            command.env_remove("MIRROR_NO_DISCOVERY");
+            command
+        };
+        let here = Mirord::start(daemon(&a));
+        let _there = Mirord::start(there.runs(&daemon(&b)));
+        a.run_with(&["put", "found"], b"1").ok();
+        until(|| b.run(&["get", "found"]).stdout == b"1");
+        b.run_with(&["put", "back"], b"2").ok();
+        until(|| a.run(&["get", "back"]).stdout == b"2");
+        // Another port, which nobody is told of but by its announcement.
+        here.signal(Signal::TERM);
+        assert_eq!(here.finish(), Some(130));
+        let _here = Mirord::start(daemon(&a));
+        a.run_with(&["put", "moved"], b"3").ok();
+        until(|| b.run(&["get", "moved"]).stdout == b"3");
     });
 }
 

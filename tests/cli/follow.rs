@@ -150,12 +150,20 @@ fn a_vault_that_is_unplugged_while_it_is_followed_is_named_and_goes_on_when_it_i
     follower.wait_for(is("identical"));
     let (plugged, unplugged) = (sandbox.path("b"), sandbox.path("unplugged"));
     std::fs::rename(&plugged, &unplugged).unwrap();
-    put(&a, "meanwhile");
+    // Nothing changes anywhere that would have to be written.
     let error = follower.finish().ended_with(1).last("error");
-    assert!(error["message"].as_str().unwrap().contains(plugged.to_str().unwrap()), "{error}");
+    assert_eq!(error["message"], format!("the vault {} is gone: was its disk unplugged?", plugged.display()));
+    assert!(error["hint"].as_str().unwrap().contains("then run the same command again"), "{error}");
+    put(&a, "meanwhile");
     std::fs::rename(&unplugged, &plugged).unwrap();
     let mut follower = following(&b, &serving);
     follower.wait_for(is("identical"));
     assert!(has(&b, "meanwhile"));
+    // The same with something to write, whichever is noticed first.
+    std::fs::rename(&plugged, &unplugged).unwrap();
+    put(&a, "once more");
+    let error = follower.finish().ended_with(1).last("error");
+    assert!(error["message"].as_str().unwrap().contains(" is gone: "), "{error}");
+    std::fs::rename(&unplugged, &plugged).unwrap();
     b.verify();
 }

@@ -1,6 +1,6 @@
 //! Two devices: `serve`, `invite`, `clone`, `peer`, `push`, `pull`, `sync`.
 
-use crate::support::{Device, Sandbox, Serving};
+use crate::support::{Closed, Device, Sandbox, Serving};
 
 /// Device `a` with a vault that is served, and device `b` with a replica of it.
 struct Pair {
@@ -93,9 +93,8 @@ fn a_stranger_is_refused() {
 fn a_peer_that_does_not_answer_is_unreachable_and_each_try_is_a_cause() {
     let sandbox = Sandbox::new();
     let device = sandbox.device_with_vault();
-    // A port that was free a moment ago and that nobody listens on.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let args = ["--json", "pull", &port.to_string(), "--device", &"0".repeat(64), "--transport", "tcp"];
+    let closed = Closed::new();
+    let args = ["--json", "pull", &closed.address.to_string(), "--device", &"0".repeat(64), "--transport", "tcp"];
     let error = device.run(&args).ended_with(16).last("error");
     assert!(!error["causes"].as_array().unwrap().is_empty(), "{error}");
 }

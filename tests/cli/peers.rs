@@ -1,6 +1,6 @@
 //! Peers that are not there, do not answer, go away in the middle, or are not who they should be; and what strangers learn.
 
-use crate::support::{Device, Relay, Sandbox, Serving, Silence, incompressible};
+use crate::support::{Closed, Device, Relay, Sandbox, Serving, Silence, incompressible};
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -33,8 +33,8 @@ fn name_of(vault: &Device) -> String {
 fn a_peer_that_is_not_there_ends_with_16_over_every_transport() {
     let sandbox = Sandbox::new();
     let device = sandbox.device_with_vault();
-    // Ports that were free a moment ago and that nobody listens on.
-    let address = Silence::new().address.to_string();
+    let closed = Closed::new();
+    let address = closed.address.to_string();
     for transport in ["tcp", "quic", "auto"] {
         let (code, error) = pull(&device, &address, &"0".repeat(64), transport);
         assert_eq!((code, &error["code"]), (Some(16), &16.into()), "{transport}: {error}");

@@ -1,6 +1,6 @@
 //! Progress: bars on terminals, JSON lines for programs, nothing else anywhere.
 
-use crate::support::{Device, Sandbox, Serving, incompressible};
+use crate::support::{Device, Relay, Sandbox, Serving, incompressible};
 use serde_json::Value;
 use std::process::{Command, Stdio};
 
@@ -89,4 +89,25 @@ fn nothing_is_drawn_where_nobody_looks_or_nobody_wants_it() {
     b.run_with(&["put", "from b"], &incompressible(BYTES, 5)).ok();
     let silent = b.run(&[&["--json", "--no-progress"], &words(&transfer("push", &serving, &[]))[..]].concat()).ok();
     assert_eq!(silent.json().len(), 1, "{}", silent.text());
+}
+
+#[test]
+fn what_was_on_its_way_when_a_connection_was_cut_is_not_counted_twice() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    // It takes slowly what is sent at once: much of it is on its way.
+    let serving = a.serve_with(&["--bwlimit", "off:8MiB"]);
+    let b = sandbox.device("b").clone_of(&a, &serving, "b");
+    b.run_with(&["put", "from b"], &incompressible(4 * BYTES, 6)).ok();
+    let relay = Relay::cut_once_to(&serving.tcp, 2 * BYTES as u64);
+    let pushed = b.run(&["--json", "push", &relay.address.to_string(), "--device", &serving.device]).ok();
+    let records = pushed.json();
+    let summary = records.last().unwrap();
+    assert_eq!(summary["reconnects"], 1, "{summary}");
+    let last = records.iter().rfind(|record| record["type"] == "progress").unwrap();
+    let number = |name: &str| last[name].as_u64().unwrap() as usize;
+    let most = 4 * BYTES + 4 * BYTES / 50;
+    assert!((4 * BYTES..most).contains(&number("bytes_total")) && number("bytes") <= number("bytes_total"), "{last}");
+    assert!(summary["bytes_sent"].as_u64().unwrap() as usize > most, "some of it was sent twice: {summary}");
+    assert_eq!(a.entries(), b.entries());
 }

@@ -43,7 +43,7 @@ fn a_slot_that_asks_for_64_gib_is_refused_at_once_and_other_slots_still_open_the
     let begun = Instant::now();
     let said = "asks for a key derivation outside the bounds (67108864 KiB, 3 passes, 1 lanes)";
     assert_error(&device, &["--passphrase-file", "../pw"], 13, said, "--recovery-phrase-file");
-    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert!(begun.elapsed() < Duration::from_secs(30));
     device.run(&["ls"]).ok();
     device.run(&["ls", "--recovery-phrase-file", "../kit"]).ok();
 }

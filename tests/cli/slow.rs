@@ -11,9 +11,9 @@ fn a_bandwidth_limit_is_named_in_progress_and_summary_of_who_is_limited() {
     let a = sandbox.device_with_vault();
     let serving = a.serve();
     let b = sandbox.device("b").clone_of(&a, &serving, "b");
-    a.run_with(&["put", "large"], &incompressible(6 << 20, 1)).ok();
+    a.run_with(&["put", "large"], &incompressible(4 << 20, 1)).ok();
     let peer = serving.over("tcp");
-    let arguments = [&["--json", "pull"][..], &peer.each_ref().map(String::as_str), &["--bwlimit", "off:4MiB"]].concat();
+    let arguments = [&["--json", "pull"][..], &peer.each_ref().map(String::as_str), &["--bwlimit", "off:1MiB"]].concat();
     let ran = b.run(&arguments).ok();
     let summary = ran.last("summary");
     assert_eq!(summary["limiting_stage"], "limit", "{summary}");
@@ -48,9 +48,9 @@ fn a_server_keeps_to_the_timetable_of_its_own_time_zone() {
 fn what_a_timetable_says_limits_a_transfer() {
     let sandbox = Sandbox::new();
     let a = sandbox.device_with_vault();
-    let serving = a.serve_with(&["--bwlimit", "00:00,4MiB:off"]);
+    let serving = a.serve_with(&["--bwlimit", "00:00,1MiB:off"]);
     let b = sandbox.device("b").clone_of(&a, &serving, "b");
-    a.run_with(&["put", "large"], &incompressible(6 << 20, 3)).ok();
+    a.run_with(&["put", "large"], &incompressible(4 << 20, 3)).ok();
     let peer = serving.over("tcp");
     let summary = b.run(&[&["--json", "pull"][..], &peer.each_ref().map(String::as_str)].concat()).ok().last("summary");
     assert_eq!(summary["limiting_stage"], "limit", "{summary}");

@@ -2,13 +2,15 @@
 
 use crate::{
     ask,
-    support::{Sandbox, until},
+    support::{Ran, Sandbox, until},
 };
 use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    process::Command,
 };
 
 #[test]
@@ -40,13 +42,48 @@ fn only_this_user_reaches_the_socket_and_limits_and_pauses_hold_while_it_runs() 
 
     a.run(&["daemon", "pause"]).ok();
     assert_eq!(ask(&a)["vaults"][0]["paused"]["kind"], "user");
-    assert!(a.run(&["status"]).ok().text().contains("paused"), "people are told");
+    assert!(a.run(&["status"]).ok().text().contains("go on: mirror daemon resume"), "people are told");
     a.run(&["daemon", "resume", "../vault"]).ok();
     until(|| ask(&a)["vaults"][0]["paused"].is_null());
     let other = a.run(&["daemon", "pause", "/elsewhere"]).ended_with(2);
     assert!(other.stderr.contains("it keeps "), "{}", other.stderr);
     let state = a.run(&["--json", "daemon", "status"]).ok().last("daemon");
     assert_eq!(state["vaults"][0]["name"], "vault");
+}
+
+/// Who anybody may be: a user without rights of his own.
+const NOBODY: &str = "65534";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn another_user_hears_nothing_at_the_socket_even_where_it_lies_open() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let _daemon = a.mirord(&[]);
+    let socket = a.home().join("mirord.sock");
+    let as_nobody = |script: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "python3", "-c", script]).arg(&socket);
+        Ran::from(command.output().unwrap())
+    };
+    let is_able = Command::new("setpriv").args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "python3", "-c", ""]).output();
+    if !is_able.is_ok_and(|ran| ran.status.success()) {
+        return eprintln!("SKIPPED: only root becomes another user (setpriv --reuid), and python3 is needed to ask as one");
+    }
+    const ASKS: &str = "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.sendall(b'{\"do\":\"stop\"}\\n'); print(len(s.recv(1000)))";
+    assert!(as_nobody(ASKS).stderr.contains("Permission"), "the directory and the socket are this user's alone");
+    // As if somebody had opened both.
+    let open = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for directory in a.home().ancestors().take_while(|directory| directory.starts_with(sandbox.path(""))) {
+        open(directory, 0o755);
+    }
+    open(&socket, 0o666);
+    let heard = as_nobody(ASKS);
+    assert!(heard.text().trim() == "0" || heard.stderr.contains("Connection reset") || heard.stderr.contains("Broken pipe"), "{heard:?}");
+    assert_eq!(ask(&a)["vaults"][0]["name"], "vault", "it was not told to stop");
+    // And a socket that is another user's is nobody's daemon.
+    std::os::unix::fs::chown(&socket, Some(65534), None).unwrap();
+    a.run(&["daemon", "status"]).ended_with(16);
 }
 
 fn request(address: &str, head: &str) -> String {

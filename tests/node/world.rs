@@ -1,4 +1,4 @@
-//! Replicas on loopback, each with a home of its own, and nodes on them.
+//! Replicas on loopback, each with a home of its own, and nodes on them. The node's unit tests use this file, too.
 
 use mirror_engine::{
     event::{Frontier, Key},
@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, time::timeout};
 
 /// Far longer than anything here takes: a test that fails, fails in time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// A directory of replicas of one vault.

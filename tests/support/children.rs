@@ -29,13 +29,21 @@ impl Running {
 
     /// Reads records from stdout until one is as wanted. A program that ends before has failed the test.
     #[track_caller]
-    pub(crate) fn wait_for(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for(&mut self, wanted: impl FnMut(&Value) -> bool) -> Value {
+        self.hear(wanted).expect("the program ended before it came so far")
+    }
+
+    /// Reads records from stdout until one is as wanted; none if the program ends before.
+    #[track_caller]
+    fn hear(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Option<Value> {
         loop {
             let mut line = String::new();
-            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the program ended before it came so far");
+            if self.stdout.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
             let record = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
             if wanted(&record) {
-                return record;
+                return Some(record);
             }
         }
     }
@@ -92,12 +100,17 @@ pub(crate) struct Serving {
 
 impl Serving {
     /// Waits for the line `listening`, which is printed once connections are accepted: no sleeping, no guessing of ports.
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::try_start(command).expect("the program ended before it listened")
+    }
+
+    /// None if the program ends before, as it does when its address is taken.
+    pub(crate) fn try_start(mut command: Command) -> Option<Self> {
         command.stderr(Stdio::null());
         let mut running = Running::start(command);
-        let record = running.wait_for(|record| record["type"] == "listening");
+        let record = running.hear(|record| record["type"] == "listening")?;
         let field = |name: &str| record[name].as_str().unwrap().to_owned();
-        Self { tcp: field("tcp"), quic: field("quic"), device: field("device"), running }
+        Some(Self { tcp: field("tcp"), quic: field("quic"), device: field("device"), running })
     }
 
     /// Where to find it, over one transport, as arguments of `push`, `pull` and `sync`.
@@ -135,15 +148,20 @@ impl Mirord {
     /// Waits for the line `ready`, which is printed once everything is open.
     #[track_caller]
     pub(crate) fn start(command: Command) -> Self {
+        Self::try_start(command).expect("the program ended before it was ready")
+    }
+
+    /// None if the program ends before, as it does when its address is taken.
+    pub(crate) fn try_start(command: Command) -> Option<Self> {
         let mut running = Running::start(command);
         let mut listening = Value::Null;
-        let ready = running.wait_for(|record| {
+        let ready = running.hear(|record| {
             if record["type"] == "listening" {
                 listening = record.clone();
             }
             record["type"] == "ready"
-        });
-        Self { running, listening, ready }
+        })?;
+        Some(Self { running, listening, ready })
     }
 
     pub(crate) fn tcp(&self) -> &str {

@@ -12,13 +12,16 @@ use std::{
 /// Longer than anything here takes on the slowest machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Between two looks: who looks all the time takes the processor from what it waits for.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// Waits until `done`.
 #[track_caller]
 pub(crate) fn until(mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < PATIENCE, "it did not come to that");
-        thread::yield_now();
+        thread::sleep(LOOK);
     }
 }
 

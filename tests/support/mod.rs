@@ -9,7 +9,7 @@ mod relay;
 
 pub(crate) use children::{Mirord, Running, Serving};
 pub(crate) use data::{contents, incompressible, settle, until};
-pub(crate) use relay::{Relay, Silence};
+pub(crate) use relay::{Closed, Relay, Silence};
 
 use serde_json::Value;
 use std::{
@@ -156,6 +156,12 @@ impl Device {
         Mirord::start(self.mirord_command(&[&["--json", "--no-discovery", "--listen", "127.0.0.1:0"], flags].concat()))
     }
 
+    /// The same at an address that was free a moment ago, as soon as it is again: another test may have got it meanwhile.
+    pub(crate) fn mirord_at(&self, address: &str, flags: &[&str]) -> Mirord {
+        let flags = [&["--json", "--no-discovery", "--listen", address], flags].concat();
+        when_free(|| Mirord::try_start(self.mirord_command(&flags)))
+    }
+
     /// This device's directory.
     pub(crate) fn home(&self) -> &Path {
         &self.home
@@ -166,15 +172,25 @@ impl Device {
         self.serve_with(&[])
     }
 
-    /// The same at an address that was free a moment ago.
+    /// The same at an address that was free a moment ago, as soon as it is again: another test may have got it meanwhile.
     pub(crate) fn serve_at(&self, address: &str) -> Serving {
-        Serving::start(self.command(&["--json", "serve", "--listen", address]))
+        when_free(|| Serving::try_start(self.command(&["--json", "serve", "--listen", address])))
     }
 
     /// The same with more flags.
     pub(crate) fn serve_with(&self, flags: &[&str]) -> Serving {
         Serving::start(self.command(&[&["--json", "serve", "--listen", "127.0.0.1:0"], flags].concat()))
     }
+}
+
+/// What `start` comes to at last.
+fn when_free<T>(mut start: impl FnMut() -> Option<T>) -> T {
+    let mut started = None;
+    until(|| {
+        started = start();
+        started.is_some()
+    });
+    started.unwrap()
 }
 
 /// What a run has left.

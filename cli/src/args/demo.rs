@@ -9,13 +9,13 @@ use std::path::PathBuf;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  mirror demo                              a generated tree, in a temporary directory that is removed
+  mirror demo                              a generated tree, in a directory that is removed again
   mirror demo ~/Pictures                   your files; they are only read
   mirror demo --transport quic             the first half over QUIC, the rest over TCP; a peer that
                                            vanishes without a word is given up after 30 s there
-  mirror --json demo --keep /tmp/demo      figures for a program; vaults, homes and files stay to be looked at
-Needs about three times the size of PATH in the temporary directory (TMPDIR). Exits with 0 only if every file came
-back equal: bytes, mode, modification time, links.")]
+  mirror --json demo --keep /tmp/demo      figures for a program; vaults, homes and files stay
+Needs about three times the size of PATH in the temporary directory (TMPDIR). Exits with 0 only if
+every file came back equal: bytes, mode, modification time, links.")]
 pub(crate) struct DemoArgs {
     /// File or tree to use (default: a generated one)
     #[arg(conflicts_with = "size")]

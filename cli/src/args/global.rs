@@ -23,7 +23,7 @@ pub(crate) struct GlobalArgs {
     /// Show no progress
     #[arg(long, global = true)]
     pub(crate) no_progress: bool,
-    /// When to use colour (NO_COLOR is honoured)
+    /// When to use colour (default: auto; NO_COLOR is honoured)
     #[arg(long, global = true, value_name = "WHEN")]
     pub(crate) color: Option<ColorChoice>,
     /// Give way to everything else on this machine: processor time that is left over, and on Linux the disk when it is idle
@@ -35,10 +35,10 @@ pub(crate) struct GlobalArgs {
     /// Write a log to this file, as JSON lines
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// Memory to use at most, as in 512MiB
+    /// Memory to use at most, 256MiB or more (default: 512MiB)
     #[arg(long, global = true, value_name = "SIZE")]
     pub(crate) memory: Option<Size>,
-    /// How to write packs
+    /// How to write packs (default: auto)
     #[arg(long, global = true, value_name = "BACKEND", env = "MIRROR_IO", hide_env_values = true)]
     pub(crate) io: Option<IoChoice>,
     /// Read the passphrase from this file (- is stdin, /dev/fd/3 is file descriptor 3) [env: MIRROR_PASSPHRASE_FILE]

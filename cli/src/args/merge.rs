@@ -5,6 +5,11 @@ use std::ffi::OsString;
 
 /// `conflicts`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror conflicts                         which keys, what stands and what else there is
+  mirror conflicts --fail-on-conflict      for scripts: exit code 4 if there are any
+Then: mirror merge --explain KEY, and mirror merge --resolve KEY --select EVENT.")]
 pub(crate) struct ConflictsArgs {
     /// Only keys that begin with this
     pub(crate) prefix: Option<OsString>,
@@ -17,11 +22,12 @@ pub(crate) struct ConflictsArgs {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true), after_long_help = "\
 Examples:
-  mirror merge --explain plan.txt                        every version, who had seen what, which rule chose
-  mirror merge --resolve plan.txt --select 3f2a1b9c      what that event said of it stands
-  mirror merge --resolve --prefer newest -n              what deciding all conflicts by time would do
+  mirror merge --explain plan.txt                      every version, and which rule chose
+  mirror merge --resolve plan.txt --select 3f2a1b9c    what that event said of it stands
+  mirror merge --resolve --prefer newest -n            what deciding all by time would do
   mirror merge --resolve Pictures/ --prefer replica laptop
-A decision reaches every replica with the next sync. A later edit beats it, and every version stays readable: get --event.")]
+A decision reaches every replica with the next sync. A later edit beats it, and every version stays
+readable: get --event.")]
 pub(crate) struct MergeArgs {
     /// Say why what stands for KEY stands
     #[arg(long, group = "what", value_name = "KEY", conflicts_with_all = ["select", "prefer", "dry_run"])]

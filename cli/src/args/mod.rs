@@ -36,6 +36,9 @@ pub(crate) use why::WhyArgs;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 
+/// Help is never wider, and its examples are written for it.
+const COLUMNS_MAX: usize = 100;
+
 const EXAMPLES: &str = "\
 Examples:
   mirror init photos                     make a vault
@@ -57,7 +60,7 @@ Exit codes:
 /// replica; `push`, `pull` and `sync` make two replicas the same, over QUIC or TCP, and continue where they were
 /// interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "mirror", version, disable_version_flag = true, arg_required_else_help = true, max_term_width = 100, after_long_help = EXAMPLES)]
+#[command(name = "mirror", version, disable_version_flag = true, arg_required_else_help = true, max_term_width = COLUMNS_MAX, after_long_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: GlobalArgs,
@@ -100,6 +103,12 @@ pub(crate) enum Command {
     /// Rebuild what damage or a crash has left; needs no key
     Recover(RecoverArgs),
     /// Show root, counts and peers
+    #[command(after_long_help = "\
+Examples:
+  mirror status             how this replica and its peers stand; live while mirord runs
+  mirror --json status      for programs
+Equal roots are equal contents. Of a peer that is not connected it says what it held when it was last
+talked with; mirror why KEY says why something is not here.")]
     Status,
     /// Serve this vault to its peers, in the foreground
     Serve(ServeArgs),
@@ -107,7 +116,7 @@ pub(crate) enum Command {
     Invite(InviteArgs),
     /// Make a replica of a peer's vault
     Clone(CloneArgs),
-    /// Add, list or remove known peers
+    /// Add, list, find or remove peers
     Peer(PeerArgs),
     /// Begin a new key epoch: what is written from now on is sealed under new keys
     Rekey(RekeyArgs),
@@ -133,6 +142,11 @@ pub(crate) enum Command {
 
 /// `completions`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror completions bash > ~/.local/share/bash-completion/completions/mirror
+  mirror completions zsh > ~/.zfunc/_mirror          with ~/.zfunc in fpath
+  mirror completions fish > ~/.config/fish/completions/mirror.fish")]
 pub(crate) struct CompletionsArgs {
     /// The shell
     pub(crate) shell: clap_complete::Shell,
@@ -140,6 +154,9 @@ pub(crate) struct CompletionsArgs {
 
 /// `man`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror man ~/.local/share/man/man1      then: man mirror-push, man mirord")]
 pub(crate) struct ManArgs {
     /// Directory for the pages; made if it is not there
     pub(crate) dir: PathBuf,
@@ -164,6 +181,20 @@ mod tests {
                 assert!(arg.get_help().is_some(), "{} {}", sub.get_name(), arg.get_id());
             }
         }
+    }
+
+    #[test]
+    fn every_command_has_an_example_that_fits_a_line() {
+        fn look(command: &clap::Command) {
+            let is_leaf = command.get_subcommands().next().is_none();
+            let help = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string).unwrap_or_default();
+            assert!(!is_leaf || help.starts_with("Examples:"), "{} has no example", command.get_name());
+            for line in help.lines() {
+                assert!(line.chars().count() <= COLUMNS_MAX, "{}: would be wrapped: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
     }
 
     #[test]

@@ -12,8 +12,8 @@ Examples:
   mirror serve                                all interfaces, UDP and TCP port 7740
   mirror serve --listen 192.168.1.5:7740      one interface
   mirror --json serve --listen 127.0.0.1:0    any free port; the line `listening` says which
-Only paired devices can connect; `mirror invite` lets a new one in. Others on the local network can see that this device serves
-(mirror peer discover), unless --no-discovery is given.")]
+Only paired devices can connect; `mirror invite` lets a new one in. Others on the local network can
+see that this device serves (mirror peer discover), unless --no-discovery is given.")]
 pub(crate) struct ServeArgs {
     /// Address to listen on, UDP and TCP (default: port 7740 on all interfaces); may be repeated
     #[arg(long, value_name = "ADDR")]
@@ -68,7 +68,7 @@ pub(crate) enum RoleChoice {
     allow_missing_positional = true,
     after_long_help = "\
 Examples:
-  mirror clone TICKET photos                 the ticket that `mirror invite` printed on the other device
+  mirror clone TICKET photos                 the ticket that `mirror invite` printed over there
   ssh nas mirror -V photos invite | mirror clone - photos
       the ticket from stdin, so that it is in no shell history
 The other device must be serving: `mirror serve`. An interrupted clone continues with `mirror pull`."
@@ -92,16 +92,17 @@ Examples:
   mirror rekey -n       who would be given the new key
   mirror rekey          when a device may have been copied or read by somebody else
   mirror rekey --rewrite -n
-                        how much of what stands is sealed under older keys, and the space that new records take
+                        how much is sealed under older keys, and the space that it would take
   mirror rekey --rewrite
                         seal it anew; interrupted, the same command goes on
-Only owners begin an epoch; removing a device (mirror peer remove) begins one by itself. What was written before stays as it is, under
-the keys that devices had: nothing is sealed or sent again.
+Only owners begin an epoch; removing a device (mirror peer remove) begins one by itself. What was
+written before stays as it is, under the keys that devices had: nothing is sealed or sent again.
 
-With --rewrite, which members can do as well, no epoch begins. The bytes of every key's value (both sides of conflicts, too) get new
-records under the newest keys and are read from there; keys, events and conflicts stay what they are. Every replica receives the new
-records. Nothing is removed: old records, and with them old names and versions, stay on every replica and open with old keys. A device
-that was removed keeps what it has, and can still read an old record that it gets hold of.")]
+With --rewrite, which members can do as well, no epoch begins. The bytes of every key's value (both
+sides of conflicts, too) get new records under the newest keys and are read from there; keys, events
+and conflicts stay what they are. Every replica receives the new records. Nothing is removed: old
+records, and with them old names and versions, stay on every replica and open with old keys. A
+device that was removed keeps what it has, and can still read an old record that it gets hold of.")]
 pub(crate) struct RekeyArgs {
     /// Begin no epoch, but seal anew what stands and is sealed under older keys
     #[arg(long)]
@@ -116,7 +117,7 @@ pub(crate) struct RekeyArgs {
 #[command(after_long_help = "\
 Examples:
   mirror peer list                                  who is in, as what, and where
-  mirror peer add nas 10.0.0.7 --device 3f9c...     where a peer is; being in or not is what owners say
+  mirror peer add nas 10.0.0.7 --device 3f9c...     where a peer is; who is in is what owners say
   mirror peer discover                              who announces itself on the local network
   mirror peer remove laptop --reason stolen         on an owner: out of the vault, everywhere")]
 pub(crate) struct PeerArgs {
@@ -128,10 +129,16 @@ pub(crate) struct PeerArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
     /// Remember a peer under a name
+    #[command(after_long_help = "\
+Examples:
+  mirror peer add nas 10.0.0.7 --device 3f9c...             port 7740
+  mirror peer add nas nas.example:7741 --device 3f9c...     looked up at each dial
+The device is what `mirror peer list`, `mirror status` and `mirror serve` print. This says where a
+peer is; whether it may take part is what owners say: mirror invite.")]
     Add {
         /// Name to use in push, pull and sync
         name: String,
-        /// HOST:PORT
+        /// HOST or HOST:PORT (default port: 7740)
         #[arg(value_name = "ADDR")]
         address: String,
         /// Its device, as its `mirror serve` prints it
@@ -139,19 +146,29 @@ pub(crate) enum PeerCommand {
         device: DeviceId,
     },
     /// List who is in the vault, and peers with an address here
+    #[command(after_long_help = "\
+Examples:
+  mirror peer list             name, device, addresses, role
+  mirror --json peer list      for programs")]
     List,
     /// List the devices that announce themselves on the local network
     #[command(after_long_help = "\
 Examples:
   mirror peer discover             listens for three seconds
   mirror peer discover --for 10s   for slow networks
-Whatever announces itself is listed and nothing is trusted: a known peer is only talked to once it has proved its key.")]
+Whatever announces itself is listed and nothing is trusted: a known peer is only talked to once it
+has proved its key.")]
     Discover {
         /// How long to listen, as in 3s
         #[arg(long = "for", value_name = "TIME", default_value = "3s")]
         time: Span,
     },
     /// On an owner: put a device out of the vault, on every replica. Elsewhere: forget where it is
+    #[command(after_long_help = "\
+Examples:
+  mirror peer remove laptop --reason stolen
+  mirror --passphrase-file pw peer remove laptop     on a member, if the only owner's device is lost
+What it had it keeps; what is written from now on is sealed under keys that it does not get.")]
     Remove {
         /// Its name, as in `mirror peer list`, or its device
         name: String,
@@ -172,7 +189,7 @@ Examples:
   mirror push 10.0.0.7:7740 --device 3f9c...      an address, and who must answer there
   mirror push nas --transport tcp --bwlimit 100Mbit
   mirror push nas -n                              only say what would be sent
-  mirror push nas --ack 3                         done when three replicas hold it, this one included
+  mirror push nas --ack 3                         done when three replicas hold it, with this one
 Interrupted? The same command continues where it stopped.")]
 pub(crate) struct PushArgs {
     #[command(flatten)]
@@ -203,7 +220,7 @@ Examples:
   mirror sync nas --pull     only fetch
   mirror sync nas --follow   stay, and send each change the moment it is durable, both ways
   mirror sync nas --follow --watch ~/docs --materialize ~/docs
-      keep the files of a folder the same, too: what is saved there goes into the vault, what others change comes out
+      keep the files of a folder the same, too: what is saved there goes in, what others change out
   mirror sync nas --follow --watch ~/camera --prefix camera
       only in: the folder's files become the keys below camera/
 Interrupted? The same command continues where it stopped.")]
@@ -248,13 +265,13 @@ pub(crate) struct PeerOptions {
     /// Only say what would be transferred
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
-    /// How to connect; auto takes what works and changes to what is faster [env: MIRROR_FORCE_TCP=1 means tcp]
+    /// How to connect; auto (the default) takes what works and changes to what is faster [env: MIRROR_FORCE_TCP=1 means tcp]
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) transport: Option<TransportChoice>,
-    /// QUIC's congestion control (TCP's is the system's); auto is CUBIC that bears loss which is not congestion
+    /// QUIC's congestion control (TCP's is the system's); auto (the default) is CUBIC that bears loss which is not congestion
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) congestion: Option<CongestionChoice>,
-    /// Streams or connections that carry data at once, 1 to 16
+    /// Streams or connections that carry data at once, 1 to 16 (default: what the transport needs, 1 or 2)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=mirror_engine::limits::LANES_MAX as i64))]
     pub(crate) lanes: Option<u8>,
     /// Send chunks without TLS if the peer allows it: on trusted networks only (chunks are sealed, their ids and sizes show)

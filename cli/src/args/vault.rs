@@ -60,6 +60,10 @@ pub(crate) struct AddArgs {
 
 /// `put`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror put notes/today note.txt            the bytes of a file
+  date | mirror put last-run                 what a program prints")]
 pub(crate) struct PutArgs {
     /// The key
     pub(crate) key: OsString,
@@ -70,6 +74,11 @@ pub(crate) struct PutArgs {
 
 /// `get`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror get notes/today                     to stdout
+  mirror get Pictures/a.jpg -o a.jpg         to a file
+  mirror get plan.txt --event 3f2a1b9c       an older version, or one that lost: mirror log plan.txt")]
 pub(crate) struct GetArgs {
     /// The key
     pub(crate) key: OsString,
@@ -83,6 +92,11 @@ pub(crate) struct GetArgs {
 
 /// `ls`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror ls                    every key
+  mirror ls Pictures/ -l       what is below Pictures/, with size, time and author
+  mirror ls --deleted          what was deleted as well")]
 pub(crate) struct ListArgs {
     /// Only keys that begin with this
     pub(crate) prefix: Option<OsString>,
@@ -96,6 +110,11 @@ pub(crate) struct ListArgs {
 
 /// `log`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror log                   who changed what, when, and by which event
+  mirror log plan.txt          of one key
+  mirror log --forks           after exit code 9")]
 pub(crate) struct LogArgs {
     /// Only forked logs, and what their other branches say
     #[arg(long, conflicts_with = "key")]
@@ -106,6 +125,11 @@ pub(crate) struct LogArgs {
 
 /// `rm`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror rm plan.txt
+  mirror rm Pictures/2019 --reason 'moved to the archive'
+Nothing gets smaller: mirror undelete Pictures/2019 brings all of it back.")]
 pub(crate) struct RemoveArgs {
     /// Keys; a directory's key means everything below it
     #[arg(required = true, value_name = "KEY")]
@@ -117,8 +141,12 @@ pub(crate) struct RemoveArgs {
 
 /// `undelete`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror undelete plan.txt
+  mirror undelete Pictures/2019      what was deleted below it; mirror ls --deleted lists it")]
 pub(crate) struct UndeleteArgs {
-    /// Keys
+    /// Keys; a directory's key means everything below it
     #[arg(required = true, value_name = "KEY")]
     pub(crate) keys: Vec<OsString>,
 }
@@ -144,6 +172,11 @@ pub(crate) struct RestoreArgs {
 
 /// `verify`
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  mirror verify                    whether everything is there: seconds
+  mirror verify --read-data        and every byte right: as long as reading the vault takes
+Changes nothing and needs no key. Exit code 13 if something is damaged or missing; then mirror scrub.")]
 pub(crate) struct VerifyArgs {
     /// Read and check every byte, not only that everything is there
     #[arg(long)]
@@ -154,11 +187,11 @@ pub(crate) struct VerifyArgs {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
-  mirror scrub                          reads everything; asks every known peer for what is damaged or missing
+  mirror scrub                          reads everything; asks every known peer for what is missing
   mirror scrub --from nas               asks this one only
   mirror scrub --rate 20MiB             slowly, beside other work
-Interrupted? The same command goes on where it stopped. What is damaged is kept in quarantine/ and never served.
-Needs no key. Exit code 13 if something is still missing at the end.")]
+Interrupted? The same command goes on where it stopped. What is damaged is kept in quarantine/
+and never served. Needs no key. Exit code 13 if something is still missing at the end.")]
 pub(crate) struct ScrubArgs {
     /// Peer to fetch from, or HOST:PORT with --device (default: every known peer in turn)
     #[arg(long, value_name = "PEER")]
@@ -173,7 +206,7 @@ pub(crate) struct ScrubArgs {
     /// "08:00,1MiB:256KiB 19:00,off Sat-08:00,off"
     #[arg(long, value_name = "RATE[:RATE]|TIMETABLE")]
     pub(crate) bwlimit: Option<Bandwidth>,
-    /// How to connect
+    /// How to connect (default: auto)
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) transport: Option<TransportChoice>,
 }
@@ -186,9 +219,11 @@ Examples:
   mirror recover --accept-loss             after a backup was put back and nobody has what is gone
   mirror log --forks                       which logs were forked, and what other branches say
   mirror recover --leave-branch 3f9c -n    what this replica holds of a forked log
-  mirror recover --leave-branch 3f9c       on each replica that holds the branch that gives way; then mirror sync with one that does not
-Leaving a branch keeps its events beside the log, where get KEY --event EVENT reads them, and writes again what they said; nothing is
-decided that somebody else decided otherwise meanwhile. Choose the branch that fewer replicas hold.")]
+  mirror recover --leave-branch 3f9c       on each replica that holds the branch that gives way;
+                                           then mirror sync with one that does not
+Leaving a branch keeps its events beside the log, where get KEY --event EVENT reads them, and writes
+again what they said; nothing is decided that somebody else decided otherwise meanwhile. Choose the
+branch that fewer replicas hold.")]
 pub(crate) struct RecoverArgs {
     /// Go on from what is here after the vault was rolled back and no peer has what is gone
     #[arg(long)]

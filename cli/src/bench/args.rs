@@ -10,12 +10,13 @@ Examples:
   mirror-bench local                          this machine alone: raw TCP and UDP, then the engine
   mirror-bench serve --listen 0.0.0.0:7750    on the other host; prints a target
   mirror-bench link TARGET --size 1GiB        here: raw ceiling, engine, and the ratio
-  mirror-bench compare --size 256MiB          the same data with rsync, rclone, restic, syncthing, ...
+  mirror-bench compare --size 256MiB          the same data with rsync, rclone, restic and others
   mirror-bench --json local > local.json && mirror-bench report local.json -o report.html
   mirror-bench gate                           counts against perf/limits.toml
   mirror-bench gate --against main            old and new in interleaved pairs
 
-Exit codes: 0 ok, 1 failed (also: a gate has), 2 usage, 3 something could not be measured, 130 interrupted.";
+Exit codes: 0 ok, 1 failed (also: a gate has), 2 usage, 3 something could not be measured,
+130 interrupted.";
 
 /// Measures mirror: against the raw link, against other programs, and against itself
 ///
@@ -169,10 +170,11 @@ pub(super) struct CompareArgs {
 /// `gate`
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Without flags: counts (allocations, system calls, bytes copied, bytes on the wire, round trips) and the ratio to the raw link,
-each against the limit in perf/limits.toml that holds on any machine.
+Without flags: counts (allocations, system calls, bytes copied, bytes on the wire, round trips) and
+the ratio to the raw link, each against the limit in perf/limits.toml that holds on any machine.
 With --baseline NAME also against what was recorded there; with --machine NAME its wall times too.
-With --against: pairs of add and push, old and new in turn; fails when the slowdown is surely beyond the limit.")]
+With --against: pairs of add and push, old and new in turn; fails when the slowdown is surely beyond
+the limit.")]
 pub(super) struct GateArgs {
     /// Compare with perf/baselines/NAME.json too
     #[arg(long, value_name = "NAME", conflicts_with = "machine")]

@@ -4,7 +4,7 @@ use super::Session;
 use crate::{
     args::FolderArgs,
     failure::Failure,
-    render::{self, FolderRecord, Format, Output, Talk},
+    render::{self, Format, Output, Talk},
 };
 use mirror_engine::{
     folder::{Flow, Folder, FolderObserver, FolderOptions, FolderStatus},
@@ -18,7 +18,7 @@ use std::{
 };
 
 /// The folders of one vault that are to be followed.
-pub(super) struct Folders(Vec<Folder>);
+pub(super) struct Folders(Vec<(Folder, FolderOptions)>);
 
 impl Folders {
     /// Checks what was typed before anything is done.
@@ -28,7 +28,7 @@ impl Folders {
     pub(super) fn open(vault: &Arc<Vault>, typed: &FolderArgs, limit: Option<DeleteLimit>) -> Result<Self, Failure> {
         let open = |dir: &Path, flow| {
             let options = FolderOptions { prefix: typed.prefix.clone(), delete_limit: limit, ..FolderOptions::new(flow) };
-            Ok::<Folder, Failure>(Folder::open(Arc::clone(vault), dir, options)?)
+            Ok::<_, Failure>((Folder::open(Arc::clone(vault), dir, options.clone())?, options))
         };
         let flows = flows(typed.watch.as_deref(), typed.materialize.as_deref());
         if flows.is_empty() && typed.prefix.is_some() {
@@ -46,24 +46,28 @@ impl Folders {
     pub(super) fn followed_while<T>(&self, session: &Session, work: impl FnOnce() -> T) -> Result<T, Failure> {
         thread::scope(|scope| {
             let mut running = Vec::new();
-            for folder in &self.0 {
-                let teller = Teller::new(session);
+            for (folder, options) in &self.0 {
+                let teller = Teller::new(session, options);
                 let begun = thread::Builder::new().name("folder".into()).spawn_scoped(scope, move || folder.run(&teller));
                 match begun {
                     Ok(thread) => running.push(thread),
                     Err(error) => {
-                        self.0.iter().for_each(Folder::stop);
+                        self.stop();
                         return Err(Failure::io("cannot start to follow a folder", &error));
                     }
                 }
             }
             let done = work();
-            self.0.iter().for_each(Folder::stop);
+            self.stop();
             for thread in running {
                 thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             }
             Ok(done)
         })
+    }
+
+    fn stop(&self) {
+        self.0.iter().for_each(|(folder, _)| folder.stop());
     }
 }
 
@@ -84,25 +88,26 @@ fn is_same(one: &Path, other: &Path) -> bool {
 }
 
 /// Says what becomes of a folder.
-struct Teller {
+struct Teller<'a> {
+    options: &'a FolderOptions,
     output: Arc<Output>,
     talk: Talk,
     before: Mutex<FolderStatus>,
 }
 
-impl Teller {
-    fn new(session: &Session) -> Self {
-        Self { output: Arc::clone(&session.output), talk: session.talk.clone(), before: Mutex::default() }
+impl<'a> Teller<'a> {
+    fn new(session: &Session, options: &'a FolderOptions) -> Self {
+        Self { options, output: Arc::clone(&session.output), talk: session.talk.clone(), before: Mutex::default() }
     }
 }
 
-impl FolderObserver for Teller {
+impl FolderObserver for Teller<'_> {
     fn changed(&self, status: &FolderStatus) {
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         match self.output.format() {
             // A reader of stdout that has gone does not end a follower.
             Format::Json => {
-                let line = render::json_line(&FolderRecord::from(status));
+                let line = render::json_line(&render::folder_state(status, self.options, render::WAY_OUT));
                 drop(self.output.line(&line).and_then(|()| self.output.flush()));
             }
             Format::Text => {

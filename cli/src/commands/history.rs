@@ -28,13 +28,18 @@ pub(super) fn log(session: &Session, args: &LogArgs) -> Result<Code, Failure> {
     if args.forks {
         return forks(session, &vault);
     }
-    let mut printed = Ok(());
+    let (mut printed, mut found) = (Ok(()), false);
     vault.log(key.as_ref(), &mut |entry| {
+        found = true;
         printed =
             unless_interrupted(session).and_then(|()| session.output.show(|| render::log_record(&entry), || render::log_line(&entry)));
         go_on(&printed)
     })?;
-    printed.map(|()| Code::Ok)
+    printed?;
+    match key.filter(|_| !found) {
+        Some(key) => Err(VaultError::NoSuchKey(key.to_text().into_owned()).into()),
+        None => Ok(Code::Ok),
+    }
 }
 
 /// A keyless replica can prove a fork and not read it.

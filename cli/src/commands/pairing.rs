@@ -4,7 +4,7 @@ use super::{Session, discover, replicate::block_on, telling::Telling};
 use crate::{
     args::{CloneArgs, InviteArgs, RoleChoice, ServeArgs},
     bandwidth::Kept,
-    failure::{Code, Failure},
+    failure::{Code, Failure, require_open_files},
     progress::Several,
     render::{self, Extent, Format, Listening, Output, Talk, TicketRecord},
     secrets,
@@ -26,6 +26,7 @@ pub(crate) const PORT: u16 = 7740;
 
 /// Runs until a signal ends it, which is the code it ends with.
 pub(super) fn serve(session: &Session, args: &ServeArgs) -> Result<Code, Failure> {
+    require_open_files(1)?;
     let vault = Arc::new(session.open()?);
     let everywhere = [everywhere()];
     let listen = if args.listen.is_empty() { &everywhere[..] } else { &args.listen };
@@ -171,7 +172,11 @@ pub(super) fn clone(session: &Session, args: &CloneArgs) -> Result<Code, Failure
             render::path_text(&args.dir)
         )
     };
-    super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))
+    let code = super::replicate::report(session, "clone", &peer, Extent::Done, result).map_err(|failure| failure.cause(to_go_on()))?;
+    session
+        .talk
+        .note(&format!("the other device is called {peer} here; from now on: mirror -V {} sync {peer}", render::path_text(&args.dir)));
+    Ok(code)
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@ use std::{net::SocketAddr, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  mirord -V photos                             keep this vault equal with every peer whose address is known
-  mirord                                       the vaults of mirord.toml, else the nearest one above the working directory
+  mirord -V photos                          keep this vault equal with every peer that can be reached
+  mirord                                    the vaults of mirord.toml, else the nearest one above
   mirord -V notes --watch ~/notes --materialize ~/notes   keep a folder and the vault the same, too
-  mirord -V photos --ui 127.0.0.1:7741         with a status page, for this machine's user only
-  mirror daemon status                         what it does at the moment; mirror daemon stop ends it
+  mirord -V photos --ui 127.0.0.1:7741      with a status page, for this machine's user only
+  mirror daemon status                      what it does at the moment; mirror daemon stop ends it
 
 mirord.toml, in this device's directory ($MIRROR_HOME, else ~/.config/mirror):
   bwlimit = \"20Mbit:off\"
@@ -24,7 +24,8 @@ mirord.toml, in this device's directory ($MIRROR_HOME, else ~/.config/mirror):
   watch = \"/home/me/docs\"          # a folder that is taken in,
   materialize = \"/home/me/docs\"    # written out, or both
 
-Signals: INT and TERM end it in order (exit code 130), a second one at once; HUP reads the settings anew.";
+Signals: INT and TERM end it in order (exit code 130), a second one at once; HUP reads the settings
+anew.";
 
 /// Keeps vaults equal with their peers, for as long as it runs
 ///

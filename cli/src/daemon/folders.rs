@@ -12,17 +12,16 @@
 //! - A folder is never open twice here: the thread lets go of it before it opens it again.
 //! - Nobody waits for a folder but `stop`.
 
-use super::{
-    plan::FolderPlan,
-    state::{FollowedState, ProblemState},
-};
+use super::{plan::FolderPlan, state::FollowedState};
 use crate::{failure::Failure, render};
 use mirror_engine::{
     clock,
-    folder::{Flow, Folder, FolderObserver, FolderState, FolderStatus},
+    folder::{Folder, FolderObserver, FolderState, FolderStatus},
     vault::Vault,
 };
 use std::{
+    path::Path,
+    process,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
@@ -185,16 +184,11 @@ impl Shared {
 
     fn state(&self) -> FollowedState {
         let known = match &self.place().stage {
-            Stage::Beginning => FollowedState { state: "starting".into(), ..FollowedState::default() },
-            Stage::Open(folder) => state_of(&folder.status()),
-            Stage::Trouble(failure) => FollowedState { state: "failing".into(), reason: Some(why(failure)), ..FollowedState::default() },
+            Stage::Beginning => FolderStatus::default(),
+            Stage::Open(folder) => folder.status(),
+            Stage::Trouble(failure) => FolderStatus { state: FolderState::Failing(why(failure)), ..FolderStatus::default() },
         };
-        let flow = match self.plan.options.flow {
-            Flow::In => "in",
-            Flow::Out => "out",
-            Flow::Both => "both",
-        };
-        FollowedState { dir: self.plan.dir.clone(), flow: flow.into(), prefix: self.plan.options.prefix.clone(), ..known }
+        render::folder_state(&FolderStatus { dir: self.plan.dir.clone(), ..known }, &self.plan.options, &way_out(&self.plan.dir))
     }
 }
 
@@ -204,25 +198,15 @@ impl Place {
     }
 }
 
-fn state_of(status: &FolderStatus) -> FollowedState {
-    let (state, reason) = match &status.state {
-        FolderState::Starting => ("starting", None),
-        FolderState::Followed => ("followed", None),
-        FolderState::Paused(reason) => ("paused", Some(reason)),
-        FolderState::Failing(reason) => ("failing", Some(reason)),
-    };
-    let problem = |(what, reason): (&String, &String)| ProblemState { what: what.clone(), reason: reason.clone() };
-    FollowedState {
-        state: state.to_owned(),
-        reason: reason.cloned(),
-        taken_in: status.taken_in,
-        deletions_in: status.deletions_in,
-        written_out: status.written_out,
-        removed: status.removed,
-        kept_beside: status.kept_beside,
-        problems: status.problems.iter().map(problem).collect(),
-        ..FollowedState::default()
+/// What ends a pause of the folder `dir`.
+fn way_out(dir: &Path) -> String {
+    let pid = process::id();
+    if dir.is_dir() {
+        return format!(
+            "it goes on by itself once they are back; if they are meant to be gone, say max_delete = \"none\" below its [[vault]] in mirord.toml for now, then: kill -HUP {pid}"
+        );
     }
+    format!("it goes on by itself once {} is back; to follow it no more, take it out of mirord.toml, then: kill -HUP {pid}", dir.display())
 }
 
 /// In a line: what is wrong, why, and what helps.

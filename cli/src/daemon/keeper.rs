@@ -8,7 +8,7 @@ use super::{
 use crate::{commands::pairing, failure::Failure, render};
 use mirror_engine::{
     home::Home,
-    node::{Dialled, Lag, Node, NodeOptions, NodeStatus, Path, Pause, PauseReason, PeerStatus, Report, State, Told},
+    node::{Dialled, Follow, Lag, Node, NodeOptions, NodeStatus, Path, Pause, PauseReason, PeerStatus, Report, State, Told},
     replicate::{Limits, Options},
     vault::{Repair, Vault, VaultError},
 };
@@ -133,7 +133,18 @@ fn open(plan: &VaultPlan, home: &Home) -> Result<Vault, Failure> {
     };
     repairs.iter().for_each(|repair: &Repair| tracing::warn!(vault = %plan.dir.display(), "{}", render::repair_text(repair)));
     vault.limit_memory(plan.memory_bytes);
+    if let Follow::Only(names) = &plan.follow {
+        say_unknown(plan, &vault, names);
+    }
     Ok(vault)
+}
+
+/// A name that no peer has is no mistake yet: it counts as soon as a peer is called so.
+fn say_unknown(plan: &VaultPlan, vault: &Vault, names: &[String]) {
+    let known = vault.acquaintances().unwrap_or_default();
+    for name in names.iter().filter(|name| known.iter().all(|known| known.peer.name != **name)) {
+        tracing::warn!(vault = %plan.dir.display(), peer = name, "no peer is called so: mirror peer list shows who is known, mirror peer add makes one known");
+    }
 }
 
 fn node_options(plan: &VaultPlan, ground: &Ground) -> NodeOptions {

@@ -25,7 +25,7 @@ use crate::{
     args::{Bandwidth, QuantityError, Timetable},
     bandwidth::{self, Switching},
     config::Discovery,
-    failure::{Code, Failure},
+    failure::{Code, Failure, require_open_files},
     render::{self, Format, Listening, Output},
 };
 use mirror_engine::{
@@ -45,13 +45,17 @@ use std::{
 use tokio::{
     sync::{Notify, mpsc},
     task::JoinSet,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep},
 };
 
 /// One for sessions, one for their lanes; more only helps when both ends have more cores.
 const NETWORK_THREADS: usize = 2;
 /// How often a vault that did not open is tried again, and what was held back of the log is counted.
 const CHORES: Duration = Duration::from_secs(30);
+/// For so long the ports of a node that has ended may be taken still.
+const PORTS_CLOSE: Duration = Duration::from_secs(3);
+/// Between two tries to get them.
+const PORTS_LOOK: Duration = Duration::from_millis(50);
 /// What nodes have told and nobody has read yet.
 const HEARD_MAX: usize = 1024;
 /// Niceness of those who let others go first: the last.
@@ -82,6 +86,7 @@ pub(super) fn run(cli: &MirordCli) -> Result<Code, Failure> {
         // Before the first thread: each inherits it.
         rustix::process::nice(LAST).map_err(|error| Failure::io("cannot let others go first", &error.into()))?;
     }
+    require_open_files(plan.vaults.len())?;
     let repeats = log::start(&plan)?;
     if let Err(error) = small_pages {
         tracing::info!(%error, "memory comes in huge pages: more of it may be held than is used");
@@ -300,10 +305,13 @@ impl Daemon {
                 }
             }
         }
-        *locked(&self.keepers) = keepers.clone();
         for keeper in &left {
             keeper.stop().await;
         }
+        if !left.is_empty() {
+            wait_for_ports(&keepers, ground).await;
+        }
+        *locked(&self.keepers) = keepers.clone();
         keepers.iter().for_each(say_trouble);
         self.announce_nearby();
         let pages = std::mem::take(&mut *locked(&self.pages));
@@ -423,6 +431,17 @@ async fn next(news: &mut Option<News>) -> Option<DeviceId> {
     match news {
         Some(news) => news.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Tries again what is in trouble: what has just ended has its ports until the goodbyes of its connections were heard.
+async fn wait_for_ports(keepers: &[Arc<Keeper>], ground: &Ground) {
+    let begun = clock::now();
+    while keepers.iter().any(|keeper| keeper.failure().is_some()) && begun.elapsed() < PORTS_CLOSE {
+        sleep(PORTS_LOOK).await;
+        for keeper in keepers {
+            keeper.try_again(ground).await;
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 use super::args::LogFormat;
 use crate::{
     args::{Bandwidth, CongestionChoice, IoChoice, MaxDelete, Size, TransportChoice},
-    config::{self, FileRule},
+    config::{self, FileRule, SettingsText, is_setting_of},
     failure::Failure,
 };
 use serde::Deserialize;
@@ -93,6 +93,17 @@ impl SettingsFile {
     }
 }
 
+/// In TOML what stands below a `[[vault]]` is that vault's, so what is for all has to stand above the first.
+impl SettingsText for SettingsFile {
+    fn belongs(word: &str) -> Option<String> {
+        if is_setting_of::<VaultSettings>(word) {
+            return Some(format!("{word} is said of one vault: write it below its [[vault]]"));
+        }
+        let is_for_all = is_setting_of::<Self>(word);
+        is_for_all.then(|| format!("{word} holds for all vaults together: write it above the first [[vault]]"))
+    }
+}
+
 /// A shell knows what `~` is; here it would be a directory of that name.
 fn refuse_tilde(path: &Path) -> Result<(), Failure> {
     let Ok(below) = path.strip_prefix("~") else { return Ok(()) };
@@ -151,6 +162,19 @@ mod tests {
         ] {
             let failure = parse(text).unwrap_err();
             assert_eq!((failure.code, failure.hint.as_deref()), (Code::Usage, Some(format!("did you mean {meant}?").as_str())), "{text}");
+            assert!(failure.message.contains(&format!("line {line}")), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_setting_in_the_wrong_part_is_refused_with_its_place() {
+        for (text, line, place) in [
+            ("[[vault]]\ndir = \"d\"\nbwlimit = \"1MB\"", 3, "bwlimit holds for all vaults together: write it above the first [[vault]]"),
+            ("[[vault]]\ndir = \"d\"\nui = \"127.0.0.1:1\"", 3, "ui holds for all vaults together: write it above the first [[vault]]"),
+            ("listen = []", 1, "listen is said of one vault: write it below its [[vault]]"),
+        ] {
+            let failure = parse(text).unwrap_err();
+            assert_eq!((failure.code, failure.hint.as_deref()), (Code::Usage, Some(place)), "{text}");
             assert!(failure.message.contains(&format!("line {line}")), "{}", failure.message);
         }
     }

@@ -84,6 +84,9 @@ pub(crate) struct FollowedState {
     pub(crate) state: String,
     /// Why it is paused or fails.
     pub(crate) reason: Option<String>,
+    /// What to do about a pause.
+    #[serde(default)]
+    pub(crate) hint: Option<String>,
     pub(crate) taken_in: u64,
     pub(crate) deletions_in: u64,
     pub(crate) written_out: u64,

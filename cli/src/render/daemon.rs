@@ -116,6 +116,7 @@ fn followed_lines(folder: &FollowedState) -> Vec<String> {
     };
     let reason = folder.reason.as_ref().map(|reason| format!(": {}", escape(reason.as_bytes()))).unwrap_or_default();
     let mut lines = vec![format!("folder     {} ({way}): {}{reason}", path_text(&folder.dir), escape(folder.state.as_bytes()))];
+    lines.extend(folder.hint.iter().map(|hint| format!("           {}", escape(hint.as_bytes()))));
     let shown = folder.problems.iter().take(PROBLEMS_SHOWN);
     lines.extend(shown.map(|problem| format!("           {}: {}", escape(problem.what.as_bytes()), escape(problem.reason.as_bytes()))));
     match folder.problems.len().saturating_sub(PROBLEMS_SHOWN) {
@@ -146,7 +147,8 @@ pub(crate) fn rates_text(rates: &Rates) -> String {
 /// As in `no space left on the disk; tried again in 12 s`.
 pub(crate) fn pause_text(pause: &PauseState) -> String {
     let next = pause.next_in_ms.map(|ms| format!("; tried again in {}", span_text(Duration::from_millis(ms))));
-    format!("{}{}", escape(pause.reason.as_bytes()), next.unwrap_or_default())
+    let resume = if pause.kind == "user" { "; go on: mirror daemon resume" } else { "" };
+    format!("{}{}{resume}", escape(pause.reason.as_bytes()), next.unwrap_or_default())
 }
 
 /// Whether a session is up, over what, or why not.
@@ -257,12 +259,15 @@ mod tests {
             prefix: Some("docs".into()),
             state: "paused".into(),
             reason: Some("it is gone".into()),
+            hint: Some("put it back".into()),
             problems: (0..5).map(problem).collect(),
             ..FollowedState::default()
         };
         let lines = followed_lines(&folder);
-        assert_eq!(lines[..2], ["folder     /d (into the vault as docs/...): paused: it is gone", "           /d/0\\x1b: no"]);
-        assert_eq!((lines.len(), lines[4].trim()), (5, "and 2 more: mirror --json daemon status"));
+        let begin =
+            ["folder     /d (into the vault as docs/...): paused: it is gone", "           put it back", "           /d/0\\x1b: no"];
+        assert_eq!(lines[..3], begin);
+        assert_eq!((lines.len(), lines[5].trim()), (6, "and 2 more: mirror --json daemon status"));
     }
 
     #[test]

@@ -1,56 +1,46 @@
 //! How a followed folder stands.
 
 use super::{Record, escape_lines, path_text};
-use mirror_engine::folder::{FolderState, FolderStatus};
-use serde::Serialize;
+use crate::daemon::state::{FollowedState, ProblemState};
+use mirror_engine::folder::{Flow, FolderOptions, FolderState, FolderStatus};
 
-/// A folder in JSON.
-#[derive(Debug, Serialize)]
-pub(crate) struct FolderRecord {
-    dir: String,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    taken_in: u64,
-    deletions_in: u64,
-    written_out: u64,
-    removed: u64,
-    kept_beside: u64,
-    problems: Vec<Problem>,
-}
-
-#[derive(Debug, Serialize)]
-struct Problem {
-    what: String,
-    reason: String,
-}
-
-impl Record for FolderRecord {
+impl Record for FollowedState {
     const TYPE: &'static str = "folder";
 }
 
-impl From<&FolderStatus> for FolderRecord {
-    fn from(status: &FolderStatus) -> Self {
-        let (state, reason) = match &status.state {
-            FolderState::Starting => ("starting", None),
-            FolderState::Followed => ("followed", None),
-            FolderState::Paused(reason) => ("paused", Some(reason.clone())),
-            FolderState::Failing(reason) => ("failing", Some(reason.clone())),
-        };
-        let problem = |(what, reason): (&String, &String)| Problem { what: what.clone(), reason: reason.clone() };
-        Self {
-            dir: status.dir.display().to_string(),
-            state,
-            reason,
-            taken_in: status.taken_in,
-            deletions_in: status.deletions_in,
-            written_out: status.written_out,
-            removed: status.removed,
-            kept_beside: status.kept_beside,
-            problems: status.problems.iter().map(problem).collect(),
-        }
+/// A folder for programs: the same to whoever asks a daemon as to who reads the lines of a follower.
+pub(crate) fn folder_state(status: &FolderStatus, options: &FolderOptions, way_out: &str) -> FollowedState {
+    let flow = match options.flow {
+        Flow::In => "in",
+        Flow::Out => "out",
+        Flow::Both => "both",
+    };
+    let (state, reason) = match &status.state {
+        FolderState::Starting => ("starting", None),
+        FolderState::Followed => ("followed", None),
+        FolderState::Paused(reason) => ("paused", Some(reason)),
+        FolderState::Failing(reason) => ("failing", Some(reason)),
+    };
+    let problem = |(what, reason): (&String, &String)| ProblemState { what: what.clone(), reason: reason.clone() };
+    FollowedState {
+        dir: status.dir.clone(),
+        flow: flow.to_owned(),
+        prefix: options.prefix.clone(),
+        state: state.to_owned(),
+        reason: reason.cloned(),
+        hint: matches!(status.state, FolderState::Paused(_)).then(|| way_out.to_owned()),
+        taken_in: status.taken_in,
+        deletions_in: status.deletions_in,
+        written_out: status.written_out,
+        removed: status.removed,
+        kept_beside: status.kept_beside,
+        problems: status.problems.iter().map(problem).collect(),
     }
 }
+
+/// What ends a pause of a folder that this command follows.
+pub(crate) const WAY_OUT: &str =
+    "it goes on by itself when they are back; if they are meant to be gone, start again with --max-delete none";
 
 /// What is new for people: what to note, and what to warn of.
 pub(crate) fn folder_text(before: &FolderStatus, now: &FolderStatus) -> (Vec<String>, Vec<String>) {
@@ -62,10 +52,7 @@ pub(crate) fn folder_text(before: &FolderStatus, now: &FolderStatus) -> (Vec<Str
             FolderState::Followed => notes.push(format!("following {dir}")),
             FolderState::Paused(reason) => {
                 warnings.push(format!("{dir} is left alone: {}", escape_lines(reason)));
-                notes.push(
-                    "hint: it goes on by itself when they are back; if they are meant to be gone, start again with --max-delete none"
-                        .into(),
-                );
+                notes.push(format!("hint: {WAY_OUT}"));
             }
             FolderState::Failing(reason) => warnings.push(format!("{dir}: {}; trying again", escape_lines(reason))),
         }
@@ -95,7 +82,11 @@ mod tests {
         let (notes, warnings) = folder_text(&now, &paused);
         assert_eq!(warnings, ["/d is left alone: gone"]);
         assert!(notes[0].contains("--max-delete none"));
-        let record = serde_json::to_value(FolderRecord::from(&paused)).unwrap();
-        assert_eq!((&record["state"], &record["reason"]), (&"paused".into(), &"gone".into()));
+        let options = FolderOptions { prefix: Some("p".into()), ..FolderOptions::new(Flow::Out) };
+        let record = folder_state(&paused, &options, WAY_OUT);
+        let begins =
+            r#"{"type":"folder","dir":"/d","flow":"out","prefix":"p","state":"paused","reason":"gone","hint":"it goes on by itself"#;
+        assert!(super::super::json_line(&record).starts_with(begins));
+        assert_eq!(record.problems, [ProblemState { what: "/d/a\u{1b}".into(), reason: "no".into() }]);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) use demo::{Cut, DemoStep, DemoSummary};
 pub(crate) use doctor::{diagnosis_record, diagnosis_text, finding_record, finding_text};
 pub(crate) use entry::{Detail, KeyField, entry_line, entry_record, log_line, log_record};
 pub(crate) use findings::*;
-pub(crate) use folder::{FolderRecord, folder_text};
+pub(crate) use folder::{WAY_OUT, folder_state, folder_text};
 pub(crate) use following::{FollowState, Following};
 pub(crate) use merge::*;
 pub(crate) use neighbour::{neighbour_hint, neighbour_record, neighbour_text};

@@ -347,7 +347,7 @@ pub(crate) fn status_text(status: &Status, peers: &[PeerStatus], live: Live<'_>)
         format!("device     {}", status.info.device),
         format!("replica    {}", status.info.replica),
         format!("root       {}", status.root),
-        format!("keys       {}", status.keys),
+        format!("keys       {}", if status.info.keyless { "not known here".to_owned() } else { status.keys.to_string() }),
         format!("events     {}", status.events),
         format!("chunks     {} ({})", status.chunks, bytes_text(status.bytes)),
         format!("conflicts  {}", status.conflicts),

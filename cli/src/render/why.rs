@@ -161,13 +161,13 @@ fn peer_text(word: &PeerWord) -> String {
     let Some(contact) = &word.status.contact else { return format!("{name}: never talked with") };
     let at = rfc3339(contact.at_ms as i64);
     let has = match word.has {
-        Some(true) => "has it",
-        Some(false) => "did not have it",
-        None => "talked with",
+        Some(true) => "has it, as of when it was last talked with",
+        Some(false) => "did not have it when it was last talked with",
+        None => "last talked with",
     };
     let ahead = match word.ahead_events {
         0 => String::new(),
         events => format!("; had {} that are not here", count_text(events, "event")),
     };
-    format!("{name}: {has} when last talked with, {at}{ahead}")
+    format!("{name}: {has}, {at}{ahead}")
 }

@@ -5,7 +5,7 @@ use crate::id::DeviceId;
 use std::{net::UdpSocket, sync::mpsc};
 
 /// Only a bug waits so long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A port at which nobody else on this machine speaks.
 fn alone() -> Place {

@@ -9,6 +9,7 @@ use crate::{
     vault::writer_of,
 };
 use notify::{Config, Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event::AccessKind};
+use rustix::io::Errno;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -31,15 +32,18 @@ pub(super) fn listen(root: &Path) -> Result<(RecommendedWatcher, mpsc::Unbounded
             let _ = sender.send(told);
         }
     };
-    let mut watcher = RecommendedWatcher::new(tell, Config::default().with_follow_symlinks(false)).map_err(|error| error.to_string())?;
+    let mut watcher = RecommendedWatcher::new(tell, Config::default().with_follow_symlinks(false)).map_err(|error| explain(&error))?;
     watcher.watch(root, RecursiveMode::Recursive).map_err(|error| explain(&error))?;
     Ok((watcher, receiver))
 }
 
 /// What keeps the system from telling of everything.
 pub(super) fn explain(error: &notify::Error) -> String {
-    match error.kind {
+    match &error.kind {
         notify::ErrorKind::MaxFilesWatch => "there are more directories than may be watched: raise fs.inotify.max_user_watches".into(),
+        notify::ErrorKind::Io(error) if Errno::from_io_error(error) == Some(Errno::MFILE) => {
+            "too many programs of this user watch something, or too many files are open: raise fs.inotify.max_user_instances".into()
+        }
         _ => error.to_string(),
     }
 }

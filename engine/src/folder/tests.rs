@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Far longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One replica with its folder.
 struct Side {

@@ -76,7 +76,7 @@ impl VaultHome {
     /// What `device` has claimed so far; nothing if its file cannot be read.
     pub fn claims(&self, device: &DeviceId) -> Claims {
         let bytes = private_file::read(&self.claims_path(device), CLAIMS_MAX * 2 * HELLO_BYTES_MAX).ok();
-        bytes.and_then(|bytes| codec::decode("claims", &bytes).ok()).unwrap_or_default()
+        bytes.and_then(|bytes| codec::decode("claims", private_file::checked(&bytes)?).ok()).unwrap_or_default()
     }
 
     /// Replaces what is remembered of `device`, without waiting for the disk.
@@ -85,7 +85,7 @@ impl VaultHome {
     /// [`HomeError::Io`]. Only a rollback of that peer might go unnoticed.
     pub fn record_claims(&self, device: &DeviceId, claims: &Claims) -> Result<(), HomeError> {
         let path = self.claims_path(device);
-        private_file::write_unsynced(&path, &codec::encode(claims)).map_err(failed("writing", &path))
+        private_file::write_unsynced(&path, &private_file::with_check(codec::encode(claims))).map_err(failed("writing", &path))
     }
 
     fn claims_path(&self, device: &DeviceId) -> PathBuf {

@@ -39,13 +39,13 @@ impl VaultHome {
     /// [`HomeError::Io`]. Nothing but the display and the next session's pace depends on it.
     pub fn record_contact(&self, device: &DeviceId, contact: &Contact) -> Result<(), HomeError> {
         let path = self.contact_path(device);
-        private_file::write_unsynced(&path, &codec::encode(contact)).map_err(failed("writing", &path))
+        private_file::write_unsynced(&path, &private_file::with_check(codec::encode(contact))).map_err(failed("writing", &path))
     }
 
     /// The last contact with `device`; none if there was none, or if its file cannot be read.
     pub fn contact(&self, device: &DeviceId) -> Option<Contact> {
         let bytes = private_file::read(&self.contact_path(device), HELLO_BYTES_MAX).ok()?;
-        codec::decode("contact", &bytes).ok()
+        codec::decode("contact", private_file::checked(&bytes)?).ok()
     }
 
     fn contact_path(&self, device: &DeviceId) -> PathBuf {
@@ -68,7 +68,11 @@ mod tests {
         vault.record_contact(&device, &contact(1)).unwrap();
         vault.record_contact(&device, &contact(2)).unwrap();
         assert_eq!(vault.contact(&device), Some(contact(2)));
-        std::fs::write(vault.contact_path(&device), b"garbage").unwrap();
-        assert_eq!(vault.contact(&device), None);
+        let mut flipped = std::fs::read(vault.contact_path(&device)).unwrap();
+        flipped[3] ^= 1;
+        for damaged in [&b"garbage"[..], &flipped] {
+            std::fs::write(vault.contact_path(&device), damaged).unwrap();
+            assert_eq!(vault.contact(&device), None);
+        }
     }
 }

@@ -46,13 +46,13 @@ impl VaultHome {
     /// [`HomeError::Io`].
     pub fn record_scrub(&self, vault_dir: &Path, record: &ScrubRecord) -> Result<(), HomeError> {
         let path = self.scrub_path(vault_dir)?;
-        private_file::write(&path, &codec::encode(record)).map_err(failed("writing", &path))
+        private_file::write(&path, &private_file::with_check(codec::encode(record))).map_err(failed("writing", &path))
     }
 
     /// The last scrub of `vault_dir`; none if there was none, or if its file cannot be read.
     pub fn scrub(&self, vault_dir: &Path) -> Option<ScrubRecord> {
         let bytes = private_file::read(&self.scrub_path(vault_dir).ok()?, KIB).ok()?;
-        codec::decode("scrub", &bytes).ok()
+        codec::decode("scrub", private_file::checked(&bytes)?).ok()
     }
 
     fn scrub_path(&self, vault_dir: &Path) -> Result<PathBuf, HomeError> {
@@ -74,7 +74,15 @@ mod tests {
         let record = ScrubRecord { began_ms: 7, pack: Some(3), offset: 64, ..ScrubRecord::default() };
         vault.record_scrub(&a, &record).unwrap();
         assert_eq!((vault.scrub(&a), vault.scrub(&b)), (Some(record), None));
-        std::fs::write(vault.scrub_path(&a).unwrap(), b"garbage").unwrap();
+        let path = vault.scrub_path(&a).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            std::fs::write(&path, flipped).unwrap();
+            assert_eq!(vault.scrub(&a), None, "it would go on from another place: {at}");
+        }
+        std::fs::write(&path, b"garbage").unwrap();
         assert_eq!(vault.scrub(&a), None);
     }
 }

@@ -26,10 +26,9 @@ use std::{
 };
 
 const FORMAT: u8 = 1;
-const CHECK_BYTES: usize = 32;
 /// Author, sequence number and event with what CBOR puts around them.
 const ENTRY_BYTES_MAX: usize = 80;
-const FILE_BYTES_MAX: usize = CHECK_BYTES + 16 + FRONTIER_AUTHORS_MAX * ENTRY_BYTES_MAX;
+const FILE_BYTES_MAX: usize = private_file::CHECK_BYTES + 16 + FRONTIER_AUTHORS_MAX * ENTRY_BYTES_MAX;
 
 #[derive(Encode, Decode)]
 struct SeenFile {
@@ -115,20 +114,14 @@ fn read(path: &Path) -> Result<Heads, HomeError> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Heads> {
-    let (body, check) = bytes.split_last_chunk::<CHECK_BYTES>()?;
-    if blake3::hash(body).as_bytes() != check {
-        return None;
-    }
-    let file: SeenFile = codec::decode("seen heads", body).ok().filter(|file: &SeenFile| file.format == FORMAT)?;
+    let file: SeenFile = codec::decode("seen heads", private_file::checked(bytes)?).ok().filter(|file: &SeenFile| file.format == FORMAT)?;
     Some(Heads(file.heads.into_iter().map(|seen| (seen.author, Head { sequence: seen.sequence, event: seen.event })).collect()))
 }
 
 fn write(path: &Path, heads: &Heads) -> Result<(), HomeError> {
     let entry = |(author, head): (&ReplicaId, &Head)| SeenHead { author: *author, sequence: head.sequence, event: head.event };
-    let mut bytes = codec::encode(&SeenFile { format: FORMAT, heads: heads.0.iter().map(entry).collect() });
-    let check = blake3::hash(&bytes);
-    bytes.extend_from_slice(check.as_bytes());
-    private_file::write_unsynced(path, &bytes).map_err(failed("writing", path))
+    let file = SeenFile { format: FORMAT, heads: heads.0.iter().map(entry).collect() };
+    private_file::write_unsynced(path, &private_file::with_check(codec::encode(&file))).map_err(failed("writing", path))
 }
 
 #[cfg(test)]

@@ -5,17 +5,23 @@
 //!
 //! # After a failed sync
 //! Linux reports a failed write-back once and then calls the pages clean (fsyncgate, 2018): a second fsync succeeds and means
-//! nothing. Callers therefore never sync, write or trust a file again after [`Disk::sync_data`] failed on it.
+//! nothing. Callers therefore never sync, write or trust a file again after [`Disk::sync_data`] failed on it. Another process does not know
+//! of the failure, and reads the bytes as if the disk had them: whoever takes over what another process left writes it once more before
+//! the sync ([`Disk::write_again`]).
 
 use super::backend::{self, Backend, Choice};
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, IoSlice, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    ops::Range,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
+
+/// Bytes that are written once more at a time.
+const AGAIN_BYTES: usize = 1 << 20;
 
 /// A change to a file or directory that is about to be made.
 #[derive(Debug, Clone, Copy)]
@@ -157,6 +163,28 @@ impl Disk {
         }
         let parts: Vec<&[u8]> = slices.iter().map(|slice| &slice[..]).collect();
         self.ask(Operation::Write { path, offset, parts: &parts })
+    }
+
+    /// Writes what `file` shows in `range` once more, in its place: the next sync then answers for it, also where an earlier one failed and
+    /// left pages that look clean. What cannot be read is left as it is, and so is a file that is open for reading only. For who holds
+    /// the file's lock.
+    ///
+    /// # Errors
+    /// What the system says. The file must not be trusted afterwards.
+    pub fn write_again(&self, file: &File, path: &Path, range: Range<u64>) -> io::Result<()> {
+        if !rustix::fs::fcntl_getfl(file)?.contains(rustix::fs::OFlags::RDWR) {
+            return Ok(());
+        }
+        let mut block = Vec::new();
+        let mut at = range.start;
+        while at < range.end {
+            block.resize((range.end - at).min(AGAIN_BYTES as u64) as usize, 0);
+            if file.read_exact_at(&mut block, at).is_ok() {
+                self.write_all_at(file, path, &[&block], at)?;
+            }
+            at += block.len() as u64;
+        }
+        Ok(())
     }
 
     /// Makes the data of `file` and its length durable (`fdatasync`; `F_FULLFSYNC` on macOS).
@@ -390,6 +418,32 @@ mod tests {
             assert_eq!(classify(&error, &path), Failure::NoSpace("no space"));
             assert_eq!((fs::read(&path).unwrap().as_slice(), fs::read_dir(dir.path()).unwrap().count()), (b"old".as_slice(), 1));
         }
+    }
+
+    #[test]
+    fn what_is_written_again_is_the_same_and_a_file_for_reading_is_left_alone() {
+        #[derive(Default)]
+        struct Seen(Mutex<Vec<(u64, usize)>>);
+        impl Observer for Seen {
+            fn before(&self, operation: &Operation<'_>) -> io::Result<Permit> {
+                if let Operation::Write { offset, parts, .. } = operation {
+                    self.0.lock().unwrap().push((*offset, parts.iter().map(|part| part.len()).sum()));
+                }
+                Ok(Permit::Whole)
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let bytes: Vec<u8> = (0..AGAIN_BYTES + 9).map(|at| at as u8).collect();
+        fs::write(&path, &bytes).unwrap();
+        let seen = Arc::new(Seen::default());
+        let disk = Disk::observed(Arc::<Seen>::clone(&seen));
+        disk.write_again(&File::open(&path).unwrap(), &path, 5..9).unwrap();
+        assert!(seen.0.lock().unwrap().is_empty());
+        let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        disk.write_again(&file, &path, 5..bytes.len() as u64).unwrap();
+        assert_eq!(*seen.0.lock().unwrap(), [(5, AGAIN_BYTES), (5 + AGAIN_BYTES as u64, 4)]);
+        assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 
     #[test]

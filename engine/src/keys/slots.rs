@@ -236,10 +236,23 @@ fn parse_phrase(phrase: &str) -> Result<Zeroizing<[u8; ENTROPY_BYTES]>, KeyError
         }
         words.extend(word.chars().map(|letter| letter.to_ascii_lowercase()));
     }
-    let mnemonic = Mnemonic::parse_in_normalized(Language::English, &words).map_err(|error| KeyError::Phrase(error.to_string()))?;
+    let mnemonic = Mnemonic::parse_in_normalized(Language::English, &words).map_err(|error| KeyError::Phrase(wrong_words(&error)))?;
     let bytes = Zeroizing::new(mnemonic.to_entropy());
-    let entropy = bytes.as_slice().try_into().map_err(|_| KeyError::Phrase("it has 24 words".into()))?;
+    let entropy = bytes.as_slice().try_into().map_err(|_| KeyError::Phrase(wrong_count(words.split(' ').count())))?;
     Ok(Zeroizing::new(entropy))
+}
+
+/// What is wrong, without a word of it.
+fn wrong_words(error: &bip39::Error) -> String {
+    match error {
+        bip39::Error::BadWordCount(count) => wrong_count(*count),
+        bip39::Error::UnknownWord(index) => format!("word {} of it is none that such phrases are made of", index + 1),
+        _ => "a word of it is wrong, or two stand in each other's place".to_owned(),
+    }
+}
+
+fn wrong_count(words: usize) -> String {
+    format!("it has {words} words, and the one that was shown when the vault was made has 24")
 }
 
 fn write(dir: &Path, slot: &Slot) -> Result<(), KeyError> {

@@ -181,6 +181,9 @@ fn a_recovery_phrase_is_read_in_any_case_and_spacing_and_a_wrong_word_is_noticed
     for wrong in [words[1..].join(" "), format!("{} mirror", words[1..].join(" ")), "not words".into(), String::new()] {
         assert!(matches!(unlock_recovery(dir.path(), &VAULT, &wrong), Err(KeyError::Phrase(_))), "{wrong}");
     }
+    let said = |wrong: &str| unlock_recovery(dir.path(), &VAULT, wrong).unwrap_err().to_string();
+    assert!(said("not words").contains("it has 2 words"), "{}", said("not words"));
+    assert!(said(&format!("{} mirrorr", words[1..].join(" "))).contains("word 24"));
 }
 
 #[test]

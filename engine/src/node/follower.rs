@@ -2,16 +2,19 @@
 //!
 //! ```text
 //!            ┌───────────── wake ──────────────┐
-//! permitted ─► alone ─► look up ─► session ─► pause
-//! (not paused) (no live session     │ yields to one that the peer dialled, by `rule`
-//!               that it dialled)
+//!   alone ─► permitted ─► look up ─► session ─► pause
+//! (no live   (not paused)                │ yields to one that the peer dialled, by `rule`
+//!  session that it dialled)
 //! ```
+//! Permission is asked for last: a pause is what ends the session that the peer dialled.
+//!
 //! Nothing ends it but the end of the node: what a person has to mend is tried again seldom, and shown meanwhile.
 
 use super::{
     Dialled, PauseReason, Told,
     leash::Leash,
     link::{Link, Plan, Up},
+    refusal::Refusals,
     rule::{self, Verdict},
     run::Run,
 };
@@ -19,6 +22,7 @@ use crate::{
     clock,
     replicate::{self, Absence, Haste, Options, Outlook, ReplicateError, SELDOM, Summary, Target, outlook},
     session::Stay,
+    transport::{CloseReason, TransportError},
     vault::VaultError,
 };
 use std::{sync::Arc, time::Duration};
@@ -40,54 +44,69 @@ enum Ended {
     Dropped,
 }
 
+/// What has become of the dials so far.
+#[derive(Debug, Default)]
+struct Past {
+    absence: Absence,
+    refusals: Refusals,
+}
+
+impl Past {
+    /// The peer was there and let us in, or there is a reason to expect it.
+    fn over(&mut self) {
+        self.absence.over();
+        self.refusals.over();
+    }
+}
+
 pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
-    let mut absence = Absence::default();
+    let mut past = Past::default();
     loop {
-        run.permitted(&link).await;
         alone(&link).await;
+        run.permitted(&link).await;
         if run.was_live(&link) {
-            absence.over();
+            past.over();
         }
         if !link.has_address() {
             let plan = Plan::Wait { reason: "no address is known".into(), until: None };
-            rest(&run, &link, plan, None, &mut absence).await;
+            rest(&run, &link, plan, None, &mut past).await;
             continue;
         }
         link.plan(Plan::Dial);
         run.shared.tell_news(&link);
-        match session(&run, &link, absence.haste()).await {
-            Ended::Dropped => absence.over(),
+        match session(&run, &link, past.absence.haste()).await {
+            Ended::Dropped => past.over(),
             Ended::Broken(reason) => {
                 tracing::error!(reason, "a session broke down");
-                let pause = replicate::jittered(absence.pause());
+                let pause = replicate::jittered(past.absence.pause());
                 link.failed(Some(reason.clone()));
                 let plan = Plan::Wait { reason, until: Some(clock::now() + pause) };
-                rest(&run, &link, plan, Some(pause), &mut absence).await;
+                rest(&run, &link, plan, Some(pause), &mut past).await;
             }
             Ended::Session(result) => {
                 let result = *result;
                 let met = matches!(&result, Ok(summary) if summary.peer_root.is_some()) || run.was_live(&link);
                 if met {
-                    absence.over();
+                    past.over();
                 }
-                let (plan, pause) = after(&result, &mut absence);
+                let (plan, pause) = after(&result, &mut past);
                 link.failed(result.as_ref().err().map(ToString::to_string));
                 run.judge(result.as_ref().err());
                 (run.shared.report)(Told::Followed { peer: link.device, result: result.map(Box::new) });
-                rest(&run, &link, plan, Some(pause), &mut absence).await;
+                rest(&run, &link, plan, Some(pause), &mut past).await;
             }
         }
     }
 }
 
-/// Waits while a session is live that the peer has dialled.
+/// Waits while a session is live that the peer has dialled, and in which it is heard.
 async fn alone(link: &Link) {
     // The sender lives as long as the link.
     let _ = link.up().wait_for(|up| up.theirs == 0).await;
 }
 
 /// Waits for a pause to be over, or for a reason to dial now, which is one to expect the peer.
-async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, absence: &mut Absence) {
+async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, past: &mut Past) {
     link.plan(plan);
     run.shared.tell_news(link);
     let woken = match pause {
@@ -98,21 +117,22 @@ async fn rest(run: &Run, link: &Link, plan: Plan, pause: Option<Duration>, absen
         }
     };
     if woken {
-        absence.over();
+        past.over();
     }
 }
 
 /// What follows from the end of a session.
-fn after(result: &Result<Summary, ReplicateError>, absence: &mut Absence) -> (Plan, Duration) {
+fn after(result: &Result<Summary, ReplicateError>, past: &mut Past) -> (Plan, Duration) {
     let error = match result {
         Ok(_) => {
-            let pause = replicate::jittered(absence.pause());
+            let pause = replicate::jittered(past.absence.pause());
             return (Plan::Wait { reason: "the peer ended the session".into(), until: Some(clock::now() + pause) }, pause);
         }
         Err(error) => error,
     };
     let pause = match outlook(error) {
-        Outlook::Passing => absence.pause(),
+        Outlook::Passing => past.absence.pause(),
+        Outlook::Lasting if is_refusal(error) => past.refusals.pause(),
         Outlook::Here | Outlook::Lasting => SELDOM,
     };
     let pause = replicate::jittered(pause);
@@ -128,9 +148,19 @@ fn after(result: &Result<Summary, ReplicateError>, absence: &mut Absence) -> (Pl
     (plan, pause)
 }
 
+/// Whether the peer did not know this device, or did not want it.
+fn is_refusal(error: &ReplicateError) -> bool {
+    use TransportError as T;
+    matches!(error, ReplicateError::Refused(_) | ReplicateError::Transport(T::Refused | T::Closed(CloseReason::Refused)))
+}
+
 /// One session, in a task of its own: what panics there ends there.
 async fn session(run: &Arc<Run>, link: &Arc<Link>, haste: Haste) -> Ended {
     let (presence, stop) = link.begin(run.shared.number(), Dialled::ByUs);
+    // A pause that came before this session could be told to end.
+    if run.is_paused() {
+        return Ended::Dropped;
+    }
     let number = presence.number;
     let leash = Leash::new(&run.shared, &run.vault, link, number, stop);
     let mut task = JoinSet::new();
@@ -161,9 +191,8 @@ fn finished(ended: Joined) -> Ended {
 }
 
 async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) -> Result<Summary, ReplicateError> {
-    let typed = link.typed();
     // Names may lead elsewhere by now.
-    let looked_up = tokio::task::spawn_blocking(move || replicate::resolve(&typed)).await.map_err(VaultError::internal)?;
+    let looked_up = replicate::look_up(link.typed()).await;
     let nothing = looked_up.as_ref().err().map(ToString::to_string);
     link.set_looked_up(looked_up.unwrap_or_default());
     let addresses = link.addresses();
@@ -178,9 +207,12 @@ async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) 
 /// Waits until the session that we dialled is to make room for one that the peer dialled.
 async fn outranked(run: &Run, link: &Link) {
     let mut up = link.up();
-    let both = |up: &Up| up.ours > 0 && up.theirs > 0;
+    let both = |up: &Up| up.ours + up.ours_silent > 0 && up.theirs > 0;
     loop {
-        let _ = up.wait_for(both).await;
+        let is_silent = up.wait_for(both).await.is_ok_and(|up| up.ours == 0);
+        if is_silent {
+            return;
+        }
         match rule::verdict(&run.vault.device().id(), &link.device) {
             Verdict::Yield => return,
             Verdict::Outlast => {

@@ -35,11 +35,13 @@ pub(super) struct Link {
     pub(super) wake: Notify,
 }
 
-/// Live sessions, by who dialled them.
+/// Live sessions of which something is heard, by who dialled them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Up {
     pub(super) ours: usize,
     pub(super) theirs: usize,
+    /// Those that we dialled and of which nothing is heard.
+    pub(super) ours_silent: usize,
 }
 
 /// What the follower is at while no session is up.
@@ -89,6 +91,7 @@ struct Running {
     stop: watch::Sender<bool>,
     path: Option<Path>,
     live: bool,
+    silent: bool,
     expected_bytes: u64,
     received_bytes: u64,
 }
@@ -199,6 +202,12 @@ impl Link {
         has_blown && record.peer.as_ref().is_some_and(|(theirs, _)| ours.covers(theirs))
     }
 
+    /// Whether it has sent this device away, and that is all that is known of it now.
+    pub(super) fn is_refused(&self) -> bool {
+        let record = self.record();
+        matches!(record.plan, Plan::Refused { .. }) && record.sessions.is_empty()
+    }
+
     pub(super) fn plan(&self, plan: Plan) {
         let mut record = self.record();
         if record.plan != plan {
@@ -231,8 +240,7 @@ impl Link {
     pub(super) fn begin(self: &Arc<Self>, number: u64, dialled: Dialled) -> (Presence, watch::Receiver<bool>) {
         let stop = watch::Sender::new(false);
         let stopped = stop.subscribe();
-        let (path, live) = (None, false);
-        let running = Running { number, dialled, stop, path, live, expected_bytes: 0, received_bytes: 0 };
+        let running = Running { number, dialled, stop, path: None, live: false, silent: false, expected_bytes: 0, received_bytes: 0 };
         self.record().sessions.push(running);
         (Presence { link: self.clone(), number }, stopped)
     }
@@ -316,8 +324,11 @@ impl Record {
     }
 
     fn up(&self) -> Up {
-        let live = |dialled| self.sessions.iter().filter(|running| running.live && running.dialled == dialled).count();
-        Up { ours: live(Dialled::ByUs), theirs: live(Dialled::ByThem) }
+        let live = |dialled, silent| {
+            let is = |running: &&Running| running.live && running.dialled == dialled && running.silent == silent;
+            self.sessions.iter().filter(is).count()
+        };
+        Up { ours: live(Dialled::ByUs, false), theirs: live(Dialled::ByThem, false), ours_silent: live(Dialled::ByUs, true) }
     }
 
     /// The peer said in session `number` what it holds, while this replica holds `ours`.
@@ -443,9 +454,11 @@ impl Running {
             Progress::Connected { transport, address } => {
                 let since_ms = clock::wall_ms();
                 self.path = Some(Path { transport: *transport, address: *address, dialled: self.dialled, since_ms });
-                self.live = false;
+                (self.live, self.silent) = (false, false);
             }
             Progress::Live => self.live = true,
+            Progress::Silent => self.silent = true,
+            Progress::Heard => self.silent = false,
             Progress::Total { bytes, .. } => self.expected_bytes = *bytes,
             Progress::Received { bytes, .. } => self.received_bytes += bytes,
             _ => {}
@@ -506,11 +519,29 @@ mod tests {
         tell(&link, 2, &CONNECTED);
         assert_eq!(dialled(state()), Some(Dialled::ByThem), "the other is not up yet");
         tell(&link, 2, &Progress::Live);
-        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1 }));
+        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1, ours_silent: 0 }));
         drop(newer);
         assert_eq!(dialled(state()), Some(Dialled::ByThem));
         drop(older);
         assert!(matches!(state(), State::Waiting { .. }) && link.record().sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_in_which_nothing_is_heard_keeps_nobody_from_dialling() {
+        let link = link();
+        let (_ours, _stop) = link.begin(1, Dialled::ByUs);
+        let (_theirs, _stop) = link.begin(2, Dialled::ByThem);
+        let up = |number: u64, progress: &Progress| {
+            tell(&link, number, progress);
+            link.record().up()
+        };
+        up(1, &Progress::Live);
+        up(2, &Progress::Live);
+        assert_eq!(up(2, &Progress::Silent), Up { ours: 1, theirs: 0, ours_silent: 0 });
+        assert_eq!(up(1, &Progress::Silent), Up { ours: 0, theirs: 0, ours_silent: 1 });
+        assert_eq!(up(2, &Progress::Heard), Up { ours: 0, theirs: 1, ours_silent: 1 });
+        up(1, &CONNECTED);
+        assert_eq!(up(1, &Progress::Live), Up { ours: 1, theirs: 1, ours_silent: 0 }, "over another connection");
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod follower;
 mod leash;
 mod link;
 mod lock;
+mod refusal;
 mod rule;
 mod run;
 mod shared;
@@ -109,8 +110,7 @@ impl Node {
 
     /// Goes on at once, whatever it stood still for.
     pub fn resume(&self) {
-        self.shared.go_on();
-        self.shared.wake();
+        self.shared.try_again();
     }
 
     /// The network is another one, or is back: everybody who is waited for is dialled now.
@@ -155,7 +155,7 @@ async fn supervise(shared: Arc<Shared>, mut run: Arc<Run>, mut server: Option<Se
                 Err(error) => shared.stand_still(PauseReason::Gone, error.to_string()),
             }
         };
-        shared.go_on();
+        shared.try_again();
     }
 }
 

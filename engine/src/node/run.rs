@@ -11,18 +11,18 @@ use crate::{
     clock,
     home::{Contact, Peer},
     id::DeviceId,
-    members::Admittance,
+    members::{Admittance, Roster},
     replicate::{self, Caller, Options, ReplicateError, Served, Server},
     session::{Direction, Stay},
-    transport::{NetworkChanges, Protocol},
-    vault::{CONFIG_FILE, Vault, VaultError},
+    transport::Protocol,
+    vault::{Vault, VaultError},
 };
 use std::{
     collections::HashMap,
     convert::Infallible,
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -48,6 +48,8 @@ pub(super) enum End {
 pub(super) struct Run {
     pub(super) shared: Arc<Shared>,
     pub(super) vault: Arc<Vault>,
+    /// Who was in when the log last grew: kept, so that another one is another allocation.
+    roster: Mutex<Option<Arc<Roster>>>,
 }
 
 /// Followers by device. Aborted when this is dropped.
@@ -60,7 +62,8 @@ struct Followers {
 impl Run {
     pub(super) fn new(shared: &Arc<Shared>) -> Arc<Self> {
         let vault = shared.vault();
-        Arc::new(Self { shared: shared.clone(), vault })
+        let roster = Mutex::new(vault.store().roster());
+        Arc::new(Self { shared: shared.clone(), vault, roster })
     }
 
     /// Opens the ports, if there are any to open.
@@ -92,17 +95,15 @@ impl Run {
                 Some(_) = sessions.join_next() => {}
                 Ok(()) = changes.changed() => self.grown(),
                 () = self.shared.look.notified() => self.look_for_peers(&mut followers),
-                () = self.retry_due() => self.retry(),
+                () = self.retry_due() => self.shared.try_again(),
                 never = &mut watching => match never {},
                 never = &mut network => match never {},
                 _ = housekeeping.tick() => {
-                    if !self.vault.dir().join(CONFIG_FILE).exists() {
+                    if !self.vault.is_there() {
                         break End::Gone;
                     }
                     self.look_for_peers(&mut followers);
-                    if clocks.have_jumped() {
-                        self.shared.wake();
-                    }
+                    self.wake_after_sleep(&mut clocks);
                 }
             }
         };
@@ -116,7 +117,7 @@ impl Run {
     /// Everybody is dialled when the network is another one. Where nothing tells that, whoever runs the node may.
     async fn follow_network(&self) -> Infallible {
         let heard = async {
-            let mut changes = NetworkChanges::listen()?;
+            let mut changes = self.shared.options.sync.network.changes()?;
             loop {
                 changes.next().await?;
                 self.shared.wake();
@@ -125,6 +126,13 @@ impl Run {
         let ended: io::Result<Infallible> = heard.await;
         tracing::info!(?ended, "changes of the network are not heard of");
         std::future::pending().await
+    }
+
+    /// Whoever has slept dials everybody, without the rest of the pauses.
+    fn wake_after_sleep(&self, clocks: &mut Clocks) {
+        if clocks.have_jumped() {
+            self.shared.wake();
+        }
     }
 
     /// Sessions come to their commit points; what takes too long is cut.
@@ -143,13 +151,12 @@ impl Run {
     }
 
     fn answer(self: &Arc<Self>, caller: Caller, sessions: &mut JoinSet<()>) {
-        let is_paused = self.standing_because(PauseReason::User).is_some();
-        if is_paused && caller.protocol() == Protocol::Session {
-            return caller.turn_away();
-        }
         let run = self.clone();
         let link = self.shared.link(caller.peer());
         let (presence, stop) = link.begin(self.shared.number(), Dialled::ByThem);
+        if self.is_paused() && caller.protocol() == Protocol::Session {
+            return caller.turn_away();
+        }
         sessions.spawn(async move {
             let leash = Leash::new(&run.shared, &run.vault, &link, presence.number, stop);
             let served = match run.session_options() {
@@ -201,7 +208,6 @@ impl Run {
     /// Waits while the user wants `link` to be left alone.
     pub(super) async fn permitted(&self, link: &Link) {
         let mut standing = self.shared.standing.subscribe();
-        let is_users = |standing: &Option<Standing>| standing.as_ref().is_some_and(|standing| standing.reason == PauseReason::User);
         if is_users(&standing.borrow_and_update()) {
             link.plan(Plan::Pause { reason: PauseReason::User, text: "paused by the user".into(), until: None });
             self.shared.tell_news(link);
@@ -214,8 +220,9 @@ impl Run {
         link.take_lived()
     }
 
-    fn standing_because(&self, reason: PauseReason) -> Option<Standing> {
-        self.shared.standing.borrow().clone().filter(|standing| standing.reason == reason)
+    /// Whether the user wants no session to begin. Asked once a session can be told to end, it misses no pause.
+    pub(super) fn is_paused(&self) -> bool {
+        is_users(&self.shared.standing.borrow())
     }
 
     async fn retry_due(&self) {
@@ -229,14 +236,8 @@ impl Run {
         }
     }
 
-    /// The vault takes things again, or finds that it still cannot: sessions that only send make room for such that do both.
-    fn retry(&self) {
-        self.shared.go_on();
-        self.shared.links().iter().for_each(|link| link.stop(|_| true));
-        self.shared.wake();
-    }
-
     fn grown(&self) {
+        self.ask_again();
         let (heads, now) = (self.vault.store().heads(), clock::now());
         let (frontier, root) = (heads.frontier(), heads.root());
         for link in self.shared.links() {
@@ -244,6 +245,15 @@ impl Run {
             if link.is_freed_by(&frontier) {
                 link.wake.notify_one();
             }
+        }
+    }
+
+    /// Who is in has changed here: peers that did not know this device may have heard the same.
+    fn ask_again(&self) {
+        let roster = self.vault.store().roster();
+        let before = std::mem::replace(&mut *locked(&self.roster), roster.clone());
+        if before.as_ref().map(Arc::as_ptr) != roster.as_ref().map(Arc::as_ptr) {
+            self.shared.links().iter().filter(|link| link.is_refused()).for_each(|link| link.wake.notify_one());
         }
     }
 
@@ -305,6 +315,10 @@ impl Run {
     }
 }
 
+fn is_users(standing: &Option<Standing>) -> bool {
+    standing.as_ref().is_some_and(|standing| standing.reason == PauseReason::User)
+}
+
 async fn accept(server: Option<&Server>) -> Option<Caller> {
     match server {
         Some(server) => server.accept().await,
@@ -353,5 +367,27 @@ mod tests {
         });
         assert!(!clocks.have_jumped());
         assert!(!clock::wrong_by(1_000, || clocks.have_jumped()));
+    }
+
+    #[tokio::test]
+    async fn who_has_slept_dials_everybody_and_who_has_not_leaves_them_to_their_pauses() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
+        let options =
+            crate::vault::InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+        let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
+        let shared = Arc::new(Shared::new(Arc::new(vault), super::super::NodeOptions::default(), Arc::new(drop)));
+        let run = Run::new(&shared);
+        let links: Vec<_> = [1, 2].map(|n| shared.link(DeviceId::from_bytes([n; 32]))).into();
+        let mut clocks = Clocks::now();
+        let mut woken = async |hours: i64| {
+            clock::wrong_by(hours * 3_600_000, || run.wake_after_sleep(&mut clocks));
+            let mut count = 0;
+            for link in &links {
+                count += u32::from(timeout(Duration::ZERO, link.wake.notified()).await.is_ok());
+            }
+            count
+        };
+        assert_eq!([woken(0).await, woken(8).await, woken(8).await], [0, 2, 0]);
     }
 }

@@ -122,11 +122,13 @@ impl Shared {
         (self.report)(Told::Paused(Some(shown)));
     }
 
-    /// It does no more.
-    pub(super) fn go_on(&self) {
+    /// It does no more, or finds that it still cannot: sessions that only send make room for such that do both, and everybody dials now.
+    pub(super) fn try_again(&self) {
         if self.standing.send_replace(None).is_some() {
             (self.report)(Told::Paused(None));
+            self.links().iter().for_each(|link| link.stop(|_| true));
         }
+        self.wake();
     }
 
     /// A session has brought both to the same: unless the vault stands still, what made it do so is over.

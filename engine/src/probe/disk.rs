@@ -28,7 +28,7 @@ pub enum Cache {
     Warm,
 }
 
-/// Reads `files` one after the other, for `time` and at most `bytes_max` bytes. Ends earlier when all are read.
+/// Reads `files` one after the other, for `time` and at most `bytes_max` bytes, one block in any case. Ends earlier when all are read.
 ///
 /// # Errors
 /// What the system says; `Unsupported` when it cannot be asked to forget.
@@ -46,7 +46,7 @@ fn read_for(files: &[PathBuf], bytes_max: u64, time: Duration) -> io::Result<Rat
     let began = clock::now();
     for path in files {
         let mut file = File::open(path)?;
-        while rate.bytes < bytes_max && began.elapsed() < time {
+        while rate.bytes == 0 || rate.bytes < bytes_max && began.elapsed() < time {
             match file.read(&mut buffer)? {
                 0 => break,
                 bytes => rate.bytes += bytes as u64,
@@ -57,8 +57,9 @@ fn read_for(files: &[PathBuf], bytes_max: u64, time: Duration) -> io::Result<Rat
     Ok(rate)
 }
 
-/// Writes a file in `directory` for `time`, at most `bytes_max` bytes and a tenth of what is free there, and makes it durable every 64 MiB
-/// and at the end, which is in the time. The file has no name: its space is free again on return, and also after a crash.
+/// Writes a file in `directory` for `time` (one block in any case), at most `bytes_max` bytes and a tenth of what is free there, and makes
+/// it durable every 64 MiB and at the end, which is in the time. The file has no name: its space is free again on return, and also after
+/// a crash.
 ///
 /// # Errors
 /// What the system says.
@@ -68,7 +69,7 @@ pub fn disk_write(directory: &Path, bytes_max: u64, time: Duration) -> io::Resul
     let mut file = nameless(directory)?;
     let mut rate = Rate::default();
     let began = clock::now();
-    while rate.bytes + BLOCK_BYTES as u64 <= bytes_max && began.elapsed() < time {
+    while rate.bytes + BLOCK_BYTES as u64 <= bytes_max && (rate.bytes == 0 || began.elapsed() < time) {
         file.write_all(&block)?;
         rate.bytes += BLOCK_BYTES as u64;
         if rate.bytes.is_multiple_of(SYNC_BYTES) {

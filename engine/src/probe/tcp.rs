@@ -25,7 +25,7 @@ pub async fn tcp_send(stream: &mut TcpStream, time: Duration) -> io::Result<Rate
     let began = clock::now();
     let end = Instant::from_std(began + time);
     let mut bytes = 0;
-    while began.elapsed() < time {
+    while bytes == 0 || began.elapsed() < time {
         match timeout_at(end + SILENCE, stream.write(&block)).await {
             Ok(written) => bytes += written? as u64,
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),

@@ -64,7 +64,7 @@ pub async fn udp_send(
     };
     let mut sent = Datagrams::default();
     let began = clock::now();
-    while began.elapsed() < time {
+    loop {
         match socket.async_io(Interest::WRITABLE, || state.try_send(socket.into(), &transmit)).await {
             Ok(()) => {
                 sent.count += batch_datagrams as u64;
@@ -74,6 +74,9 @@ pub async fn udp_send(
             Err(error) => return Err(error),
         }
         keep_pace(began, sent.rate.bytes, bits_per_s_max).await;
+        if began.elapsed() >= time {
+            break;
+        }
     }
     sent.rate.elapsed = began.elapsed();
     Ok(sent)

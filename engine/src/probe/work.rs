@@ -70,7 +70,7 @@ fn on(threads: Threads, work: impl Fn() -> u64 + Sync) -> Rate {
 fn until(time: Duration, mut one: impl FnMut()) -> u64 {
     let end: Instant = clock::now() + time;
     let mut count = 0;
-    while clock::now() < end {
+    while count == 0 || clock::now() < end {
         one();
         count += 1;
     }

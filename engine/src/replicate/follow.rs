@@ -12,10 +12,10 @@ use crate::{
     id::Root,
     session::Stay,
     store::{LogPosition, Store},
-    vault::Vault,
+    vault::{Vault, VaultError},
 };
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
 
 /// What this replica holds, each time that it has become more.
 pub(super) struct Growth {
@@ -40,16 +40,33 @@ impl Growth {
     }
 }
 
+/// How often it is looked whether the vault is still there.
+const STILL_THERE: Duration = Duration::from_secs(1);
+
+/// Waits until the vault's directory is gone. Nothing tells of that: what is open of it stays open, and leads nowhere.
+async fn gone(vault: &Vault) -> ReplicateError {
+    while vault.is_there() {
+        sleep(STILL_THERE).await;
+    }
+    VaultError::Gone(vault.dir().to_owned()).into()
+}
+
 /// Keeps this replica and `target` equal, both ways unless `options` say otherwise, until `observer` says stop. Notices what other
 /// processes write to the vault here.
 ///
 /// # Errors
 /// [`ReplicateError`] when the session broke or the peer ended it: what was committed stays, and following again goes on from there.
+/// [`VaultError::Gone`] within a second after the vault's directory has gone.
 pub async fn follow(vault: &Vault, target: &Target, options: &Options, observer: Arc<dyn Observer>) -> Result<Summary, ReplicateError> {
     let options = Options { stay: Stay::Live, ..options.clone() };
     let summary = select! {
-        summary = sync(vault, target, &options, observer.clone()) => summary?,
+        summary = sync(vault, target, &options, observer.clone()) => match summary {
+            // What it failed with is what comes of writing to nowhere.
+            Err(ReplicateError::Vault(_)) if !vault.is_there() => return Err(gone(vault).await),
+            summary => summary?,
+        },
         never = watch(vault.store()) => match never {},
+        gone = gone(vault) => return Err(gone),
     };
     if observer.cancelled() { Ok(summary) } else { Err(ReplicateError::PeerStopped("it ended the session".into())) }
 }

@@ -78,10 +78,7 @@ pub async fn sync(vault: &Vault, target: &Target, options: &Options, observer: A
 pub async fn pair(ticket: &Ticket, dir: &Path, home: &Home, own_name: &str, options: &Options) -> Result<(Vault, Target), ReplicateError> {
     let now_ms = crate::clock::wall_ms();
     if ticket.expires_ms <= now_ms {
-        let minutes = (now_ms - ticket.expires_ms) / 60_000;
-        return Err(ReplicateError::Ticket(format!(
-            "it has expired, {minutes} min ago by this device's clock; if it was made just now, that clock is at least {minutes} min off"
-        )));
+        return Err(ReplicateError::Ticket(expired(now_ms - ticket.expires_ms)));
     }
     let device = home.device().map_err(crate::vault::VaultError::from)?;
     let dialer = Dialer::new(&device, options.tuning())?;
@@ -91,6 +88,18 @@ pub async fn pair(ticket: &Ticket, dir: &Path, home: &Home, own_name: &str, opti
         if is_refusal(&error) { ReplicateError::Ticket("its issuer has no open ticket".into()) } else { error.into() }
     })?;
     pairing::ask(&connection, ticket, dir, home, own_name).await
+}
+
+/// Who makes tickets and who redeems them need not agree on the time.
+fn expired(ago_ms: u64) -> String {
+    match ago_ms / 60_000 {
+        0 => format!("it has expired, {} s ago by this device's clock", ago_ms.div_ceil(1000)),
+        minutes => {
+            format!(
+                "it has expired, {minutes} min ago by this device's clock; if it was made just now, that clock is at least {minutes} min off"
+            )
+        }
+    }
 }
 
 /// Looks addresses up; those that cannot be are left out unless none is left.
@@ -107,6 +116,14 @@ pub fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, ReplicateError> 
         }
     }
     if found.is_empty() { Err(ReplicateError::NoAddress(causes.join("; "))) } else { Ok(found) }
+}
+
+/// As [`resolve`], which may wait for a name server, away from the tasks of the network.
+///
+/// # Errors
+/// As there; [`ReplicateError::BrokeDown`] when the look-up itself did.
+pub(crate) async fn look_up(addresses: Vec<String>) -> Result<Vec<SocketAddr>, ReplicateError> {
+    worker::call(move || resolve(&addresses)).await.map_err(ReplicateError::broke_down)?
 }
 
 /// The peer answered and does not want this device.

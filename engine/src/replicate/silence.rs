@@ -5,22 +5,23 @@
 //! ```text
 //! last heard ── 1.5 s (TCP 4 s) ── dial ─ 0.25 s ─ dial ─ 0.25 s ─ ... the first to connect takes over, and the silent one is given up
 //! ```
-//! When this machine's network has changed, TCP's silence counts after a second already: its address may be another one, and what was sent
-//! from the old one is answered by nobody.
+//! When this machine's network has changed, the peer is nudged and has to answer within a round trip and 0.25 s over QUIC, and TCP's silence
+//! counts after a second already: its address may be another one, and what was sent from the old one is answered by nobody.
 //!
 //! One in four of these dials gets all its time and all its ways; the others are given up before TCP would join in, so that no more than
 //! [`DIALS_MAX`] are under way and few of them have a socket of their own.
 //!
-//! Only who dialled does so. Of a peer that is merely frozen nothing comes of it, and the connection's own time limit ends the session.
+//! Who was dialled tells that it hears nothing, to whoever may dial the peer in turn: of a listener that is elsewhere by now the dialer knows
+//! nothing. Of a peer that is merely frozen nothing comes of it all, and the connection's own time limit ends the session.
 
-use super::{Haste, Target, failover::Spare, worker};
+use super::{Haste, Observer, Options, Progress, Target, failover::Spare, outgoing::next_change};
 use crate::{
     clock,
     limits::{CONNECT_MS, TCP_AFTER_MS},
-    transport::{Choice, CloseReason, Connection, Dialer, NetworkChanges, Protocol, TransportError, TransportKind},
+    transport::{Changes, Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
 };
 use std::{
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -39,8 +40,10 @@ const SHORT: Duration = Duration::from_millis(TCP_AFTER_MS - 50);
 const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
 /// TCP's leave every 2.5 s.
 const TCP_SILENCE: Duration = Duration::from_secs(4);
-/// What is borne of either when the network has just changed,
-const CHANGED_SILENCE: Duration = Duration::from_secs(1);
+/// What is borne of QUIC when the network has just changed, beyond the round trip of the nudge that goes out then,
+const QUIC_CHANGED_SILENCE: Duration = Duration::from_millis(250);
+/// and of TCP, which acknowledges unseen,
+const TCP_CHANGED_SILENCE: Duration = Duration::from_secs(1);
 /// and for how long.
 const CHANGED: Duration = Duration::from_secs(3);
 /// Dials under way at once: a long one begins each second, and up to four short ones are beside them.
@@ -94,74 +97,127 @@ impl Dials {
     }
 }
 
-/// When something was last heard.
-struct Heard {
+/// When something was last heard, and how much silence is borne.
+struct Silence {
+    kind: TransportKind,
     bytes: u64,
     at: Instant,
-}
-
-impl Heard {
-    fn look(&mut self, connection: &Connection) -> Duration {
-        let (bytes, now) = (connection.stats_over(connection.kind()).bytes_received, clock::now());
-        if bytes != self.bytes {
-            *self = Self { bytes, at: now };
-        }
-        now.duration_since(self.at)
-    }
-}
-
-/// How much silence is borne.
-struct Patience {
-    usual: Duration,
+    /// The network is another one since then.
     changed: Option<Instant>,
 }
 
-impl Patience {
-    fn with(connection: &Connection) -> Self {
-        Self { usual: if connection.kind() == TransportKind::Tcp { TCP_SILENCE } else { QUIC_SILENCE }, changed: None }
+impl Silence {
+    fn over(kind: TransportKind) -> Self {
+        Self { kind, bytes: 0, at: clock::now(), changed: None }
     }
 
-    fn now(&self) -> Duration {
-        match self.changed {
-            Some(at) if at.elapsed() < CHANGED => CHANGED_SILENCE.min(self.usual),
-            _ => self.usual,
+    /// The network is another one: what was heard before says nothing about it.
+    fn change(&mut self, received: u64, now: Instant) {
+        (self.bytes, self.at, self.changed) = (received, now, Some(now));
+    }
+
+    /// So much was received by `now`. Returns how long nothing has come.
+    fn look(&mut self, received: u64, now: Instant) -> Duration {
+        if received != self.bytes {
+            (self.bytes, self.at) = (received, now);
+            // QUIC answers what reaches it, so the path is there; of TCP something may have been under way.
+            self.changed = self.changed.filter(|_| self.kind == TransportKind::Tcp);
+        }
+        now.duration_since(self.at)
+    }
+
+    fn borne(&self, round_trip: Option<Duration>, now: Instant) -> Duration {
+        match (self.kind, self.changed) {
+            (TransportKind::Tcp, Some(at)) if now.duration_since(at) < CHANGED => TCP_CHANGED_SILENCE,
+            (TransportKind::Tcp, _) => TCP_SILENCE,
+            (_, Some(_)) => QUIC_SILENCE.min(QUIC_CHANGED_SILENCE + round_trip.unwrap_or_default()),
+            (_, None) => QUIC_SILENCE,
         }
     }
 }
 
-/// Waits until the network is another one; for ever where nothing tells.
-async fn changed(changes: &mut Option<NetworkChanges>) {
-    if let Some(listening) = changes
-        && listening.next().await.is_ok()
-    {
-        return;
+/// Whether anything is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    Heard,
+    Silent,
+}
+
+/// Listens to a connection, and tells when it falls silent and when it is heard again.
+struct Listening {
+    connection: Connection,
+    observer: Arc<dyn Observer>,
+    changes: Option<Changes>,
+    silence: Silence,
+    hearing: Hearing,
+    pause: Duration,
+}
+
+impl Listening {
+    fn to(connection: &Connection, options: &Options, observer: Arc<dyn Observer>) -> Self {
+        let silence = Silence::over(connection.kind());
+        Self {
+            connection: connection.clone(),
+            observer,
+            changes: options.network.changes().ok(),
+            pause: silence.borne(None, clock::now()),
+            silence,
+            hearing: Hearing::Heard,
+        }
     }
-    *changes = None;
-    std::future::pending().await
+
+    /// Waits until there is reason to look, and looks. Cancel-safe.
+    async fn look(&mut self) -> Hearing {
+        select! {
+            () = next_change(&mut self.changes) => {
+                self.silence.change(self.connection.stats_over(self.connection.kind()).bytes_received, clock::now());
+            }
+            () = sleep(self.pause) => {}
+        }
+        let (stats, now) = (self.connection.stats_over(self.connection.kind()), clock::now());
+        let silent = self.silence.look(stats.bytes_received, now);
+        let borne = self.silence.borne(stats.rtt, now);
+        self.pause = borne.saturating_sub(silent).max(LISTEN);
+        let hearing = if silent < borne { Hearing::Heard } else { Hearing::Silent };
+        if std::mem::replace(&mut self.hearing, hearing) != hearing {
+            self.observer.progress(match hearing {
+                Hearing::Heard => Progress::Heard,
+                Hearing::Silent => Progress::Silent,
+            });
+        }
+        hearing
+    }
+}
+
+/// Tells when a connection that the peer has dialled falls silent: then the peer may not know where we are, and has to be dialled.
+pub(super) async fn listen(connection: Connection, options: Options, observer: Arc<dyn Observer>) {
+    let mut listening = Listening::to(&connection, &options, observer);
+    loop {
+        listening.look().await;
+    }
 }
 
 /// Puts a connection into `spare`, and gives `connection` up, when that has gone silent and the peer can be reached.
-pub(super) async fn dial_beside(connection: Connection, dialer: Dialer, target: Target, choice: Choice, spare: Spare) {
-    let mut patience = Patience::with(&connection);
-    let mut changes = if worker::is_alone() { None } else { NetworkChanges::listen().ok() };
-    let mut heard = Heard { bytes: 0, at: clock::now() };
-    let mut dials = Dials::new(dialer, target, choice);
-    let mut pause = patience.now();
+pub(super) async fn dial_beside(
+    connection: Connection,
+    (dialer, target): (Dialer, Target),
+    options: Options,
+    observer: Arc<dyn Observer>,
+    spare: Spare,
+) {
+    let mut listening = Listening::to(&connection, &options, observer);
+    let mut dials = Dials::new(dialer, target, options.choice);
     loop {
-        select! {
+        let hearing = select! {
             Ok(other) = dials.ended() => {
                 *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
                 return connection.close(CloseReason::Broken);
             }
-            () = changed(&mut changes) => patience.changed = Some(clock::now()),
-            () = sleep(pause) => {}
-        }
-        let silent = heard.look(&connection);
-        pause = patience.now().saturating_sub(silent).max(LISTEN);
-        if silent < patience.now() {
-            dials.running.abort_all();
-        } else {
-            dials.begin_next();
+            hearing = listening.look() => hearing,
+        };
+        match hearing {
+            Hearing::Heard => dials.running.abort_all(),
+            Hearing::Silent => dials.begin_next(),
         }
     }
 }
@@ -187,5 +243,39 @@ pub(super) async fn dial_repeatedly(dialer: &Dialer, target: &Target, choice: Ch
         if let Ok(dialled) = timeout(pause, dials.ended()).await {
             return dialled;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Option<Duration> = Some(Duration::from_millis(20));
+
+    #[test]
+    fn when_the_network_has_changed_quic_has_to_answer_and_is_believed_when_it_does() {
+        let began = clock::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let mut silence = Silence::over(TransportKind::Quic);
+        assert_eq!(silence.look(1, at(0)), Duration::ZERO);
+        assert_eq!(silence.borne(RTT, at(900)), QUIC_SILENCE);
+        silence.change(1, at(900));
+        assert_eq!(silence.look(1, at(900)), Duration::ZERO, "the nudge has just left");
+        assert_eq!(silence.borne(RTT, at(900)), QUIC_CHANGED_SILENCE + Duration::from_millis(20));
+        assert!(silence.look(1, at(1_200)) > silence.borne(RTT, at(1_200)), "time to dial");
+        assert_eq!(silence.look(2, at(1_210)), Duration::ZERO);
+        assert_eq!(silence.borne(RTT, at(1_210)), QUIC_SILENCE, "the answer has come: keep-alives are waited for as ever");
+        silence.change(2, at(2_000));
+        assert_eq!(silence.borne(Some(Duration::from_secs(2)), at(2_000)), QUIC_SILENCE, "however long the path is");
+    }
+
+    #[test]
+    fn tcp_cannot_be_asked_and_is_silent_sooner_for_some_time() {
+        let began = clock::now();
+        let mut silence = Silence::over(TransportKind::Tcp);
+        silence.change(0, began);
+        silence.look(1, began);
+        let borne = |after| silence.borne(RTT, began + after);
+        assert_eq!([borne(Duration::ZERO), borne(CHANGED)], [TCP_CHANGED_SILENCE, TCP_SILENCE]);
     }
 }

@@ -203,7 +203,7 @@ pub enum Done {
     },
     /// Answers nothing: what is being admitted contradicts what is held. Comes at most once an author.
     ForkFound {
-        /// Two event frames that prove it; empty if the one that is held is gone.
+        /// Two event frames that prove it, and what else is kept beside the log; empty if the one that is held is gone.
         proof: Bytes,
     },
     /// Answers nothing: an event that is being admitted is kept, as part of a fork or until what it builds on is here, and will not be

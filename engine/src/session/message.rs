@@ -161,7 +161,7 @@ pub enum Message {
     Load(Load),
     /// The sender's word, signed by its device, that it holds what a root stands for.
     Attested(Attestation),
-    /// Two event frames that prove a fork: both signed by one device for one place in its log.
+    /// Two event frames that prove a fork, both signed by one device for one place in its log; then others that are kept beside the log.
     Fork(Bytes),
     /// An extension that this version does not know, or a known one of another form.
     Extension(u8),

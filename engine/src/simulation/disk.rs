@@ -36,6 +36,8 @@ pub(super) enum Fault {
     CrashAfter(u64),
     /// The sync after so many fails.
     SyncFailsAfter(u64),
+    /// The sync after so many fails, of a file or of a directory, and the process ends in the operation after `operations` more.
+    SyncFailsAndEnds { after: u64, operations: u64 },
     /// Nothing fits any more.
     Full,
 }
@@ -198,16 +200,30 @@ impl Shadow {
             (Some(Fault::CrashAfter(0)), _) => return self.crash(operation),
             (Some(Fault::CrashAfter(left)), _) => self.fault = Some(Fault::CrashAfter(left - 1)),
             (Some(Fault::Full), Operation::Create(_) | Operation::Write { .. }) => return Err(io::ErrorKind::StorageFull.into()),
-            (Some(Fault::SyncFailsAfter(0)), Operation::Sync(path)) => {
+            (Some(Fault::SyncFailsAfter(0)), Operation::Sync(_)) => {
                 self.fault = None;
-                self.file(path).pending.iter_mut().for_each(|pending| pending.doubtful = true);
-                return Err(io::Error::from_raw_os_error(5));
+                return Err(self.fail_sync(operation));
             }
             (Some(Fault::SyncFailsAfter(left)), Operation::Sync(_)) => self.fault = Some(Fault::SyncFailsAfter(left - 1)),
+            (Some(Fault::SyncFailsAndEnds { after, operations }), Operation::Sync(_) | Operation::SyncDirectory(_)) => {
+                if after == 0 {
+                    self.fault = Some(Fault::CrashAfter(operations));
+                    return Err(self.fail_sync(operation));
+                }
+                self.fault = Some(Fault::SyncFailsAndEnds { after: after - 1, operations });
+            }
             _ => {}
         }
         self.record(operation);
         Ok(Permit::Whole)
+    }
+
+    /// What was written to the file is in doubt from now on; entries of a directory wait for its next sync.
+    fn fail_sync(&mut self, operation: &Operation<'_>) -> io::Error {
+        if let Operation::Sync(path) = operation {
+            self.file(path).pending.iter_mut().for_each(|pending| pending.doubtful = true);
+        }
+        io::Error::from_raw_os_error(5)
     }
 
     /// The process ends in `operation`: of a write some bytes may still go through, of everything else nothing.

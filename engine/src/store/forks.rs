@@ -21,7 +21,8 @@ use crate::{
     event::{ChunkList, Dot, Event, Frontier},
     frame::{self, Kind, Verified},
     id::{DeviceId, EventId, ReplicaId, VaultId},
-    limits::{FORK_BYTES_MAX, FORK_EVENTS_MAX},
+    io::durable::directory_of,
+    limits::{FORK_BYTES_MAX, FORK_EVENTS_MAX, MESSAGE_BYTES_MAX},
 };
 use std::{
     collections::BTreeMap,
@@ -220,7 +221,8 @@ impl Store {
         Ok(KeptAside::New)
     }
 
-    /// The records that prove the fork of `author`, as frames, for another replica.
+    /// The records that prove the fork of `author`, as frames, for another replica; then what else is kept of it beside the log, as far as it
+    /// fits a message: others may have seen those events, and what they say stands on them.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -231,6 +233,13 @@ impl Store {
         for id in &fork.records {
             let Some(event) = self.event_anywhere(id)? else { return Ok(None) };
             frames.extend_from_slice(&event.to_frame().into_bytes());
+        }
+        for aside in branches.all().filter(|aside| aside.author() == *author && !fork.records.contains(&aside.id())) {
+            let frame = aside.to_frame().into_bytes();
+            if frames.len() + frame.len() >= MESSAGE_BYTES_MAX {
+                break;
+            }
+            frames.extend_from_slice(&frame);
         }
         Ok(Some(frames))
     }
@@ -261,6 +270,23 @@ impl Store {
             }
         }
         Ok(self.fork_of(&first.author()))
+    }
+}
+
+impl Store {
+    /// Takes what came with a proof that was taken: checked events that build, one after the other, on what is kept beside the log. Others
+    /// are passed over.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn take_branch(&self, events: &[Event]) -> Result<(), StoreError> {
+        for event in events {
+            let builds = event.header().previous.is_some_and(|previous| self.is_aside(&previous));
+            if builds && self.event_by_id(&event.id())?.is_none() {
+                self.keep_aside(event, &[])?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -342,6 +368,8 @@ impl Inner {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(|error| StoreError::io("create", &directory, error))?,
         }
+        let above = directory_of(&directory);
+        self.disk.sync_dir(above).map_err(|error| StoreError::io("sync", above, error))?;
         let mut bytes: Vec<u8> = lists.iter().flat_map(|list| list.to_frame().into_bytes()).collect();
         bytes.extend_from_slice(&event.to_frame().into_bytes());
         let path = aside_path(&directory, &event.id());

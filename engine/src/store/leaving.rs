@@ -123,8 +123,9 @@ impl Store {
         let author = branch.from.author;
         for (event, _) in &branch.events {
             if ![KIND_OPERATIONS, KIND_RESEALED].contains(&event.header().kind) {
-                let reason =
-                    "it says who is in the vault, so its branch cannot be left: leave the other one, on the replicas that hold that";
+                let reason = "its branch says who is in the vault, so it cannot be left: leave the other one, on the replicas that hold that \
+                              (mirror recover --leave-branch there); if that one says so too, keep one and make the replicas that hold the \
+                              other anew (mirror invite, mirror clone), after copying out what only they have (mirror restore)";
                 return Err(StoreError::InvalidEvent { dot: event.dot(), reason });
             }
         }
@@ -166,7 +167,9 @@ impl Store {
         let new = branch.events.iter().filter(|(event, _)| !self.is_aside(&event.id()));
         let (more, more_bytes) = new.fold((0, 0), |(count, bytes), (event, _)| (count + 1, bytes + event.record().len() as u64));
         if count + more > FORK_EVENTS_MAX || bytes + more_bytes > FORK_BYTES_MAX {
-            let reason = "its branch is too long to be kept beside the log: make a new replica of the other one (mirror clone)";
+            let reason = "its branch is too long to be kept beside the log: leave the other one, on the replicas that hold that (mirror \
+                          recover --leave-branch there); if that is too long too, make this replica anew (mirror invite there, mirror \
+                          clone here), after copying out what only it has (mirror restore)";
             return Err(StoreError::InvalidEvent { dot: branch.from, reason });
         }
         Ok(())

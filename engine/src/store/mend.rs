@@ -82,9 +82,14 @@ impl Knowledge {
     pub(super) fn hash_from(self, length: u64) -> u64 {
         match self {
             Self::Index | Self::Distrust => 0,
-            Self::Nothing => length.saturating_sub(2 * CHECKPOINT_BYTES),
+            Self::Nothing => unsynced_from(length),
         }
     }
+}
+
+/// From where on a pack of `length` bytes may hold what no sync has covered: writers make a checkpoint more often than that.
+pub(super) fn unsynced_from(length: u64) -> u64 {
+    length.saturating_sub(2 * CHECKPOINT_BYTES)
 }
 
 /// Rebuilds `index.db` from packs and log, checking every record, cuts torn tails of files that nobody writes, and reports what is
@@ -183,6 +188,9 @@ impl Inner {
         self.read_branches()?;
         self.mend_log(&mut guard.state, changes, &mut repairs)?;
         self.prove_branches()?;
+        if knowledge != Knowledge::Index && changes == Changes::Make {
+            self.settle_tails()?;
+        }
         if knowledge != Knowledge::Index {
             let missing = self.missing_chunks(&mut |_| std::ops::ControlFlow::Continue(()))?.len();
             self.survey()?;

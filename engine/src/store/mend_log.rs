@@ -138,8 +138,9 @@ impl Inner {
         }
         let from = if state.end.segment == number { state.end.offset } else { FILE_HEADER_BYTES };
         if limit > from {
-            // What is taken over must be durable before anything builds on it.
-            self.disk.sync_data(&file, &path).map_err(|error| StoreError::io("sync", &path, error))?;
+            // What is taken over must be durable before anything builds on it. A segment that another follows was, when that was begun.
+            let doubtful = if place == Place::Last && changes == Changes::Make { from..limit } else { limit..limit };
+            self.make_certain(&file, &path, doubtful, changes)?;
         }
         let end = self.read_frames(state, rows, map.bytes(), LogPosition { segment: number, offset: from }, repairs)?;
         if end < limit && place == Place::Last && changes == Changes::Make && limit == length {

@@ -3,7 +3,7 @@
 use super::{
     Inner, Location, StoreError,
     index::{ChunkRow, PackRow, lock},
-    mend::{Changes, Knowledge, Repair},
+    mend::{Changes, Knowledge, Repair, unsynced_from},
     pack::try_lock,
     segment::{FILE_HEADER_BYTES, FileHeader, Found, HeaderState, Scan, SegmentKind},
 };
@@ -16,6 +16,16 @@ use std::{
 
 /// Rows that are published together while a pack is scanned.
 const ROWS_MAX: usize = 65_536;
+
+/// How a pack is scanned.
+#[derive(Debug, Clone, Copy)]
+struct Scanned {
+    from: u64,
+    /// From where on records are hashed.
+    hash_from: u64,
+    /// What lies behind is not called durable yet, see [`Inner::settle_tails`].
+    hold: u64,
+}
 
 /// What became of the end of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,25 +81,18 @@ impl Inner {
         if !try_lock(&file, &path)? {
             // Somebody is writing to it and will publish it: to this index, unless it is new.
             if knowledge != Knowledge::Index {
-                self.adopt(number, &file, known, 0, Changes::Describe, &mut Vec::new())?;
+                self.adopt(number, &file, known, (Knowledge::Distrust, Changes::Describe), &mut Vec::new())?;
             }
             return Ok(repairs);
         }
         let from = if repairs.is_empty() { self.index.indexed_to(number)? } else { known };
-        self.adopt(number, &file, from, knowledge.hash_from(length), changes, &mut repairs)?;
+        self.adopt(number, &file, from, (knowledge, changes), &mut repairs)?;
         Ok(repairs)
     }
 
-    /// Checks what lies in a pack behind `from` and publishes it; a torn tail is cut. The caller holds the pack's lock.
-    pub(super) fn adopt_tail(
-        &self,
-        number: u32,
-        file: &File,
-        from: u64,
-        hash_from: u64,
-        repairs: &mut Vec<Repair>,
-    ) -> Result<Tail, StoreError> {
-        self.adopt(number, file, from, hash_from, Changes::Make, repairs)
+    /// Checks what lies in a pack behind `from`, writes it once more and publishes it; a torn tail is cut. The caller holds the pack's lock.
+    pub(super) fn adopt_tail(&self, number: u32, file: &File, from: u64) -> Result<Tail, StoreError> {
+        self.adopt(number, file, from, (Knowledge::Index, Changes::Make), &mut Vec::new())
     }
 
     fn adopt(
@@ -97,8 +100,7 @@ impl Inner {
         number: u32,
         file: &File,
         from: u64,
-        hash_from: u64,
-        changes: Changes,
+        (knowledge, changes): (Knowledge, Changes),
         repairs: &mut Vec<Repair>,
     ) -> Result<Tail, StoreError> {
         let name = SegmentKind::Pack.file(number);
@@ -123,10 +125,12 @@ impl Inner {
             return Ok(Tail::Closed);
         }
         if length > from {
-            // Published rows say that what they name is durable, and nobody has synced this yet.
-            self.disk.sync_data(file, &path).map_err(|error| StoreError::io("sync", &path, error))?;
+            // Published rows say that what they name is durable, and nobody has made sure of this yet.
+            let doubtful = if (knowledge, changes) == (Knowledge::Index, Changes::Make) { from..length } else { length..length };
+            self.make_certain(file, &path, doubtful, changes)?;
         }
-        let end = self.publish_scanned(number, &map, (from, hash_from), repairs)?;
+        let hold = if knowledge != Knowledge::Index && changes == Changes::Make { unsynced_from(length) } else { u64::MAX };
+        let end = self.publish_scanned(number, &map, Scanned { from, hash_from: knowledge.hash_from(length), hold }, repairs)?;
         if end < length && changes == Changes::Make {
             self.cut(file, &path, end);
         }
@@ -146,8 +150,9 @@ impl Inner {
         Ok(HeaderState::Whole(whole))
     }
 
-    /// Publishes what a scan finds from the first place on, hashing from the second on; returns where the last good frame ends.
-    fn publish_scanned(&self, number: u32, map: &Map, (from, hash_from): (u64, u64), repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
+    /// Publishes what a scan finds; returns where the last good frame ends.
+    fn publish_scanned(&self, number: u32, map: &Map, scanned: Scanned, repairs: &mut Vec<Repair>) -> Result<u64, StoreError> {
+        let Scanned { from, hash_from, hold } = scanned;
         let scan = Scan::new(map.bytes(), from, hash_from);
         let name = SegmentKind::Pack.file(number);
         let aside = self.quarantined(number);
@@ -177,11 +182,11 @@ impl Inner {
                 }
             }
             if rows.len() >= ROWS_MAX {
-                self.index.publish(number, end, &mut rows)?;
+                self.index.publish(number, end.min(hold), &mut rows)?;
                 rows.clear();
             }
         }
-        self.index.publish(number, end, &mut rows)?;
+        self.index.publish(number, end.min(hold), &mut rows)?;
         Ok(end)
     }
 
@@ -193,6 +198,6 @@ impl Inner {
     }
 }
 
-fn open_for_mending(path: &Path) -> std::io::Result<File> {
+pub(super) fn open_for_mending(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path).or_else(|_| File::open(path))
 }

@@ -23,7 +23,8 @@
 //! - Packs and log are the truth. Nothing else is needed to open a vault; what was not indexed is scanned at open.
 //! - A file is cut only behind its last good frame, and only by the process that holds its lock. Damage in the middle is reported and
 //!   left as it is.
-//! - After a failed sync a file is never written or trusted again by this process.
+//! - After a failed sync a file is never written or trusted again by this process. What another process left unsynced is written once more
+//!   before it counts.
 //! - Several processes may have the same vault open. What one has published, all see; what it has appended to the log, the others
 //!   see after [`Store::refresh`].
 
@@ -41,6 +42,7 @@ mod membership;
 mod mend;
 mod mend_log;
 mod mend_packs;
+mod mend_tails;
 mod pack;
 mod packs;
 mod quarantine;

@@ -9,7 +9,8 @@
 //! # After an error
 //! - A write failed: what was buffered is lost; what was written before can still be checkpointed.
 //! - A sync failed: everything since the last checkpoint is given up, and the pack with it: cut back as far as the disk lets us (pages
-//!   that the system failed to write look clean afterwards and would pass for durable), and never written again by this process.
+//!   that the system failed to write look clean afterwards and would pass for durable), and never written again by this process. What of it
+//!   another process finds all the same is written once more before it counts (see `mend_tails`).
 //!
 //! Either way the caller appends anew what a checkpoint has not covered; it goes to another pack.
 
@@ -393,7 +394,7 @@ impl Inner {
         }
         // Its last writer may have been killed: what it wrote and did not publish is checked and adopted, or cut.
         let known = self.index.indexed_to(number)?;
-        let tail = self.adopt_tail(number, &file, known, 0, &mut Vec::new())?;
+        let tail = self.adopt_tail(number, &file, known)?;
         let written_to = match tail {
             Tail::Whole(end) if (FILE_HEADER_BYTES..FULL_AT).contains(&end) && end >= known => end,
             _ => return Ok(None),

@@ -2,6 +2,10 @@
 //!
 //! When [`HANDSHAKES_MAX`] are under way, the oldest makes room for the newest: honest handshakes take milliseconds, so the oldest is
 //! the one most likely to be somebody who connects and says nothing.
+//!
+//! A first packet of QUIC may come from anybody in anybody's name, and answering it costs a signature. Once [`HANDSHAKES_UNPROVED_MAX`] are
+//! under way, whoever has not shown that packets reach the address it names is asked to (RFC 9000, section 8.1.2), which costs nothing to
+//! remember and an honest one a round trip. So a flood in false names fills no more than these places, and pushes out nobody who is real.
 
 use super::{
     Admission, Connection, TransportError, TransportKind, Tuning,
@@ -14,11 +18,12 @@ use super::{
 };
 use crate::{
     keys::DeviceKey,
-    limits::{HANDSHAKE_MS, HANDSHAKES_MAX},
+    limits::{HANDSHAKE_MS, HANDSHAKES_MAX, HANDSHAKES_UNPROVED_MAX},
 };
 use quinn::AsyncUdpSocket;
 use std::{
     collections::VecDeque,
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -63,7 +68,7 @@ impl Listener {
                 setup.quic(socket)?;
                 continue;
             }
-            let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(TransportError::io("listening"))?;
+            let (udp, tcp) = socket::pair(*addr, setup.stack, &setup.tuning).map_err(at(*addr))?;
             setup.quic(network::wrap(udp)?)?;
             setup.tcp(tcp)?;
         }
@@ -85,11 +90,10 @@ impl Listener {
         tuning: Tuning,
     ) -> Result<Self, TransportError> {
         let mut setup = Setup::new(addrs, device, admission, tuning)?;
-        let listening = || TransportError::io("listening");
         for addr in addrs {
             match kind {
-                TransportKind::Quic => setup.quic(network::wrap(socket::udp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?)?,
-                TransportKind::Tcp => setup.tcp(socket::tcp(*addr, setup.stack, &setup.tuning).map_err(listening())?)?,
+                TransportKind::Quic => setup.quic(network::wrap(socket::udp(*addr, setup.stack, &setup.tuning).map_err(at(*addr))?)?)?,
+                TransportKind::Tcp => setup.tcp(socket::tcp(*addr, setup.stack, &setup.tuning).map_err(at(*addr))?)?,
                 TransportKind::Memory => {}
             }
         }
@@ -185,6 +189,11 @@ impl Setup {
 
 async fn accept_quic(endpoint: Endpoint, accept: quic::Accept, registry: Arc<tcp::Registry>, gate: Gate) {
     while let Some(incoming) = endpoint.accept().await {
+        if gate.is_crowded() && !incoming.remote_address_validated() {
+            // Nothing is left to ask of one that has been asked already, and such a one is validated.
+            let _ = incoming.retry();
+            continue;
+        }
         let (accept, registry, from) = (accept.clone(), registry.clone(), canonical(incoming.remote_address()));
         gate.run(from, async move {
             let connection = Connection::new(Inner::Quic(quic::accept(accept, incoming).await?));
@@ -240,6 +249,13 @@ impl Gate {
         self.admit(task.abort_handle());
     }
 
+    /// Whether so many are under way that strangers have to show first that they are where they say.
+    fn is_crowded(&self) -> bool {
+        let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
+        handshakes.retain(|handshake| !handshake.is_finished());
+        handshakes.len() >= HANDSHAKES_UNPROVED_MAX
+    }
+
     fn admit(&self, task: AbortHandle) {
         let mut handshakes = self.handshakes.lock().unwrap_or_else(PoisonError::into_inner);
         handshakes.retain(|handshake| !handshake.is_finished());
@@ -249,5 +265,14 @@ impl Gate {
             oldest.abort();
         }
         handshakes.push_back(task);
+    }
+}
+
+/// What listening at `addr` failed with; says where, if the place is what is wrong.
+fn at(addr: SocketAddr) -> impl FnOnce(io::Error) -> TransportError {
+    move |error| {
+        let is_of_place = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::AddrNotAvailable);
+        let error = if is_of_place { io::Error::new(error.kind(), format!("{addr}: {error}")) } else { error };
+        TransportError::io("listening")(error)
     }
 }

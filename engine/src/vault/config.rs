@@ -95,8 +95,9 @@ impl Config {
         if size > FILE_BYTES_MAX {
             return Err(VaultError::Damaged(format!("{} is {size} bytes long", path.display())));
         }
-        let text = fs::read_to_string(&path).map_err(|error| VaultError::io(format!("reading {}", path.display()), error))?;
-        Self::parse(&text).map_err(|error| error.of(&path))
+        let bytes = fs::read(&path).map_err(|error| VaultError::io(format!("reading {}", path.display()), error))?;
+        let text = std::str::from_utf8(&bytes).map_err(|error| ConfigError::Malformed(error.to_string()).of(&path))?;
+        Self::parse(text).map_err(|error| error.of(&path))
     }
 
     /// Writes `dir/vault.toml`, whole or not at all.
@@ -196,6 +197,13 @@ mod tests {
     fn a_founder_that_is_no_device_is_refused() {
         let founded = Config { founder: Some("nobody".into()), ..config() };
         assert!(matches!(Config::parse(&founded.to_text().unwrap()), Err(ConfigError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(FILE), [0xFF]).unwrap();
+        assert!(matches!(Config::read(dir.path()), Err(VaultError::Damaged(_))));
     }
 
     #[test]

@@ -219,7 +219,10 @@ impl Vault {
         let Some(membership) = self.membership()? else { return Ok(None) };
         let without_effect = if membership.removals().is_empty() { 0 } else { self.without_effect(&membership)? };
         let role = membership.role_of(&self.device().id());
-        Ok(Some(MembershipStatus { role, devices: membership.members().count() as u64, without_effect }))
+        let is_other = |known: &Acquaintance| matches!(known.admittance, Some(Admittance::In(_))) && known.secret().is_none();
+        let others = self.acquaintances()?.into_iter().filter(is_other).count();
+        let devices = u64::from(role.is_some()) + others as u64;
+        Ok(Some(MembershipStatus { role, devices, without_effect }))
     }
 
     /// Counts the events that a removal takes. Those of an author that come first in force are passed over without a look.

@@ -138,6 +138,11 @@ impl Vault {
         &self.dir
     }
 
+    /// Whether its directory still is where it was: a disk may be unplugged under an open vault.
+    pub fn is_there(&self) -> bool {
+        self.dir.join(CONFIG_FILE).exists()
+    }
+
     /// Who and what it is.
     pub fn info(&self) -> VaultInfo {
         VaultInfo {

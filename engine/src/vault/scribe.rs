@@ -152,16 +152,26 @@ thread_local! {
     static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
-/// Bits that new files don't get. The only way to ask is to set it, so it is asked once.
+/// Bits that new files don't get.
 fn umask() -> u32 {
     static UMASK: OnceLock<u32> = OnceLock::new();
-    *UMASK.get_or_init(|| {
-        let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-        rustix::process::umask(mask);
-        // Of 16 bits on macOS.
-        #[allow(clippy::useless_conversion)]
-        u32::from(mask.bits())
-    })
+    *UMASK.get_or_init(|| told_umask().unwrap_or_else(tried_umask))
+}
+
+/// Linux tells it.
+fn told_umask() -> Option<u32> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let octal = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(octal.trim(), 8).ok()
+}
+
+/// Elsewhere the only way to ask is to set it. What other threads create in that moment, others of this machine cannot read.
+fn tried_umask() -> u32 {
+    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::process::umask(mask);
+    // Of 16 bits on macOS.
+    #[allow(clippy::useless_conversion)]
+    u32::from(mask.bits())
 }
 
 /// What the times of the file of `value` are set to.
@@ -173,6 +183,14 @@ pub(super) fn times(value: &Value) -> Timestamps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_system_tells_which_bits_new_files_do_not_get() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::options().write(true).create_new(true).mode(0o777).open(dir.path().join("file")).unwrap();
+        assert_eq!(told_umask().map(|mask| 0o777 & !mask), Some(file.metadata().unwrap().permissions().mode() & 0o777));
+    }
 
     #[test]
     fn a_temporary_file_tells_who_writes_it() {

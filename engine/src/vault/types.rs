@@ -279,7 +279,7 @@ pub struct Status {
 pub struct MembershipStatus {
     /// What this device may do; none if it is not in, or not as far as this replica knows.
     pub role: Option<Role>,
-    /// Devices that are in.
+    /// Devices that are in, without what only a slot of the vault can sign as.
     pub devices: u64,
     /// Events of removed devices that are kept and have no effect.
     pub without_effect: u64,
@@ -400,6 +400,9 @@ pub enum VaultError {
     /// There is no vault there.
     #[error("{0} is not a vault")]
     NoVault(PathBuf),
+    /// It was there, and its directory is not any more.
+    #[error("the vault {0} is gone: was its disk unplugged?")]
+    Gone(PathBuf),
     /// `init`, `clone` or `restore` into something that is already there.
     #[error("{0} already exists and is not empty")]
     NotEmpty(PathBuf),

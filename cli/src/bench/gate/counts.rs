@@ -32,8 +32,8 @@ use tokio::task::JoinHandle;
 
 /// Small objects that are pushed: enough that what a session costs once does not show.
 const SMALL_FILES: u32 = 2_000;
-/// For wall times and the ratio: the middle one counts.
-const ROUNDS: u32 = 3;
+/// For allocations and wall times: the middle one counts. For the ratio: the best of each.
+const ROUNDS: u32 = 5;
 const RAW_TIME: Duration = Duration::from_millis(300);
 const TICKET_LIFE: Duration = Duration::from_secs(60);
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -44,7 +44,9 @@ struct Round {
     pushed: Allocated,
     add_s: f64,
     push_s: f64,
-    ratio: f64,
+    /// Bits a second.
+    pushed_rate: f64,
+    raw_rate: f64,
 }
 
 pub(super) fn counts(console: &Console, bed: &Bed, data: &Path) -> Result<Vec<Metric>, Failure> {
@@ -67,11 +69,14 @@ pub(super) fn counts(console: &Console, bed: &Bed, data: &Path) -> Result<Vec<Me
     })
 }
 
-/// The middle of all rounds: how many buffers are under way at once is up to the scheduler.
+/// The middle of all rounds: how many buffers are under way at once is up to the scheduler. The ratio is a floor on any machine, whatever
+/// else that does, so it is of the best push to the best of the bare streams.
 fn rounds_metrics(rounds: &[Round], gib: f64) -> [Metric; 7] {
     let median = |of: fn(&Round) -> f64| statistics::median(&rounds.iter().map(of).collect::<Vec<_>>());
     let wall = |name: &str, value| Metric { holds: Holds::OnOneMachine, ..Metric::count(name, value, "s/GiB") };
-    let ratio = Metric { holds: Holds::AnywhereAsFloor, ..Metric::count("push.ratio_to_raw", median(|round| round.ratio), "of raw tcp") };
+    let best = |of: fn(&Round) -> f64| rounds.iter().map(of).fold(0.0, f64::max);
+    let ratio = best(|round| round.pushed_rate) / best(|round| round.raw_rate).max(1.0);
+    let ratio = Metric { holds: Holds::AnywhereAsFloor, ..Metric::count("push.ratio_to_raw", ratio, "of raw tcp") };
     let bytes = |name: &str, of: fn(&Round) -> f64| Metric::count(name, median(of) / GIB / gib, "bytes/byte");
     [
         Metric::count("add.allocations", median(|round| round.added.allocations as f64) / gib, "/GiB"),
@@ -134,8 +139,8 @@ async fn one_round(bed: &Bed, data: &Path) -> Result<Round, Failure> {
     let before = counted();
     let summary = pair.push().await?;
     let pushed = counted().since(before);
-    let ratio = summary.goodput_bits_per_s() as f64 / raw_rate().await?.max(1.0);
-    Ok(Round { added, pushed, add_s, push_s: summary.elapsed.as_secs_f64(), ratio })
+    let (pushed_rate, raw_rate) = (summary.goodput_bits_per_s() as f64, raw_rate().await?);
+    Ok(Round { added, pushed, add_s, push_s: summary.elapsed.as_secs_f64(), pushed_rate, raw_rate })
 }
 
 /// Bits a second of one bare TCP stream, between two tasks.

@@ -2,6 +2,7 @@
 
 use super::world::{LOOPBACK, PATIENCE, World, put};
 use crate::{
+    limits::IDLE_MS,
     replicate::{self, Observer, Options, Progress, ReplicateError, Server, Summary, Target, Unobserved},
     transport::{Choice, TransportKind},
     vault::Vault,
@@ -12,8 +13,8 @@ use std::{
 };
 use tokio::{task::JoinHandle, time::timeout};
 
-/// Long before anybody is taken for silent.
-const AT_ONCE: Duration = Duration::from_secs(8);
+/// Before anybody is taken for silent, and far longer than anything here takes.
+const AT_ONCE: Duration = Duration::from_millis(IDLE_MS);
 
 async fn serve(vault: &Arc<Vault>) -> (Target, JoinHandle<()>) {
     let server = Server::bind(vault.clone(), &[LOOPBACK], "there", &Options::default()).await.unwrap();

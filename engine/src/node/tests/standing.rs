@@ -1,6 +1,6 @@
 //! What stands still, says so, and goes on by itself.
 
-use super::world::{LOOPBACK, PATIENCE, Watched, World, put};
+use super::world::{PATIENCE, Running, World, holds, is_live, listening, put};
 use crate::{
     event::Key,
     node::{Node, NodeOptions, NodeStatus, PauseReason, Report, State, Told},
@@ -20,20 +20,16 @@ fn paused(status: &NodeStatus, reason: PauseReason) -> bool {
     status.paused.as_ref().is_some_and(|pause| pause.reason == reason)
 }
 
-fn is_live(status: &NodeStatus) -> bool {
-    status.peers.iter().any(|peer| matches!(peer.state, State::Live(_) | State::Transferring(_)))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_takes_nothing_and_gives_what_it_has_until_there_is_room() {
     let world = World::new().await;
     let (_first, mut second) = world.nodes(NodeOptions::default()).await;
-    second.until("live", is_live).await;
+    second.live().await;
     world.disk.full.store(true, SeqCst);
     put(&world.first, "large", 2_000_000);
     let status = second.until("paused", |status| paused(status, PauseReason::NoSpace)).await;
     assert!(status.paused.unwrap().next_in.is_some(), "it tries again by itself");
-    second.until("live", is_live).await;
+    second.live().await;
     world.disk.full.store(false, SeqCst);
     second.equals(&world.first).await;
     second.until("not paused", |status| status.paused.is_none()).await;
@@ -46,10 +42,10 @@ async fn a_disk_that_turns_read_only_takes_nothing_and_gives_what_it_has_until_i
     let mine = world.second.store().frontier();
     put(&world.first, "theirs", 2_000_000);
     world.disk.read_only.store(true, SeqCst);
-    let (mut first, mut second) = world.nodes(NodeOptions::default()).await;
+    let (_first, mut second) = world.nodes(NodeOptions::default()).await;
     let status = second.until("paused", |status| paused(status, PauseReason::Disk)).await;
     assert!(status.paused.unwrap().next_in.is_some(), "it tries again by itself");
-    first.until("served", |_| world.first.store().frontier().covers(&mine)).await;
+    holds(&world.first, &mine).await;
     world.disk.read_only.store(false, SeqCst);
     second.equals(&world.first).await;
     second.until("not paused", |status| status.paused.is_none()).await;
@@ -77,7 +73,7 @@ async fn a_vault_that_is_unplugged_is_waited_for_and_opened_anew() {
     let (at, name) = (path.clone(), home.clone());
     let reopen = Arc::new(move || Vault::open(&at, &name, Unlock::Device).map(|(vault, _)| vault));
     let (_first, mut second) = world.nodes(NodeOptions { reopen: Some(reopen), ..NodeOptions::default() }).await;
-    second.until("live", is_live).await;
+    second.live().await;
     let elsewhere = world.path("elsewhere");
     std::fs::rename(&path, &elsewhere).unwrap();
     second.until("gone", |status| paused(status, PauseReason::Gone)).await;
@@ -92,12 +88,42 @@ async fn a_vault_that_is_unplugged_is_waited_for_and_opened_anew() {
 async fn a_user_stops_it_and_lets_it_go_on() {
     let world = World::new().await;
     let (mut first, mut second) = world.nodes(NodeOptions::default()).await;
-    second.until("live", is_live).await;
+    second.live().await;
     second.node.pause();
     let is_paused = |status: &NodeStatus| matches!(&status.peers[0].state, State::Paused(pause) if pause.reason == PauseReason::User);
     second.until("paused", is_paused).await;
-    first.until("alone", |status| !is_live(status)).await;
+    first.until("alone", |status| !status.peers.iter().any(is_live)).await;
     put(&world.first, "meanwhile", 10);
+    second.node.resume();
+    second.equals(&world.first).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_that_ends_the_session_of_a_peer_begins_none_of_its_own() {
+    let world = World::new().await;
+    let (mut first, mut second) = world.nodes(listening()).await;
+    second.live().await;
+    // From now on both could dial, and the first waits because the second has.
+    first.node.addresses(world.second.device().id(), second.at());
+    first.live().await;
+    first.node.pause();
+    let is_paused = |status: &NodeStatus| matches!(&status.peers[0].state, State::Paused(pause) if pause.reason == PauseReason::User);
+    first.until("paused", is_paused).await;
+    put(&world.second, "meanwhile", 10);
+    first.node.resume();
+    first.equals(&world.second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_lets_it_go_on_by_hand_need_not_wait_for_the_next_try() {
+    let world = World::new().await;
+    let (_first, mut second) = world.nodes(NodeOptions::default()).await;
+    second.live().await;
+    world.disk.full.store(true, SeqCst);
+    put(&world.first, "large", 2_000_000);
+    second.until("paused", |status| paused(status, PauseReason::NoSpace)).await;
+    second.live().await;
+    world.disk.full.store(false, SeqCst);
     second.node.resume();
     second.equals(&world.first).await;
 }
@@ -126,7 +152,7 @@ async fn a_session_that_breaks_down_ends_alone_and_is_begun_again() {
 async fn a_limit_holds_from_the_moment_that_it_is_set_and_no_longer() {
     let world = World::new().await;
     let (_first, mut second) = world.nodes(NodeOptions::default()).await;
-    second.until("live", is_live).await;
+    second.live().await;
     second.node.limits().receive.set(Some(1));
     put(&world.first, "large", 2_000_000);
     let known = second.until("on its way", |status| status.peers[0].lag.bytes_in.is_some_and(|bytes| bytes > 100_000)).await;
@@ -140,10 +166,10 @@ async fn a_limit_holds_from_the_moment_that_it_is_set_and_no_longer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_a_directory_and_the_next_when_it_has_ended() {
     let world = World::new().await;
-    let first = Watched::start(&world.first, NodeOptions::default()).await;
-    let second = Node::start(world.first.clone(), NodeOptions { listen: vec![LOOPBACK], ..NodeOptions::default() }, Arc::new(drop)).await;
+    let first = Running::start(&world.first, NodeOptions::default()).await;
+    let second = Node::start(world.first.clone(), listening(), Arc::new(drop)).await;
     let Err(ReplicateError::Vault(VaultError::Busy(by))) = second else { panic!("two daemons") };
     assert!(by.contains(&format!("process {}", std::process::id())), "{by}");
     first.node.stop().await;
-    Watched::start(&world.first, NodeOptions::default()).await.node.stop().await;
+    Running::start(&world.first, NodeOptions::default()).await.node.stop().await;
 }

@@ -14,21 +14,20 @@ use tokio::time::timeout;
 /// How much longer than the other end sends it may take until all has arrived.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// Sends over a lane for `time`.
+/// Sends over a lane for `time`, from when it is open, and one block in any case.
 pub(super) async fn send(connection: &Connection, time: Duration) -> Result<Rate, ReplicateError> {
     let block = Bytes::from(vec![0x5a; MIB]);
-    let began = clock::now();
-    let mut bytes = 0;
     let sending = async {
         let mut lane = connection.open_lane().await?;
-        while began.elapsed() < time {
+        let (began, mut bytes) = (clock::now(), 0);
+        while bytes == 0 || began.elapsed() < time {
             lane.send(block.clone()).await?;
             bytes += block.len() as u64;
         }
-        lane.finish().await
+        lane.finish().await?;
+        Ok(Rate { bytes, elapsed: began.elapsed() })
     };
-    timeout(time + DRAIN, sending).await.map_err(|_| TransportError::Timeout)??;
-    Ok(Rate { bytes, elapsed: began.elapsed() })
+    timeout(time + DRAIN, sending).await.map_err(|_| TransportError::Timeout)?
 }
 
 /// Takes what comes over a lane, from the first byte to the last.

@@ -5,7 +5,7 @@ use crate::{
     event::{ChunkList, Dot, Event, Frontier, ListRef},
     frame::{self, FrameError, Header, Kind, Verified},
     id::{ListId, ReplicaId, VaultId},
-    limits::{EVENT_LISTS_MAX, HOLES_MAX},
+    limits::{EVENT_LISTS_MAX, FORK_EVENTS_MAX, HOLES_MAX},
     session::{Admitted, Done},
     store::{Fork, Standing, StoreError},
 };
@@ -136,14 +136,16 @@ impl Keeper {
         let mut events = Vec::new();
         for frame in frame::split(frames) {
             let (header, bytes) = frame?;
-            if header.kind != Kind::Event || events.len() == 2 {
-                return Err(Refusal::Peer("the proof of a fork is two events".into()));
+            if header.kind != Kind::Event || events.len() == FORK_EVENTS_MAX {
+                return Err(Refusal::Peer("the proof of a fork is two events, and what builds on them".into()));
             }
             let record = Verified::check(bytes)?.record().to_vec();
             events.push(Event::check(record, self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?);
         }
-        let [first, second] = &events[..] else { return Err(Refusal::Peer("the proof of a fork is two events".into())) };
-        Ok(self.store.take_proof(first, second)?)
+        let [first, second, rest @ ..] = &events[..] else { return Err(Refusal::Peer("the proof of a fork is two events".into())) };
+        let fork = self.store.take_proof(first, second)?;
+        self.store.take_branch(rest)?;
+        Ok(fork)
     }
 
     fn list_of(&self, reference: &ListRef, loose: &HashMap<ListId, ChunkList>) -> Result<ChunkList, Refusal> {

@@ -133,6 +133,25 @@ fn a_fork_among_events_is_kept_aside_and_the_others_go_on() {
 }
 
 #[test]
+fn a_proof_brings_the_branch_that_was_left_and_nothing_that_does_not_build_on_it() {
+    let (mut world, events) = (World::new(), log());
+    let mut branch = vec![event(3, Some(events[1].id()), b"another")];
+    for sequence in 4..=6 {
+        branch.push(event(sequence, branch.last().map(Event::id), b"another"));
+    }
+    let records = |events: &[&Event]| events.iter().flat_map(|event| event.to_frame().into_bytes()).collect::<Vec<u8>>();
+    let [third, fourth, fifth, sixth] = &branch[..] else { unreachable!() };
+    world.keeper.take_proof(&records(&[third, fourth])).unwrap();
+    assert!(matches!(world.done.try_recv(), Ok(Done::Refused { .. })), "the two agree");
+    world.keeper.take_proof(&records(&[&events[2], third, fourth, sixth])).unwrap();
+    assert!(world.done.try_recv().is_err());
+    let aside = |world: &World| [third, fourth, fifth, sixth].map(|event| world.keeper.store.is_aside(&event.id()));
+    assert_eq!(aside(&world), [true, true, false, false]);
+    world.keeper.take_proof(&records(&[&events[2], third, fourth, fifth, sixth])).unwrap();
+    assert_eq!(aside(&world), [true; 4], "also when the fork was proved before");
+}
+
+#[test]
 fn events_that_are_held_already_are_passed_over() {
     let (mut world, events) = (World::new(), log());
     assert_eq!(world.admit(&frames(&events[..10])), Ok((1..=10).collect()));

@@ -92,6 +92,29 @@ fn a_proof_convinces_a_replica_that_holds_neither_branch_and_no_two_events_that_
 }
 
 #[test]
+fn with_a_proof_comes_the_branch_that_others_may_have_seen() {
+    let forked = Forked::new();
+    let (here, there) = (Dir::new(), Dir::new());
+    let store = forked.store_with_short(&here);
+    forked.long.iter().for_each(|event| assert_eq!(store.keep_aside(event, &[]).unwrap(), KeptAside::New));
+    let slot = Slot { deps: Frontier::from_iter([dot(4)]), lamport: 5, ..first_slot() };
+    let reader = Author::new(2).sign(&slot, &[], b"has seen the long branch");
+    store.append_foreign(&[(reader, vec![])]).unwrap();
+    let proof = store.proof_of(&dot(1).author).unwrap().unwrap();
+    let events: Vec<Event> =
+        frame::split(&proof).map(|frame| Event::check(frame.unwrap().1[frame::HEADER_BYTES..].to_vec(), &super::VAULT).unwrap()).collect();
+    // A new replica, which has only what the log of the first one holds.
+    let new = there.open();
+    new.take_branch(&events[2..]).unwrap();
+    assert_eq!(new.events_aside(), [], "nothing proves that it should be kept");
+    new.take_proof(&events[0], &events[1]).unwrap();
+    new.take_branch(&events[2..]).unwrap();
+    assert!(forked.long.iter().all(|event| new.is_aside(&event.id())));
+    new.append_foreign(&super::all_events(&store)).unwrap();
+    assert_eq!(new.root(), store.root());
+}
+
+#[test]
 fn what_others_saw_of_the_other_branch_is_satisfied_by_what_is_kept_aside() {
     let (dir, forked) = (Dir::new(), Forked::new());
     let store = forked.store_with_short(&dir);

@@ -2,6 +2,7 @@
 
 mod chunks;
 mod crash;
+mod doubt;
 mod events;
 mod faults;
 mod forks;

@@ -176,7 +176,7 @@ async fn a_close_in_the_middle_of_a_transfer_is_told_at_once() {
         let piece = pattern(MIB);
         while timeout(Duration::from_millis(50), lane.send(piece.clone())).await.is_ok() {}
         a.close(CloseReason::Shutdown);
-        let told = timeout(Duration::from_secs(5), b.closed()).await.unwrap_or_else(|_| panic!("{} is silent", b.kind()));
+        let told = timeout(LIMIT / 2, b.closed()).await.unwrap_or_else(|_| panic!("{} is silent", b.kind()));
         assert!(matches!(told, TransportError::Closed(CloseReason::Shutdown)), "{told:?}");
     })
     .await;

@@ -1,6 +1,11 @@
 //! Who gets in, who does not, and what happens when the network does not play along.
 
 use super::*;
+use crate::limits::{CONNECT_MS, TCP_AFTER_MS};
+use tokio::net::TcpSocket;
+
+/// So often is something tried that other load may delay.
+const ATTEMPTS: usize = 8;
 
 async fn refusal(connection: Result<Connection, TransportError>) -> TransportError {
     match connection {
@@ -148,37 +153,70 @@ async fn a_tcp_connection_cut_in_the_middle_of_a_message_is_an_error_on_both_end
     relayed.await.unwrap();
 }
 
+/// What `dial` comes to when it takes less than `ms`, at one of some attempts: other load lengthens some of them, a pause of ours all.
+async fn within<T>(ms: u64, dial: impl AsyncFn() -> T) -> T {
+    let mut took = Vec::new();
+    for _ in 0..ATTEMPTS {
+        let start = Instant::now();
+        let dialled = dial().await;
+        took.push(start.elapsed());
+        if start.elapsed() < Duration::from_millis(ms) {
+            return dialled;
+        }
+    }
+    panic!("not once within {ms} ms: {took:?}");
+}
+
+/// A listener on TCP alone, and the UDP port of the same number, which nobody else gets meanwhile.
+async fn tcp_alone(client: &DeviceKey, server: &DeviceKey) -> (Listener, UdpSocket) {
+    loop {
+        let admission = Known::only(&[client]);
+        let listener = Listener::bind_only(TransportKind::Tcp, &[LOOPBACK], server, admission, Tuning::default()).unwrap();
+        if let Ok(udp) = UdpSocket::bind(listener.local_addrs().1[0]).await {
+            return (listener, udp);
+        }
+    }
+}
+
+/// Connected to itself, a socket takes nothing from others: the system says that nobody is there.
+async fn turn_away(udp: &UdpSocket) {
+    udp.connect(udp.local_addr().unwrap()).await.unwrap();
+}
+
 #[tokio::test]
 async fn with_udp_blocked_tcp_takes_over_after_a_second() {
     let (client, server) = (key(1), key(2));
-    let admission = Arc::new(Known { devices: vec![client.id()], pairing: AtomicBool::new(false) });
-    let listener = Listener::bind_only(TransportKind::Tcp, &[LOOPBACK], &server, admission, Tuning::default()).unwrap();
-    let addr = listener.local_addrs().1[0];
     let dialer = Dialer::new(&client, Tuning::default()).unwrap();
-
-    // Nothing listens on UDP: the system says so and nobody waits.
-    let start = Instant::now();
-    let connection = dialer.dial_auto(&[addr], server.id(), Protocol::Session, Choice::Auto).await.unwrap();
-    assert!(connection.kind() == TransportKind::Tcp && start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
-
-    let _swallows = UdpSocket::bind(addr).await.unwrap();
-    let start = Instant::now();
-    let connection = dialer.dial_auto(&[addr], server.id(), Protocol::Session, Choice::Auto).await.unwrap();
-    assert!(connection.kind() == TransportKind::Tcp && start.elapsed() < Duration::from_millis(1_800), "{:?}", start.elapsed());
+    let (listener, swallows) = tcp_alone(&client, &server).await;
+    let addr = listener.local_addrs().1[0];
+    let dial = async || dialer.dial_auto(&[addr], server.id(), Protocol::Session, Choice::Auto).await.unwrap();
+    assert_eq!(within(CONNECT_MS, dial).await.kind(), TransportKind::Tcp);
     let error = dialer.dial_auto(&[addr], key(9).id(), Protocol::Session, Choice::Auto).await;
     assert!(matches!(error, Err(TransportError::WrongPeer { .. })));
+
+    // Nothing listens on UDP: the system says so and nobody waits.
+    turn_away(&swallows).await;
+    assert_eq!(within(TCP_AFTER_MS, dial).await.kind(), TransportKind::Tcp);
 }
 
 #[tokio::test]
 async fn closed_ports_are_unreachable_at_once_and_each_is_named() {
-    let addr = Net::new().addr();
+    let (_tcp, addr, udp) = loop {
+        // Bound, and nobody listens.
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.bind(LOOPBACK).unwrap();
+        let addr = tcp.local_addr().unwrap();
+        if let Ok(udp) = UdpSocket::bind(addr).await {
+            break (tcp, addr, udp);
+        }
+    };
+    turn_away(&udp).await;
     let dialer = Dialer::new(&key(1), Tuning::default()).unwrap();
-    let start = Instant::now();
-    let error = dialer.dial_auto(&[addr], key(2).id(), Protocol::Session, Choice::Auto).await.err().unwrap();
+    let dial = async || dialer.dial_auto(&[addr], key(2).id(), Protocol::Session, Choice::Auto).await.err().unwrap();
+    let error = within(TCP_AFTER_MS, dial).await;
     let TransportError::Unreachable { causes } = &error else { panic!("{error:?}") };
     let kinds: Vec<_> = causes.iter().map(|cause| cause.kind).collect();
     assert_eq!(kinds, [TransportKind::Quic, TransportKind::Tcp], "{error}");
-    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

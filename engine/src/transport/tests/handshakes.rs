@@ -3,61 +3,13 @@
 use super::super::tls::Identity;
 use super::*;
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme,
-    client::{
-        AlwaysResolvesClientRawPublicKeys,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
+    ClientConfig, ClientConnection, Error,
+    client::AlwaysResolvesClientRawPublicKeys,
     crypto::ring::{default_provider, sign},
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName},
     sign::CertifiedKey,
     version::TLS13,
 };
-
-/// Takes whoever answers: what is asked is what the listener takes.
-#[derive(Debug)]
-struct Anyone {
-    raw_public_keys: bool,
-}
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519, SignatureScheme::ECDSA_NISTP256_SHA256]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        self.raw_public_keys
-    }
-}
 
 /// What a client shows of itself.
 enum Shows {
@@ -67,13 +19,14 @@ enum Shows {
     Certificate(CertifiedKey),
 }
 
-fn client(shows: Shows, alpn: &[&[u8]]) -> ClientConfig {
-    let raw_public_keys = !matches!(shows, Shows::Certificate(_));
+/// Pins the listener as our own dialer does.
+fn client(net: &Net, shows: Shows, alpn: &[&[u8]]) -> ClientConfig {
+    let (_, pinned) = Identity::new(&net.client).unwrap().client(net.server.id(), b"").unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anyone { raw_public_keys }));
+        .with_custom_certificate_verifier(pinned);
     let mut config = match shows {
         Shows::Nothing => builder.with_no_client_auth(),
         Shows::Key(key) => builder.with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(Arc::new(key)))),
@@ -128,11 +81,11 @@ async fn a_client_that_shows_no_device_key_as_it_should_does_not_get_in() {
     let net = Net::new();
     let session: &[&[u8]] = &[b"mirror/1"];
     let cases = [
-        ("no key", client(Shows::Nothing, session)),
-        ("a known key as a certificate", client(Shows::Certificate(device_key(&net.client)), session)),
-        ("an ECDSA key", client(Shows::Key(ecdsa_key()), session)),
-        ("a known key for no protocol that we speak", client(Shows::Key(device_key(&net.client)), &[b"h2", b"mirror/0"])),
-        ("a known key and no protocol", client(Shows::Key(device_key(&net.client)), &[])),
+        ("no key", client(&net, Shows::Nothing, session)),
+        ("a known key as a certificate", client(&net, Shows::Certificate(device_key(&net.client)), session)),
+        ("an ECDSA key", client(&net, Shows::Key(ecdsa_key()), session)),
+        ("a known key for no protocol that we speak", client(&net, Shows::Key(device_key(&net.client)), &[b"h2", b"mirror/0"])),
+        ("a known key and no protocol", client(&net, Shows::Key(device_key(&net.client)), &[])),
     ];
     for (what, config) in cases {
         let alert = shake_hands(&net, config).await;
