@@ -12,8 +12,8 @@ Examples:
   mirror doctor nas --seconds 5        longer, for links that need time to get going
   mirror --json doctor nas             for programs
 The peer must be serving. Nothing of the vault is changed or sent: bytes are made up, and what is
-written for measuring is gone again. Raw TCP and UDP use ports that the peer opens for it; a firewall
-may keep them shut.")]
+written for measuring is gone again. Raw TCP and UDP use ports that the peer opens for it; a
+firewall may keep them shut.")]
 pub(crate) struct DoctorArgs {
     /// Name of a peer, or HOST:PORT with --device
     pub(crate) peer: String,

@@ -107,8 +107,8 @@ pub(crate) enum Command {
 Examples:
   mirror status             how this replica and its peers stand; live while mirord runs
   mirror --json status      for programs
-Equal roots are equal contents. Of a peer that is not connected it says what it held when it was last
-talked with; mirror why KEY says why something is not here.")]
+Equal roots are equal contents. Of a peer that is not connected it says what it held when it was
+last talked with; mirror why KEY says why something is not here.")]
     Status,
     /// Serve this vault to its peers, in the foreground
     Serve(ServeArgs),

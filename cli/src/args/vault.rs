@@ -176,7 +176,7 @@ pub(crate) struct RestoreArgs {
 Examples:
   mirror verify                    whether everything is there: seconds
   mirror verify --read-data        and every byte right: as long as reading the vault takes
-Changes nothing and needs no key. Exit code 13 if something is damaged or missing; then mirror scrub.")]
+Changes nothing and needs no key. Exit code 13 if something is damaged or missing: mirror scrub.")]
 pub(crate) struct VerifyArgs {
     /// Read and check every byte, not only that everything is there
     #[arg(long)]
