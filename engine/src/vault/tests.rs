@@ -1,6 +1,7 @@
 //! What a vault does when the files around it are not what they were.
 
 mod clocks;
+mod flips;
 
 use super::{replicas::keys, view::ViewError, *};
 use crate::{
