@@ -99,10 +99,24 @@ pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
     }
 }
 
-/// Waits while a session is live that the peer has dialled, and in which it is heard.
+/// Waits while a session is live that the peer has dialled, and in which it is heard; and for one that has begun to become so.
 async fn alone(link: &Link) {
     // The sender lives as long as the link.
-    let _ = link.up().wait_for(|up| up.theirs == 0).await;
+    let mut up = link.up();
+    loop {
+        let _ = up.wait_for(|up| up.theirs == 0).await;
+        let decided = timeout(rule::GRACE, up.wait_for(|up| up.theirs > 0 || up.theirs_newest.is_none()));
+        if !decided.await.is_ok_and(|up| up.is_ok_and(|up| up.theirs > 0)) {
+            return;
+        }
+    }
+}
+
+/// Waits until the peer's own dial, begun after ours, has come through while ours has not. Of two ends that dial at once only one ever sees
+/// that: for the other to see it, this one's dial would have to come through.
+async fn overtaken(link: &Link, number: u64) {
+    let first = |up: &Up| up.ours_connected == 0 && up.theirs_newest.is_some_and(|theirs| theirs > number);
+    let _ = link.up().wait_for(first).await;
 }
 
 /// Waits for a pause to be over, or for a reason to dial now, which is one to expect the peer.
@@ -176,6 +190,7 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>, haste: Haste) -> Ended {
             let _ = timeout(DRAIN, task.join_next()).await;
             Ended::Dropped
         }
+        () = overtaken(link, number) => Ended::Dropped,
         () = woken_before_up(link) => Ended::Dropped,
     }
 }

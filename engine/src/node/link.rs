@@ -42,6 +42,10 @@ pub(super) struct Up {
     pub(super) theirs: usize,
     /// Those that we dialled and of which nothing is heard.
     pub(super) ours_silent: usize,
+    /// Sessions that we dialled and that are connected, live or not.
+    pub(super) ours_connected: usize,
+    /// The newest that the peer dialled and in which it is heard, live or not.
+    pub(super) theirs_newest: Option<u64>,
 }
 
 /// What the follower is at while no session is up.
@@ -328,7 +332,14 @@ impl Record {
             let is = |running: &&Running| running.live && running.dialled == dialled && running.silent == silent;
             self.sessions.iter().filter(is).count()
         };
-        Up { ours: live(Dialled::ByUs, false), theirs: live(Dialled::ByThem, false), ours_silent: live(Dialled::ByUs, true) }
+        let connected = |dialled| self.sessions.iter().filter(move |running| running.path.is_some() && running.dialled == dialled);
+        Up {
+            ours: live(Dialled::ByUs, false),
+            theirs: live(Dialled::ByThem, false),
+            ours_silent: live(Dialled::ByUs, true),
+            ours_connected: connected(Dialled::ByUs).count(),
+            theirs_newest: connected(Dialled::ByThem).filter(|running| !running.silent).map(|running| running.number).max(),
+        }
     }
 
     /// The peer said in session `number` what it holds, while this replica holds `ours`.
@@ -519,7 +530,8 @@ mod tests {
         tell(&link, 2, &CONNECTED);
         assert_eq!(dialled(state()), Some(Dialled::ByThem), "the other is not up yet");
         tell(&link, 2, &Progress::Live);
-        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1, ours_silent: 0 }));
+        let up = link.record().up();
+        assert_eq!((dialled(state()), up.ours, up.theirs), (Some(Dialled::ByUs), 1, 1));
         drop(newer);
         assert_eq!(dialled(state()), Some(Dialled::ByThem));
         drop(older);
@@ -533,15 +545,33 @@ mod tests {
         let (_theirs, _stop) = link.begin(2, Dialled::ByThem);
         let up = |number: u64, progress: &Progress| {
             tell(&link, number, progress);
-            link.record().up()
+            let up = link.record().up();
+            (up.ours, up.theirs, up.ours_silent)
         };
         up(1, &Progress::Live);
         up(2, &Progress::Live);
-        assert_eq!(up(2, &Progress::Silent), Up { ours: 1, theirs: 0, ours_silent: 0 });
-        assert_eq!(up(1, &Progress::Silent), Up { ours: 0, theirs: 0, ours_silent: 1 });
-        assert_eq!(up(2, &Progress::Heard), Up { ours: 0, theirs: 1, ours_silent: 1 });
+        assert_eq!(up(2, &Progress::Silent), (1, 0, 0));
+        assert_eq!(up(1, &Progress::Silent), (0, 0, 1));
+        assert_eq!(up(2, &Progress::Heard), (0, 1, 1));
         up(1, &CONNECTED);
-        assert_eq!(up(1, &Progress::Live), Up { ours: 1, theirs: 1, ours_silent: 0 }, "over another connection");
+        assert_eq!(up(1, &Progress::Live), (1, 1, 0), "over another connection");
+    }
+
+    #[test]
+    fn the_peers_dial_that_has_come_through_is_told_from_ours_that_has_not() {
+        let link = link();
+        let (_ours, _stop) = link.begin(1, Dialled::ByUs);
+        let (_theirs, _stop) = link.begin(2, Dialled::ByThem);
+        let up = || {
+            let up = link.record().up();
+            (up.ours_connected, up.theirs_newest)
+        };
+        assert_eq!(up(), (0, None));
+        tell(&link, 2, &CONNECTED);
+        assert_eq!(up(), (0, Some(2)));
+        tell(&link, 2, &Progress::Silent);
+        tell(&link, 1, &CONNECTED);
+        assert_eq!(up(), (1, None));
     }
 
     #[test]

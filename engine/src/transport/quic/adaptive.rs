@@ -38,8 +38,10 @@ const CUBIC_BETA: f64 = 0.7;
 const BETA_MAX: f64 = 0.85;
 /// Share of lost packets that may be the path's own, whatever the round trip says.
 const LOSS_SHARE_BORNE: f64 = 0.05;
-/// What chance may add to it, in standard deviations (Poisson).
+/// What chance may add to it, in standard deviations (Poisson),
 const LOSS_DEVIATIONS: f64 = 3.0;
+/// and in packets: of very few, deviations say nothing.
+const LOSS_BY_CHANCE: f64 = 2.0;
 /// Packets over which that share is taken.
 const LOSS_PACKETS: u64 = 512;
 /// A queue stands when the round trip is longer than the shortest by an eighth, but at least by the first (timers and interrupts are no
@@ -112,12 +114,16 @@ impl Adaptive {
     }
 
     pub(super) fn acked(&mut self, acked: Acked) {
+        let is_judged = self.judged_at.is_some_and(|judged| acked.sent <= judged);
         self.path.acked(&acked);
+        if !is_judged {
+            self.path.delivered_lately += acked.bytes;
+        }
         if self.window < self.slow_start_until && self.path.queue_begins() {
             self.slow_start_until = self.window;
         }
         // While a loss is being repaired the window stands still.
-        if acked.demand == Demand::Application || self.judged_at.is_some_and(|judged| acked.sent <= judged) {
+        if acked.demand == Demand::Application || is_judged {
             return;
         }
         if self.window < self.slow_start_until {
@@ -141,10 +147,10 @@ impl Adaptive {
     }
 
     pub(super) fn lost(&mut self, now: Instant, sent: Instant, loss: Loss) {
-        let evidence = self.path.lost(loss, self.mtu);
         if self.judged_at.is_some_and(|judged| sent <= judged) {
             return;
         }
+        let evidence = self.path.lost(loss, self.mtu);
         let window = self.window as f64;
         let kept = match evidence {
             Evidence::None => return,
@@ -168,6 +174,8 @@ impl Adaptive {
         let plateau_s = ((plateau - after) / CUBIC_C).cbrt();
         self.growth = Some(Growth { began: now, plateau, plateau_s, reno: after });
         self.judged_at = Some(now);
+        // Whoever sends little would be judged by the same losses again and again.
+        (self.path.delivered_lately, self.path.lost_lately) = (0, 0);
     }
 }
 
@@ -221,6 +229,7 @@ struct Path {
     round_bytes: u64,
     /// Of this round and of the one before.
     trips: [Trips; 2],
+    /// Since the last verdict, of what was sent after it; at most of the last [`LOSS_PACKETS`].
     delivered_lately: u64,
     lost_lately: u64,
 }
@@ -244,7 +253,6 @@ impl Path {
         let trip = acked.now.saturating_duration_since(acked.sent);
         self.trips[0] = self.trips[0].and(Trips { shortest: trip, longest: trip, samples: 1 });
         self.round_bytes += acked.bytes;
-        self.delivered_lately += acked.bytes;
         if acked.sent >= self.round_began {
             self.end_round(acked);
         }
@@ -308,7 +316,7 @@ impl Path {
     fn loses_more_than_by_chance(&self, mtu: u64) -> bool {
         let packets = |bytes: u64| bytes as f64 / mtu as f64;
         let borne = LOSS_SHARE_BORNE * packets(self.delivered_lately + self.lost_lately);
-        packets(self.lost_lately) > borne + LOSS_DEVIATIONS * borne.sqrt()
+        packets(self.lost_lately) > borne + LOSS_DEVIATIONS * borne.sqrt() + LOSS_BY_CHANCE
     }
 }
 

@@ -162,7 +162,14 @@ impl World {
                 if healed != self.values {
                     return Err(format!("{what}: not healed: {:?}", healed.keys()));
                 }
-                if values != self.values { "healed" } else if told { "told" } else { "no effect" }.to_owned()
+                if values != self.values {
+                    "healed"
+                } else if told {
+                    "told"
+                } else {
+                    "no effect"
+                }
+                .to_owned()
             }
         };
         Ok(format!("{what}: {outcome}"))

@@ -207,7 +207,10 @@ fn a_few_of_the_first_packets_are_no_share() {
     control.lost(now, now, Loss::Bytes(3 * PACKET));
     assert_eq!(control.window(), before, "3 of 23");
     control.lost(now + Duration::from_millis(60), now + Duration::from_millis(1), Loss::Bytes(10 * PACKET));
-    assert_eq!(control.window(), (before as f64 * 0.7) as u64, "13 of 33");
+    let after = control.window();
+    assert_eq!(after, (before as f64 * 0.7) as u64, "13 of 33");
+    control.lost(now + Duration::from_millis(200), now + Duration::from_millis(100), Loss::Bytes(2 * PACKET));
+    assert_eq!(control.window(), after, "what was judged is judged once");
 }
 
 #[test]
