@@ -123,7 +123,7 @@ impl Patience {
 
     fn now(&self) -> Duration {
         match self.changed {
-            Some(at) if at.elapsed() < CHANGED => CHANGED_SILENCE.min(self.usual),
+            Some(at) if clock::since(at) < CHANGED => CHANGED_SILENCE.min(self.usual),
             _ => self.usual,
         }
     }
