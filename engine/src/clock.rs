@@ -46,8 +46,17 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// CPU time of this process so far, all threads, in user mode and in the kernel.
+/// How long ago `begun` was, which is a time of [`now`].
+pub(crate) fn since(begun: Instant) -> Duration {
+    now().saturating_duration_since(begun)
+}
+
+/// CPU time of this process so far, all threads, in user mode and in the kernel; none in a simulation, where work takes no time.
 pub fn process_cpu() -> Duration {
+    #[cfg(test)]
+    if simulated::is_played() {
+        return Duration::ZERO;
+    }
     let spent = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(spent.tv_sec as u64, spent.tv_nsec as u32)
 }

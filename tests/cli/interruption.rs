@@ -65,7 +65,7 @@ fn begin_pull(device: &Device, serving: &Serving) -> Running {
     let [address, rest @ ..] = serving.over("tcp");
     let limited = [&["--json", "pull", &address][..], &rest.each_ref().map(String::as_str), &["--bwlimit", "off:16MiB"]].concat();
     let mut pull = device.spawn(&limited);
-    pull.wait_for(|record| record["type"] == "progress" && record["bytes"].as_u64() > Some(4 << 20));
+    pull.wait_for(|record| record["type"] == "progress" && record["bytes"].as_u64() > Some(16 << 20));
     pull
 }
 

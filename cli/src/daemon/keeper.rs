@@ -9,10 +9,12 @@ use crate::{commands::pairing, failure::Failure, render};
 use mirror_engine::{
     home::Home,
     node::{Dialled, Follow, Lag, Node, NodeOptions, NodeStatus, Path, Pause, PauseReason, PeerStatus, Report, State, Told},
-    replicate::{Limits, Options},
+    replicate::{Limits, Options, ReplicateError},
+    transport::TransportError,
     vault::{Repair, Vault, VaultError},
 };
 use std::{
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -35,6 +37,8 @@ pub(super) struct Keeper {
 enum Place {
     Kept(Node, Folders),
     Trouble(Failure),
+    /// Somebody else has its ports.
+    PortsTaken(Failure),
     Stopped,
 }
 
@@ -64,16 +68,21 @@ impl Keeper {
     /// Why it does not keep its vault, if so.
     pub(super) fn failure(&self) -> Option<Failure> {
         match &*self.place() {
-            Place::Trouble(failure) => Some(failure.clone()),
+            Place::Trouble(failure) | Place::PortsTaken(failure) => Some(failure.clone()),
             Place::Kept(..) | Place::Stopped => None,
         }
+    }
+
+    /// Whether it does not keep its vault because somebody else has its ports.
+    pub(super) fn lacks_ports(&self) -> bool {
+        matches!(&*self.place(), Place::PortsTaken(_))
     }
 
     /// What `ask` says of the node, if there is one.
     pub(super) fn with_node<T>(&self, ask: impl FnOnce(&Node) -> T) -> Option<T> {
         match &*self.place() {
             Place::Kept(node, _) => Some(ask(node)),
-            Place::Trouble(_) | Place::Stopped => None,
+            Place::Trouble(_) | Place::PortsTaken(_) | Place::Stopped => None,
         }
     }
 
@@ -91,7 +100,7 @@ impl Keeper {
     pub(super) fn state(&self) -> VaultState {
         let (status, folders) = match &*self.place() {
             Place::Kept(node, folders) => (Some(node.status()), folders.states()),
-            Place::Trouble(_) | Place::Stopped => (None, Vec::new()),
+            Place::Trouble(_) | Place::PortsTaken(_) | Place::Stopped => (None, Vec::new()),
         };
         let kept = status.map(|status| KeptState { folders, ..kept_state(&status) });
         VaultState { dir: self.plan.dir.clone(), trouble: self.failure().map(|failure| failure.message), kept }
@@ -111,18 +120,25 @@ impl Keeper {
 async fn open_and_start(plan: &VaultPlan, ground: &Ground) -> Place {
     let (opened, home) = (plan.clone(), ground.home.clone());
     let opened = tokio::task::spawn_blocking(move || open(&opened, &home)).await;
-    let started = match opened {
-        Ok(Ok(vault)) => Node::start(Arc::new(vault), node_options(plan, ground), report(plan, ground)).await.map_err(Failure::from),
-        Ok(Err(failure)) => Err(failure),
-        Err(error) => Err(Failure::new(crate::failure::Code::Failed, "opening the vault ended early").cause(error.to_string())),
+    let vault = match opened {
+        Ok(Ok(vault)) => vault,
+        Ok(Err(failure)) => return Place::Trouble(failure),
+        Err(error) => {
+            return Place::Trouble(Failure::new(crate::failure::Code::Failed, "opening the vault ended early").cause(error.to_string()));
+        }
     };
-    match started {
+    match Node::start(Arc::new(vault), node_options(plan, ground), report(plan, ground)).await {
         Ok(node) => {
             let folders = Folders::start(&plan.folders, &node.vault());
             Place::Kept(node, folders)
         }
-        Err(failure) => Place::Trouble(failure),
+        Err(error) if is_port_taken(&error) => Place::PortsTaken(error.into()),
+        Err(error) => Place::Trouble(error.into()),
     }
+}
+
+fn is_port_taken(error: &ReplicateError) -> bool {
+    matches!(error, ReplicateError::Transport(TransportError::Io { source, .. }) if source.kind() == io::ErrorKind::AddrInUse)
 }
 
 /// With what was named for this run, else with this device's slot, else with what the settings name.

@@ -52,8 +52,8 @@ use tokio::{
 const NETWORK_THREADS: usize = 2;
 /// How often a vault that did not open is tried again, and what was held back of the log is counted.
 const CHORES: Duration = Duration::from_secs(30);
-/// For so long the ports of a node that has ended may be taken still.
-const PORTS_CLOSE: Duration = Duration::from_secs(3);
+/// For so long the ports of a node that has ended may be taken still: QUIC listens for three timeouts for what is under way.
+const PORTS_CLOSE: Duration = Duration::from_secs(15);
 /// Between two tries to get them.
 const PORTS_LOOK: Duration = Duration::from_millis(50);
 /// What nodes have told and nobody has read yet.
@@ -434,12 +434,12 @@ async fn next(news: &mut Option<News>) -> Option<DeviceId> {
     }
 }
 
-/// Tries again what is in trouble: what has just ended has its ports until the goodbyes of its connections were heard.
+/// What has just ended has its ports until the goodbyes of its connections were heard.
 async fn wait_for_ports(keepers: &[Arc<Keeper>], ground: &Ground) {
     let begun = clock::now();
-    while keepers.iter().any(|keeper| keeper.failure().is_some()) && begun.elapsed() < PORTS_CLOSE {
+    while keepers.iter().any(|keeper| keeper.lacks_ports()) && begun.elapsed() < PORTS_CLOSE {
         sleep(PORTS_LOOK).await;
-        for keeper in keepers {
+        for keeper in keepers.iter().filter(|keeper| keeper.lacks_ports()) {
             keeper.try_again(ground).await;
         }
     }

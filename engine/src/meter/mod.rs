@@ -164,7 +164,7 @@ impl Meter {
         let us = |work: Work| self.spent[work as usize].load(Relaxed) / 1000;
         let lanes = lanes.max(1) as u64;
         Load {
-            elapsed_us: self.began.elapsed().as_micros() as u64,
+            elapsed_us: clock::since(self.began).as_micros() as u64,
             read_us: us(Work::Read),
             hash_us: us(Work::Hash),
             limit_us: us(Work::Limit) / lanes,

@@ -34,7 +34,7 @@ impl Certificates {
 
     /// Writes what is unwritten, unless it has just done so.
     pub(super) fn write_if_due(&mut self) {
-        let due = self.written.as_ref().is_none_or(|(at, writing)| at.elapsed() >= PAUSE && writing.is_finished());
+        let due = self.written.as_ref().is_none_or(|(at, writing)| clock::since(*at) >= PAUSE && writing.is_finished());
         if let Some(certificate) = self.unwritten.take_if(|_| due) {
             self.written = Some((clock::now(), self.write(certificate)));
         }

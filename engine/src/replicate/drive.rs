@@ -146,7 +146,7 @@ pub(super) async fn drive(
     if result.is_ok() {
         remember(party.home, connection, &tally);
     }
-    Ok(conclude(connection, result, tally, (parts, findings), began.elapsed(), party.options.dry_run))
+    Ok(conclude(connection, result, tally, (parts, findings), clock::since(began), party.options.dry_run))
 }
 
 /// Nothing in nearly every vault; a few small files where a log was forked.
@@ -539,13 +539,13 @@ impl Crank<'_> {
                 self.observer.progress(Progress::ToSend { chunks: tally.chunks_to_send, bytes: tally.bytes_to_send });
             }
             SessionEvent::Received { chunks, bytes } => {
-                tally.first_chunk.get_or_insert(self.began.elapsed());
+                tally.first_chunk.get_or_insert(clock::since(self.began));
                 tally.chunks_received += chunks;
                 tally.bytes_received += bytes;
                 self.observer.progress(Progress::Received { chunks, bytes });
             }
             SessionEvent::Served { .. } => {
-                tally.first_chunk.get_or_insert(self.began.elapsed());
+                tally.first_chunk.get_or_insert(clock::since(self.began));
             }
             SessionEvent::Healing => tally.healing = true,
             SessionEvent::Healed { chunks, .. } => {

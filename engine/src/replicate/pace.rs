@@ -87,7 +87,7 @@ impl Rate {
         loop {
             // Before the look, so that no change falls between the two.
             let changed = self.changed.notified();
-            let Some(wait) = self.row().wait(place, clock::now()) else { return began.elapsed() };
+            let Some(wait) = self.row().wait(place, clock::now()) else { return clock::since(began) };
             select! {
                 () = tokio::time::sleep(wait) => {}
                 () = changed => {}

@@ -102,7 +102,7 @@ impl<'a> Remembered<'a> {
 
     /// Events came while the session stays: now and then it is noted that the vault directory holds them.
     pub(super) fn note_seen(&mut self) {
-        if self.noted.elapsed() >= NOTE_SEEN {
+        if clock::since(self.noted) >= NOTE_SEEN {
             self.noted = clock::now();
             let (home, dir, heads) = (self.party.home.clone(), self.party.dir.to_owned(), self.party.store.heads());
             drop(worker::call(move || home.record_seen(&dir, &heads)));

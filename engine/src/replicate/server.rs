@@ -201,7 +201,7 @@ impl Server {
         let span = spans.next().transpose();
         let reading = spans.reading() - before;
         self.meter.add(Work::Read, reading);
-        self.meter.add(Work::Hash, began.elapsed().saturating_sub(reading));
+        self.meter.add(Work::Hash, clock::since(began).saturating_sub(reading));
         span
     }
 

@@ -141,7 +141,7 @@ impl Spans {
         };
         let began = clock::now();
         let read = view.read(&self.inner.buffers, first.place.offset, last.place.end());
-        self.reading += began.elapsed();
+        self.reading += clock::since(began);
         let good = read.as_ref().map_or(0, |piece| count_good(&piece.bytes, run));
         let Some(mut piece) = read.ok().filter(|_| good > 0) else {
             self.put_back(run.len() - 1);
