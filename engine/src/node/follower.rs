@@ -80,10 +80,24 @@ pub(super) async fn follow(run: Arc<Run>, link: Arc<Link>) {
     }
 }
 
-/// Waits while a session is live that the peer has dialled.
+/// Waits while a session is live that the peer has dialled, and in which it is heard; and for one that has begun to become so.
 async fn alone(link: &Link) {
     // The sender lives as long as the link.
-    let _ = link.up().wait_for(|up| up.theirs == 0).await;
+    let mut up = link.up();
+    loop {
+        let _ = up.wait_for(|up| up.theirs == 0).await;
+        let decided = timeout(rule::GRACE, up.wait_for(|up| up.theirs > 0 || up.theirs_newest.is_none()));
+        if !decided.await.is_ok_and(|up| up.is_ok_and(|up| up.theirs > 0)) {
+            return;
+        }
+    }
+}
+
+/// Waits until the peer's own dial, begun after ours, has come through while ours has not. Of two ends that dial at once only one ever sees
+/// that: for the other to see it, this one's dial would have to come through.
+async fn overtaken(link: &Link, number: u64) {
+    let first = |up: &Up| up.ours_connected == 0 && up.theirs_newest.is_some_and(|theirs| theirs > number);
+    let _ = link.up().wait_for(first).await;
 }
 
 /// Waits for a pause to be over, or for a reason to dial now, which is one to expect the peer.
@@ -146,6 +160,7 @@ async fn session(run: &Arc<Run>, link: &Arc<Link>, haste: Haste) -> Ended {
             let _ = timeout(DRAIN, task.join_next()).await;
             Ended::Dropped
         }
+        () = overtaken(link, number) => Ended::Dropped,
         () = woken_before_up(link) => Ended::Dropped,
     }
 }
@@ -161,9 +176,8 @@ fn finished(ended: Joined) -> Ended {
 }
 
 async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) -> Result<Summary, ReplicateError> {
-    let typed = link.typed();
     // Names may lead elsewhere by now.
-    let looked_up = tokio::task::spawn_blocking(move || replicate::resolve(&typed)).await.map_err(VaultError::internal)?;
+    let looked_up = replicate::look_up(link.typed()).await;
     let nothing = looked_up.as_ref().err().map(ToString::to_string);
     link.set_looked_up(looked_up.unwrap_or_default());
     let addresses = link.addresses();
@@ -178,9 +192,12 @@ async fn dial_and_stay(run: &Run, link: &Link, haste: Haste, leash: Arc<Leash>) 
 /// Waits until the session that we dialled is to make room for one that the peer dialled.
 async fn outranked(run: &Run, link: &Link) {
     let mut up = link.up();
-    let both = |up: &Up| up.ours > 0 && up.theirs > 0;
+    let both = |up: &Up| up.ours + up.ours_silent > 0 && up.theirs > 0;
     loop {
-        let _ = up.wait_for(both).await;
+        let is_silent = up.wait_for(both).await.is_ok_and(|up| up.ours == 0);
+        if is_silent {
+            return;
+        }
         match rule::verdict(&run.vault.device().id(), &link.device) {
             Verdict::Yield => return,
             Verdict::Outlast => {

@@ -35,11 +35,17 @@ pub(super) struct Link {
     pub(super) wake: Notify,
 }
 
-/// Live sessions, by who dialled them.
+/// Live sessions of which something is heard, by who dialled them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Up {
     pub(super) ours: usize,
     pub(super) theirs: usize,
+    /// Those that we dialled and of which nothing is heard.
+    pub(super) ours_silent: usize,
+    /// Sessions that we dialled and that are connected, live or not.
+    pub(super) ours_connected: usize,
+    /// The newest that the peer dialled and in which it is heard, live or not.
+    pub(super) theirs_newest: Option<u64>,
 }
 
 /// What the follower is at while no session is up.
@@ -89,6 +95,7 @@ struct Running {
     stop: watch::Sender<bool>,
     path: Option<Path>,
     live: bool,
+    silent: bool,
     expected_bytes: u64,
     received_bytes: u64,
 }
@@ -231,8 +238,7 @@ impl Link {
     pub(super) fn begin(self: &Arc<Self>, number: u64, dialled: Dialled) -> (Presence, watch::Receiver<bool>) {
         let stop = watch::Sender::new(false);
         let stopped = stop.subscribe();
-        let (path, live) = (None, false);
-        let running = Running { number, dialled, stop, path, live, expected_bytes: 0, received_bytes: 0 };
+        let running = Running { number, dialled, stop, path: None, live: false, silent: false, expected_bytes: 0, received_bytes: 0 };
         self.record().sessions.push(running);
         (Presence { link: self.clone(), number }, stopped)
     }
@@ -316,8 +322,18 @@ impl Record {
     }
 
     fn up(&self) -> Up {
-        let live = |dialled| self.sessions.iter().filter(|running| running.live && running.dialled == dialled).count();
-        Up { ours: live(Dialled::ByUs), theirs: live(Dialled::ByThem) }
+        let live = |dialled, silent| {
+            let is = |running: &&Running| running.live && running.dialled == dialled && running.silent == silent;
+            self.sessions.iter().filter(is).count()
+        };
+        let connected = |dialled| self.sessions.iter().filter(move |running| running.path.is_some() && running.dialled == dialled);
+        Up {
+            ours: live(Dialled::ByUs, false),
+            theirs: live(Dialled::ByThem, false),
+            ours_silent: live(Dialled::ByUs, true),
+            ours_connected: connected(Dialled::ByUs).count(),
+            theirs_newest: connected(Dialled::ByThem).filter(|running| !running.silent).map(|running| running.number).max(),
+        }
     }
 
     /// The peer said in session `number` what it holds, while this replica holds `ours`.
@@ -443,9 +459,11 @@ impl Running {
             Progress::Connected { transport, address } => {
                 let since_ms = clock::wall_ms();
                 self.path = Some(Path { transport: *transport, address: *address, dialled: self.dialled, since_ms });
-                self.live = false;
+                (self.live, self.silent) = (false, false);
             }
             Progress::Live => self.live = true,
+            Progress::Silent => self.silent = true,
+            Progress::Heard => self.silent = false,
             Progress::Total { bytes, .. } => self.expected_bytes = *bytes,
             Progress::Received { bytes, .. } => self.received_bytes += bytes,
             _ => {}
@@ -506,11 +524,48 @@ mod tests {
         tell(&link, 2, &CONNECTED);
         assert_eq!(dialled(state()), Some(Dialled::ByThem), "the other is not up yet");
         tell(&link, 2, &Progress::Live);
-        assert_eq!((dialled(state()), link.record().up()), (Some(Dialled::ByUs), Up { ours: 1, theirs: 1 }));
+        let up = link.record().up();
+        assert_eq!((dialled(state()), up.ours, up.theirs), (Some(Dialled::ByUs), 1, 1));
         drop(newer);
         assert_eq!(dialled(state()), Some(Dialled::ByThem));
         drop(older);
         assert!(matches!(state(), State::Waiting { .. }) && link.record().sessions.is_empty());
+    }
+
+    #[test]
+    fn a_session_in_which_nothing_is_heard_keeps_nobody_from_dialling() {
+        let link = link();
+        let (_ours, _stop) = link.begin(1, Dialled::ByUs);
+        let (_theirs, _stop) = link.begin(2, Dialled::ByThem);
+        let up = |number: u64, progress: &Progress| {
+            tell(&link, number, progress);
+            let up = link.record().up();
+            (up.ours, up.theirs, up.ours_silent)
+        };
+        up(1, &Progress::Live);
+        up(2, &Progress::Live);
+        assert_eq!(up(2, &Progress::Silent), (1, 0, 0));
+        assert_eq!(up(1, &Progress::Silent), (0, 0, 1));
+        assert_eq!(up(2, &Progress::Heard), (0, 1, 1));
+        up(1, &CONNECTED);
+        assert_eq!(up(1, &Progress::Live), (1, 1, 0), "over another connection");
+    }
+
+    #[test]
+    fn the_peers_dial_that_has_come_through_is_told_from_ours_that_has_not() {
+        let link = link();
+        let (_ours, _stop) = link.begin(1, Dialled::ByUs);
+        let (_theirs, _stop) = link.begin(2, Dialled::ByThem);
+        let up = || {
+            let up = link.record().up();
+            (up.ours_connected, up.theirs_newest)
+        };
+        assert_eq!(up(), (0, None));
+        tell(&link, 2, &CONNECTED);
+        assert_eq!(up(), (0, Some(2)));
+        tell(&link, 2, &Progress::Silent);
+        tell(&link, 1, &CONNECTED);
+        assert_eq!(up(), (1, None));
     }
 
     #[test]

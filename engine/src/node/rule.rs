@@ -4,6 +4,9 @@
 //! A ── session 1 ──► B      the device with the smaller id is A: what A dialled stays, and
 //! A ◄── session 2 ── B      whoever dialled the other one ends it, once the one that stays is up
 //! ```
+//! That is for two that have both come through. Where the peer's has and ours has not yet, ours is given up before it carries anything: a
+//! session that is replaced in the middle of a backlog sends much of it twice, on a path that it has to get to know again.
+//!
 //! Each end decides by itself, without a word of the protocol, and both decide the same. A program that does not know the rule (`mirror sync
 //! --follow` beside `mirror serve`) will not end its own: then the other end does, a while later. Until then both work, and what comes
 //! twice is stored once.

@@ -14,7 +14,7 @@ use crate::{
     members::Admittance,
     replicate::{self, Caller, Options, ReplicateError, Served, Server},
     session::{Direction, Stay},
-    transport::{NetworkChanges, Protocol},
+    transport::Protocol,
     vault::{CONFIG_FILE, Vault, VaultError},
 };
 use std::{
@@ -116,7 +116,7 @@ impl Run {
     /// Everybody is dialled when the network is another one. Where nothing tells that, whoever runs the node may.
     async fn follow_network(&self) -> Infallible {
         let heard = async {
-            let mut changes = NetworkChanges::listen()?;
+            let mut changes = self.shared.options.sync.network.changes()?;
             loop {
                 changes.next().await?;
                 self.shared.wake();

@@ -256,7 +256,7 @@ impl Crank<'_> {
         keeper: Keeper,
         (done_in, mut done): DoneChannel,
     ) -> (Result<(), ReplicateError>, Tally, (keeper::Kept, server::Served, Shares), Findings) {
-        let Some((mut control_out, mut control_in)) = self.connection.take_control() else {
+        let Some((control_out, mut control_in)) = self.connection.take_control() else {
             let taken = ReplicateError::Peer("the control stream is taken".into());
             let shares = self.loads.overall(self.connection);
             return (Err(taken), self.tally, (Default::default(), Default::default(), shares), Findings::default());
@@ -264,7 +264,7 @@ impl Crank<'_> {
         let (keeper_in, keeper_jobs) = mpsc::channel(RUNS_QUEUED);
         let keeper = worker::run(self.failures.clone().told(done_in.clone(), keeper.run(keeper_jobs)));
         let (spans_in, spans) = mpsc::channel(SPANS_QUEUED);
-        let (messages, mut outgoing, waiting) = outgoing::queue();
+        let (messages, outgoing, waiting) = outgoing::queue();
         let (server_in, server_jobs) = mpsc::unbounded_channel();
         let observer = self.observer.clone();
         let server = Server {
@@ -280,14 +280,7 @@ impl Crank<'_> {
         let server = worker::run(self.failures.clone().told(done_in, server.run(server_jobs)));
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
         let mut sender = JoinSet::new();
-        sender.spawn(async move {
-            while let Some(messages) = outgoing.next().await {
-                let bytes = messages.iter().map(Bytes::len).sum();
-                control_out.send_each(messages).await?;
-                outgoing.sent(bytes);
-            }
-            Ok::<_, TransportError>(control_out)
-        });
+        sender.spawn(outgoing.say_all(control_out, self.options.network.changes().ok()));
         let carriers = Carriers::new(Setup {
             connection: self.connection.clone(),
             side: self.side,

@@ -57,7 +57,7 @@ pub(super) async fn run(vault: &Vault, target: &Target, options: &Options, obser
     loop {
         observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
         let party = Party::of(vault, options);
-        let silence = caller.watch(&connection, options);
+        let silence = caller.watch(&connection, options, &observer);
         let Ended { summary, result } = drive(&connection, Side::Dialer, party, observer.clone()).await?;
         drop(silence);
         let moved = summary.moved();
@@ -165,11 +165,11 @@ impl Caller {
     }
 
     /// Gives `connection` up when it has gone silent and another one is answered, for as long as what is returned is kept.
-    fn watch(&self, connection: &Connection, options: &Options) -> JoinSet<()> {
+    fn watch(&self, connection: &Connection, options: &Options, observer: &Arc<dyn Observer>) -> JoinSet<()> {
         let mut task = JoinSet::new();
         let (dialer, target, spare) = (self.dialer.clone(), self.target.clone(), self.spare.clone());
         if options.stay == Stay::Live {
-            task.spawn(dial_beside(connection.clone(), dialer, target, options.choice, spare));
+            task.spawn(dial_beside(connection.clone(), (dialer, target), options.clone(), observer.clone(), spare));
         } else if options.choice == Choice::Auto && connection.kind() == TransportKind::Quic {
             task.spawn(listen(connection.clone(), dialer, target, spare));
         }

@@ -109,6 +109,14 @@ pub fn resolve(addresses: &[String]) -> Result<Vec<SocketAddr>, ReplicateError> 
     if found.is_empty() { Err(ReplicateError::NoAddress(causes.join("; "))) } else { Ok(found) }
 }
 
+/// As [`resolve`], which may wait for a name server, away from the tasks of the network.
+///
+/// # Errors
+/// As there; [`ReplicateError::BrokeDown`] when the look-up itself did.
+pub(crate) async fn look_up(addresses: Vec<String>) -> Result<Vec<SocketAddr>, ReplicateError> {
+    worker::call(move || resolve(&addresses)).await.map_err(ReplicateError::broke_down)?
+}
+
 /// The peer answered and does not want this device.
 fn is_refusal(error: &TransportError) -> bool {
     matches!(error, TransportError::Refused | TransportError::Closed(CloseReason::Refused))

@@ -5,15 +5,32 @@
 //! therefore waits for room here before it reads a chunk, and the peer's wants stay unanswered, of which it may have a few only.
 //! Reading what the peer says goes on meanwhile, so two peers that both have much to say never wait for each other.
 
+use crate::{
+    clock,
+    transport::{Changes, ControlSender, TransportError},
+};
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{Notify, mpsc};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::sleep,
+};
 
 /// Bytes that may wait before answers are held back: enough to keep a fast link busy.
 const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// Messages are handed to the transport together up to about this much.
 const TOGETHER_BYTES: usize = 64 << 10;
+
+/// A connection is young for so long: it takes three round trips without an answer for a loss, until it has seen how even they are.
+const YOUNG: Duration = Duration::from_secs(1);
+/// After what was said last on a young connection the peer is nudged so often, after such pauses: a lost last packet is sent again a round
+/// trip later.
+const NUDGES: u32 = 2;
+const NUDGE_AFTER: Duration = Duration::from_millis(40);
 
 #[derive(Debug, Default)]
 struct Level {
@@ -90,11 +107,54 @@ impl Outbound {
         Some(messages)
     }
 
+    /// Says all that is to be said, in order. Nudges the peer while the connection is young, and when this machine's network has changed: so
+    /// that a peer that hears us elsewhere answers there at once, and a silence means something.
+    ///
+    /// # Errors
+    /// Why the connection ended.
+    pub(super) async fn say_all(
+        mut self,
+        mut control: ControlSender,
+        mut changes: Option<Changes>,
+    ) -> Result<ControlSender, TransportError> {
+        let (began, mut nudges) = (clock::now(), 0);
+        loop {
+            select! {
+                messages = self.next() => {
+                    let Some(messages) = messages else { return Ok(control) };
+                    let bytes = messages.iter().map(Bytes::len).sum();
+                    control.send_each(messages).await?;
+                    self.sent(bytes);
+                    nudges = if clock::now().duration_since(began) < YOUNG { NUDGES } else { 0 };
+                }
+                () = sleep(NUDGE_AFTER), if nudges > 0 => {
+                    control.nudge().await?;
+                    nudges -= 1;
+                }
+                () = next_change(&mut changes) => {
+                    control.nudge().await?;
+                    nudges = NUDGES;
+                }
+            }
+        }
+    }
+
     /// Messages of `bytes` have been handed to the transport.
     pub(super) fn sent(&self, bytes: usize) {
         self.gauge.level().bytes -= bytes;
         self.gauge.0.1.notify_one();
     }
+}
+
+/// Waits until the network is another one; for ever where nothing tells. Cancel-safe.
+pub(super) async fn next_change(changes: &mut Option<Changes>) {
+    if let Some(listening) = changes
+        && listening.next().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+    std::future::pending().await
 }
 
 impl Drop for Outbound {

@@ -7,6 +7,7 @@ use super::{
     drive::{Party, drive},
     pairing,
     seats::{Seat, Seats},
+    silence,
     tally::Ended,
 };
 use crate::{
@@ -177,6 +178,8 @@ impl Caller {
             Protocol::Doctor => Served::Examined { peer, result: doctor::answer(vault, connection).await },
             Protocol::Session => {
                 observer.progress(Progress::Connected { transport: connection.kind(), address: connection.remote_addr() });
+                let mut listening = JoinSet::new();
+                listening.spawn(silence::listen(connection.clone(), options.clone(), observer.clone()));
                 let party = Party::of(vault, options);
                 let result = drive(connection, Side::Listener, party, observer).await.and_then(Ended::whole).map(Box::new);
                 Served::Session { peer, result }

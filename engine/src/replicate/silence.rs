@@ -5,22 +5,23 @@
 //! ```text
 //! last heard ── 1.5 s (TCP 4 s) ── dial ─ 0.25 s ─ dial ─ 0.25 s ─ ... the first to connect takes over, and the silent one is given up
 //! ```
-//! When this machine's network has changed, TCP's silence counts after a second already: its address may be another one, and what was sent
-//! from the old one is answered by nobody.
+//! When this machine's network has changed, the peer is nudged and has to answer within 0.3 s over QUIC, and TCP's silence counts after a
+//! second already: its address may be another one, and what was sent from the old one is answered by nobody.
 //!
 //! One in four of these dials gets all its time and all its ways; the others are given up before TCP would join in, so that no more than
 //! [`DIALS_MAX`] are under way and few of them have a socket of their own.
 //!
-//! Only who dialled does so. Of a peer that is merely frozen nothing comes of it, and the connection's own time limit ends the session.
+//! Who was dialled tells that it hears nothing, to whoever may dial the peer in turn: of a listener that is elsewhere by now the dialer knows
+//! nothing. Of a peer that is merely frozen nothing comes of it all, and the connection's own time limit ends the session.
 
-use super::{Haste, Target, failover::Spare, worker};
+use super::{Haste, Observer, Options, Progress, Target, failover::Spare, outgoing::next_change};
 use crate::{
     clock,
     limits::{CONNECT_MS, TCP_AFTER_MS},
-    transport::{Choice, CloseReason, Connection, Dialer, NetworkChanges, Protocol, TransportError, TransportKind},
+    transport::{Changes, Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
 };
 use std::{
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -39,8 +40,10 @@ const SHORT: Duration = Duration::from_millis(TCP_AFTER_MS - 50);
 const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
 /// TCP's leave every 2.5 s.
 const TCP_SILENCE: Duration = Duration::from_secs(4);
-/// What is borne of either when the network has just changed,
-const CHANGED_SILENCE: Duration = Duration::from_secs(1);
+/// What is borne of QUIC when the network has just changed: a round trip and what may delay it, for the nudge that goes out then,
+const QUIC_CHANGED_SILENCE: Duration = Duration::from_millis(300);
+/// and of TCP, which acknowledges unseen,
+const TCP_CHANGED_SILENCE: Duration = Duration::from_secs(1);
 /// and for how long.
 const CHANGED: Duration = Duration::from_secs(3);
 /// Dials under way at once: a long one begins each second, and up to four short ones are beside them.
@@ -113,55 +116,111 @@ impl Heard {
 /// How much silence is borne.
 struct Patience {
     usual: Duration,
+    after_change: Duration,
     changed: Option<Instant>,
 }
 
 impl Patience {
     fn with(connection: &Connection) -> Self {
-        Self { usual: if connection.kind() == TransportKind::Tcp { TCP_SILENCE } else { QUIC_SILENCE }, changed: None }
+        let (usual, after_change) = match connection.kind() {
+            TransportKind::Tcp => (TCP_SILENCE, TCP_CHANGED_SILENCE),
+            TransportKind::Quic | TransportKind::Memory => (QUIC_SILENCE, QUIC_CHANGED_SILENCE),
+        };
+        Self { usual, after_change, changed: None }
     }
 
     fn now(&self) -> Duration {
         match self.changed {
-            Some(at) if at.elapsed() < CHANGED => CHANGED_SILENCE.min(self.usual),
+            Some(at) if clock::now().duration_since(at) < CHANGED => self.after_change,
             _ => self.usual,
         }
     }
 }
 
-/// Waits until the network is another one; for ever where nothing tells.
-async fn changed(changes: &mut Option<NetworkChanges>) {
-    if let Some(listening) = changes
-        && listening.next().await.is_ok()
-    {
-        return;
+/// Whether anything is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hearing {
+    Heard,
+    Silent,
+}
+
+/// Listens to a connection, and tells when it falls silent and when it is heard again.
+struct Listening {
+    connection: Connection,
+    observer: Arc<dyn Observer>,
+    changes: Option<Changes>,
+    patience: Patience,
+    heard: Heard,
+    hearing: Hearing,
+    pause: Duration,
+}
+
+impl Listening {
+    fn to(connection: &Connection, options: &Options, observer: Arc<dyn Observer>) -> Self {
+        let patience = Patience::with(connection);
+        Self {
+            connection: connection.clone(),
+            observer,
+            changes: options.network.changes().ok(),
+            pause: patience.now(),
+            patience,
+            heard: Heard { bytes: 0, at: clock::now() },
+            hearing: Hearing::Heard,
+        }
     }
-    *changes = None;
-    std::future::pending().await
+
+    /// Waits until there is reason to look, and looks. Cancel-safe.
+    async fn look(&mut self) -> Hearing {
+        select! {
+            () = next_change(&mut self.changes) => {
+                // What was heard before says nothing about the network that is there now.
+                self.heard.look(&self.connection);
+                (self.heard.at, self.patience.changed) = (clock::now(), Some(clock::now()));
+            }
+            () = sleep(self.pause) => {}
+        }
+        let (silent, patience) = (self.heard.look(&self.connection), self.patience.now());
+        self.pause = patience.saturating_sub(silent).max(LISTEN);
+        let hearing = if silent < patience { Hearing::Heard } else { Hearing::Silent };
+        if std::mem::replace(&mut self.hearing, hearing) != hearing {
+            self.observer.progress(match hearing {
+                Hearing::Heard => Progress::Heard,
+                Hearing::Silent => Progress::Silent,
+            });
+        }
+        hearing
+    }
+}
+
+/// Tells when a connection that the peer has dialled falls silent: then the peer may not know where we are, and has to be dialled.
+pub(super) async fn listen(connection: Connection, options: Options, observer: Arc<dyn Observer>) {
+    let mut listening = Listening::to(&connection, &options, observer);
+    loop {
+        listening.look().await;
+    }
 }
 
 /// Puts a connection into `spare`, and gives `connection` up, when that has gone silent and the peer can be reached.
-pub(super) async fn dial_beside(connection: Connection, dialer: Dialer, target: Target, choice: Choice, spare: Spare) {
-    let mut patience = Patience::with(&connection);
-    let mut changes = if worker::is_alone() { None } else { NetworkChanges::listen().ok() };
-    let mut heard = Heard { bytes: 0, at: clock::now() };
-    let mut dials = Dials::new(dialer, target, choice);
-    let mut pause = patience.now();
+pub(super) async fn dial_beside(
+    connection: Connection,
+    (dialer, target): (Dialer, Target),
+    options: Options,
+    observer: Arc<dyn Observer>,
+    spare: Spare,
+) {
+    let mut listening = Listening::to(&connection, &options, observer);
+    let mut dials = Dials::new(dialer, target, options.choice);
     loop {
-        select! {
+        let hearing = select! {
             Ok(other) = dials.ended() => {
                 *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
                 return connection.close(CloseReason::Broken);
             }
-            () = changed(&mut changes) => patience.changed = Some(clock::now()),
-            () = sleep(pause) => {}
-        }
-        let silent = heard.look(&connection);
-        pause = patience.now().saturating_sub(silent).max(LISTEN);
-        if silent < patience.now() {
-            dials.running.abort_all();
-        } else {
-            dials.begin_next();
+            hearing = listening.look() => hearing,
+        };
+        match hearing {
+            Hearing::Heard => dials.running.abort_all(),
+            Hearing::Silent => dials.begin_next(),
         }
     }
 }

@@ -250,6 +250,10 @@ pub enum Progress {
     },
     /// Both stay: what becomes durable on one side goes to the other at once, from now on.
     Live,
+    /// Of the peer nothing was heard for longer than it keeps quiet by itself: it may be elsewhere by now.
+    Silent,
+    /// Something is heard of it again.
+    Heard,
     /// What the peer said that it holds, when it proved itself.
     PeerHolds {
         /// All that it holds.

@@ -8,6 +8,7 @@ use super::{
     disk::{Crash, Fault},
     net::{Plugged, Weather},
     play,
+    replica::Program,
     template::ROLES,
     world::{Talk, World},
 };
@@ -36,7 +37,7 @@ type Shape = (u64, String);
 async fn history(seed: u64) -> Shape {
     let mut dice = Dice::new(seed);
     let count = [2, 2, 2, 3, 3, 4][dice.index(6)];
-    let mut world = World::new(dice.split(), count).await;
+    let mut world = World::new(dice.split(), count, Program::Server).await;
     for _ in 0..dice.within(STEPS) {
         happens(&mut world, &mut dice).await;
         let pause = PAUSES[dice.index(PAUSES.len())].clone();

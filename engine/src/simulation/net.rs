@@ -18,7 +18,10 @@ use std::{
     task::{Context, Poll, Waker},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep_until},
+};
 
 /// What a link takes, in bytes a second.
 const RATE: u64 = 12_500_000;
@@ -67,6 +70,14 @@ struct HostState {
     address: IpAddr,
     plugged: Plugged,
     next_port: u16,
+    changes: watch::Sender<u64>,
+}
+
+impl HostState {
+    /// The system tells those who listen that the network is another one.
+    fn has_changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
 }
 
 /// Whether a host has a link at all.
@@ -115,7 +126,7 @@ impl Net {
         let mut state = self.state();
         let host = state.hosts.len();
         let address = State::address(host, 0);
-        state.hosts.push(HostState { address, plugged: Plugged::In, next_port: EPHEMERAL });
+        state.hosts.push(HostState { address, plugged: Plugged::In, next_port: EPHEMERAL, changes: watch::Sender::new(0) });
         Nic { net: self.clone(), host }
     }
 
@@ -198,11 +209,17 @@ impl Nic {
 
     /// The host gets another address: its sockets go on with it, and what is sent to the old one arrives nowhere.
     pub(super) fn move_to(&self, number: u8) {
-        self.net.state().hosts[self.host].address = State::address(self.host, number);
+        let mut state = self.net.state();
+        let host = &mut state.hosts[self.host];
+        host.address = State::address(self.host, number);
+        host.has_changed();
     }
 
     pub(super) fn plug(&self, plugged: Plugged) {
-        self.net.state().hosts[self.host].plugged = plugged;
+        let mut state = self.net.state();
+        let host = &mut state.hosts[self.host];
+        host.plugged = plugged;
+        host.has_changed();
     }
 
     /// As when the process ends without a word: its sockets are gone.
@@ -232,6 +249,10 @@ impl Host for Nic {
 
     fn seed(&self) -> [u8; 32] {
         self.net.state().dice.bytes()
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.net.state().hosts[self.host].changes.subscribe()
     }
 }
 

@@ -4,13 +4,15 @@ use super::{
     dice::Dice,
     disk::{Crash, FaultyDisk},
     net::{Net, Nic},
-    template,
+    tell, template,
 };
 use crate::{
     event::Frontier,
-    home::Home,
+    home::{Home, Peer},
     id::DeviceId,
     io::{backend::Choice as Backend, durable::Disk},
+    members::Role,
+    node::{Node, NodeOptions, Told},
     replicate::{Observer, Options, Progress, ReplicateError, Server, Target, keep_following, sync},
     transport::{Choice, Network, TransportKind},
     vault::Vault,
@@ -34,6 +36,7 @@ pub(super) struct Replica {
     pub(super) nic: Nic,
     pub(super) disk: FaultyDisk,
     pub(super) device: DeviceId,
+    program: Program,
     dir: PathBuf,
     home: Home,
     dice: Dice,
@@ -42,17 +45,29 @@ pub(super) struct Replica {
     old_index: Option<Vec<(PathBuf, Vec<u8>)>>,
 }
 
+/// What runs on a vault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    /// A server, and sessions that whoever plays begins.
+    Server,
+    /// A node, which decides by itself whom to dial and when.
+    Node,
+}
+
 /// A process.
 struct Running {
     vault: Arc<Vault>,
+    node: Option<Node>,
     tasks: JoinSet<Ended>,
+    /// Sessions of the node that have ended.
+    told: Arc<Mutex<Vec<Ended>>>,
 }
 
 impl Running {
     async fn end(self) {
-        let Self { vault, mut tasks } = self;
+        let Self { vault, node, mut tasks, .. } = self;
         let store = Arc::downgrade(vault.store());
-        drop(vault);
+        drop((vault, node));
         tasks.shutdown().await;
         // What was handed to tasks of their own ends when they next look.
         for _ in 0..1_000 {
@@ -107,12 +122,12 @@ impl Heard {
 }
 
 impl Replica {
-    pub(super) fn new(number: usize, parent: &Path, net: &Net, dice: &mut Dice) -> Self {
+    pub(super) fn new(number: usize, program: Program, parent: &Path, net: &Net, dice: &mut Dice) -> Self {
         let (dir, home) = template::copy(number, parent);
         let device = home.device().unwrap().id();
         let nic = net.host();
         let disk = FaultyDisk::new(&dir, nic.clone(), dice.split());
-        Self { nic, disk, device, dir, home, dice: dice.split(), running: None, old_index: None }
+        Self { nic, disk, device, program, dir, home, dice: dice.split(), running: None, old_index: None }
     }
 
     pub(super) fn vault(&self) -> Option<&Arc<Vault>> {
@@ -145,16 +160,52 @@ impl Replica {
             return Err(format!("a loss: {loss:?}"));
         }
         let vault = Arc::new(vault);
-        let server =
-            Server::bind(vault.clone(), &[self.address()], "simulated", &self.options()).await.map_err(|error| error.to_string())?;
-        let mut tasks = JoinSet::new();
+        let (mut tasks, told) = (JoinSet::new(), Arc::default());
+        let node = match self.program {
+            Program::Server => {
+                self.serve(&vault, &mut tasks).await?;
+                None
+            }
+            Program::Node => Some(self.node(&vault, &told).await?),
+        };
+        self.running = Some(Running { vault, node, tasks, told });
+        Ok(())
+    }
+
+    async fn serve(&self, vault: &Arc<Vault>, tasks: &mut JoinSet<Ended>) -> Result<(), String> {
         let options = self.options();
+        let server = Server::bind(vault.clone(), &[self.address()], "simulated", &options).await.map_err(|error| error.to_string())?;
         tasks.spawn(async move {
             server.run(options, Arc::new(Heard::default()), Arc::new(|_| {})).await;
             Ended { what: "serving".into(), error: None }
         });
-        self.running = Some(Running { vault, tasks });
         Ok(())
+    }
+
+    async fn node(&self, vault: &Arc<Vault>, told: &Arc<Mutex<Vec<Ended>>>) -> Result<Node, String> {
+        let sync = Options { choice: Choice::Auto, ..self.options() };
+        let options = NodeOptions { listen: vec![self.address()], sync, ..NodeOptions::default() };
+        let (nic, told) = (self.nic.clone(), told.clone());
+        let report = move |news| {
+            tell(|| format!("{} is told {news:?}", nic.address()));
+            if let Told::Followed { peer, result: Err(error) } = news {
+                told.lock().unwrap().push(Ended { what: format!("following {}", peer.short()), error: Some(error) });
+            }
+        };
+        Node::start(vault.clone(), options, Arc::new(report)).await.map_err(|error| error.to_string())
+    }
+
+    /// Somebody else, who is at `address` at first, becomes known to this device.
+    pub(super) fn know(&self, name: String, device: DeviceId, role: Role, address: SocketAddr) {
+        let Some(vault) = self.vault() else { return };
+        vault.home().add_peer(Peer { name, device, addresses: vec![address.to_string()], role, added_ms: 1 }).unwrap();
+    }
+
+    /// It is heard on this device's network where another one is.
+    pub(super) fn hear_of(&self, device: DeviceId, address: SocketAddr) {
+        if let Some(node) = self.running.as_ref().and_then(|running| running.node.as_ref()) {
+            node.addresses(device, vec![address]);
+        }
     }
 
     /// Ends the process, as a crash does, and makes of the files what the crash left.
@@ -244,7 +295,8 @@ impl Replica {
     /// Tasks that have ended since this was last asked.
     pub(super) fn ended(&mut self) -> Vec<Ended> {
         let Some(running) = &mut self.running else { return Vec::new() };
-        std::iter::from_fn(|| running.tasks.try_join_next()).filter_map(ended_by_itself).collect()
+        let told = std::mem::take(&mut *running.told.lock().unwrap());
+        std::iter::from_fn(|| running.tasks.try_join_next()).filter_map(ended_by_itself).chain(told).collect()
     }
 }
 

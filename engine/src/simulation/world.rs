@@ -10,7 +10,7 @@ use super::{
     dice::Dice,
     disk::Crash,
     net::{Net, Plugged, Weather},
-    replica::{ENDED, Ended, Heard, Replica},
+    replica::{ENDED, Ended, Heard, Program, Replica},
     template,
 };
 use crate::{
@@ -54,11 +54,11 @@ pub(super) struct World {
 }
 
 impl World {
-    /// `count` replicas that hold the same and serve it.
-    pub(super) async fn new(mut dice: Dice, count: usize) -> Self {
+    /// `count` replicas that hold the same and serve it. Nodes know each other.
+    pub(super) async fn new(mut dice: Dice, count: usize, program: Program) -> Self {
         let directory = template::directory();
         let net = Net::new(dice.split());
-        let replicas: Vec<Replica> = (0..count).map(|number| Replica::new(number, directory.path(), &net, &mut dice)).collect();
+        let replicas: Vec<Replica> = (0..count).map(|number| Replica::new(number, program, directory.path(), &net, &mut dice)).collect();
         let mut world = Self {
             dice,
             net,
@@ -74,7 +74,28 @@ impl World {
         for number in 0..count {
             world.start(number).await;
         }
+        if program == Program::Node {
+            world.introduce();
+        }
         world
+    }
+
+    fn introduce(&self) {
+        for (number, other) in (0..self.replicas.len()).flat_map(|number| (0..self.replicas.len()).map(move |other| (number, other))) {
+            if number != other {
+                let peer = &self.replicas[other];
+                self.replicas[number].know(format!("replica {other}"), peer.device, template::ROLES[other], peer.address());
+            }
+        }
+    }
+
+    /// Those who are on the network hear where the others are.
+    pub(super) fn announce(&self) {
+        for (replica, other) in self.replicas.iter().flat_map(|replica| self.replicas.iter().map(move |other| (replica, other))) {
+            if replica.device != other.device {
+                replica.hear_of(other.device, other.address());
+            }
+        }
     }
 
     pub(super) async fn start(&mut self, number: usize) {

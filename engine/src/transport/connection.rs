@@ -311,6 +311,21 @@ impl ControlSender {
         self.last = LastSend::Whole;
         sent
     }
+
+    /// Sends what the peer has to acknowledge at once and does not hear of, where the transport says what has arrived: a packet that was lost
+    /// before it is then known to be, and one that has answered is still there. TCP sees to that by itself.
+    ///
+    /// # Errors
+    /// Why the connection ended.
+    pub async fn nudge(&mut self) -> Result<(), TransportError> {
+        self.last.begin()?;
+        let sent = match &mut self.inner {
+            Inner::Quic(inner) => inner.nudge().await,
+            Inner::Tcp(_) | Inner::Memory(_) => Ok(()),
+        };
+        self.last = LastSend::Whole;
+        sent
+    }
 }
 
 /// The receiving half of the control stream.

@@ -45,7 +45,7 @@ pub use error::{Cause, CloseReason, TransportError};
 pub use listener::Listener;
 #[cfg(test)]
 pub use network::Host;
-pub use network::Network;
+pub use network::{Changes, Network};
 pub use tuning::{Congestion, PlainLanes, Tuning};
 
 use crate::id::DeviceId;

@@ -1,8 +1,8 @@
-//! Where sockets come from: the system, or a test that plays the network.
+//! Where sockets come from, and who tells that the network has changed: the system, or a test that plays the network.
 
-use super::{TransportError, Tuning, socket};
+use super::{NetworkChanges, TransportError, Tuning, socket};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 /// What the packets of a device go through.
 #[derive(Clone, Default)]
@@ -22,6 +22,32 @@ pub trait Host: Send + Sync {
     fn bind(&self, port: u16) -> std::io::Result<Arc<dyn AsyncUdpSocket>>;
     /// What QUIC's choices are drawn from.
     fn seed(&self) -> [u8; 32];
+    /// Another number each time that the host's network is another one.
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64>;
+}
+
+/// Tells when the network of this machine is another one.
+#[derive(Debug)]
+pub enum Changes {
+    /// As the system says.
+    System(NetworkChanges),
+    /// As the test says.
+    #[cfg(test)]
+    Played(tokio::sync::watch::Receiver<u64>),
+}
+
+impl Changes {
+    /// Waits for the next change. Cancel-safe.
+    ///
+    /// # Errors
+    /// When nothing can be heard any more.
+    pub async fn next(&mut self) -> io::Result<()> {
+        match self {
+            Self::System(changes) => changes.next().await,
+            #[cfg(test)]
+            Self::Played(changes) => changes.changed().await.map_err(io::Error::other),
+        }
+    }
 }
 
 impl fmt::Debug for Network {
@@ -34,6 +60,21 @@ impl Network {
     /// Whether there is TCP, and a system that knows of links and of ports that are closed.
     pub(super) fn is_system(&self) -> bool {
         matches!(self, Self::System)
+    }
+
+    /// Tells from now on when it is another one.
+    ///
+    /// # Errors
+    /// When the system tells this process nothing.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn changes(&self) -> io::Result<Changes> {
+        match self {
+            Self::System => NetworkChanges::listen().map(Changes::System),
+            #[cfg(test)]
+            Self::Played(host) => Ok(Changes::Played(host.changes())),
+        }
     }
 
     /// A socket to dial from, for one address family.

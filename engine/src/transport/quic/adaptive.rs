@@ -7,8 +7,12 @@
 //! | evidence at a loss | verdict | window |
 //! | --- | --- | --- |
 //! | the round trip is longer than the path's own by an eighth: a queue stands | congestion | what the path holds without a queue, but 0.7 to 0.85 of what it was |
-//! | more than 4 % were lost lately, or the network said so (ECN) | congestion | 0.7 |
+//! | more were lost lately than a path of 5 % loses by chance, or the network said so (ECN) | congestion | 0.7 |
 //! | neither | the path's own loss | stays, and grows on |
+//!
+//! Both kinds of evidence need numbers. Two packets of the first thirty are no share yet, so what chance may do is borne beside the 5 %. And
+//! where packets are delayed each by itself (jitter), the shortest of a few round trips is longer than the path's own without any queue: so
+//! there have to be some, and by more than half of what they differ among themselves.
 //!
 //! "What the path holds" is the delivered rate (the best of ten round trips) times the shortest round trip ever seen. The latter never
 //! grows, so a route that becomes longer looks like a queue: then this is CUBIC. Every verdict of congestion is a multiplicative
@@ -32,14 +36,18 @@ const CUBIC_C: f64 = 0.4;
 const CUBIC_BETA: f64 = 0.7;
 /// Least decrease at congestion, so that flows which share a queue converge.
 const BETA_MAX: f64 = 0.85;
-/// Share of lost bytes from which loss is congestion, whatever the round trip says.
-const LOSS_SHARE_MAX: f64 = 0.04;
+/// Share of lost packets that may be the path's own, whatever the round trip says.
+const LOSS_SHARE_BORNE: f64 = 0.05;
+/// What chance may add to it, in standard deviations (Poisson),
+const LOSS_DEVIATIONS: f64 = 3.0;
+/// and in packets: of very few, deviations say nothing.
+const LOSS_BY_CHANCE: f64 = 2.0;
 /// Packets over which that share is taken.
 const LOSS_PACKETS: u64 = 512;
 /// A queue stands when the round trip is longer than the shortest by an eighth, but at least by the first (timers and interrupts are no
 /// queue) and at most by the second.
 const QUEUE_DELAY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(16));
-/// Packets of a round trip that must agree before slow start ends (RFC 9406, section 4.2).
+/// Packets of which the shortest round trip tells a queue from chance (RFC 9406, section 4.2).
 const ROUND_SAMPLES_MIN: usize = 8;
 /// Round trips whose best rate counts.
 const RATE_ROUNDS: usize = 10;
@@ -106,12 +114,16 @@ impl Adaptive {
     }
 
     pub(super) fn acked(&mut self, acked: Acked) {
+        let is_judged = self.judged_at.is_some_and(|judged| acked.sent <= judged);
         self.path.acked(&acked);
+        if !is_judged {
+            self.path.delivered_lately += acked.bytes;
+        }
         if self.window < self.slow_start_until && self.path.queue_begins() {
             self.slow_start_until = self.window;
         }
         // While a loss is being repaired the window stands still.
-        if acked.demand == Demand::Application || self.judged_at.is_some_and(|judged| acked.sent <= judged) {
+        if acked.demand == Demand::Application || is_judged {
             return;
         }
         if self.window < self.slow_start_until {
@@ -135,10 +147,10 @@ impl Adaptive {
     }
 
     pub(super) fn lost(&mut self, now: Instant, sent: Instant, loss: Loss) {
-        let evidence = self.path.lost(loss, self.mtu);
         if self.judged_at.is_some_and(|judged| sent <= judged) {
             return;
         }
+        let evidence = self.path.lost(loss, self.mtu);
         let window = self.window as f64;
         let kept = match evidence {
             Evidence::None => return,
@@ -162,6 +174,8 @@ impl Adaptive {
         let plateau_s = ((plateau - after) / CUBIC_C).cbrt();
         self.growth = Some(Growth { began: now, plateau, plateau_s, reno: after });
         self.judged_at = Some(now);
+        // Whoever sends little would be judged by the same losses again and again.
+        (self.path.delivered_lately, self.path.lost_lately) = (0, 0);
     }
 }
 
@@ -184,6 +198,26 @@ enum Evidence {
     Collapse,
 }
 
+/// How long packets took there and back in one round.
+#[derive(Debug, Clone, Copy)]
+struct Trips {
+    shortest: Duration,
+    longest: Duration,
+    samples: usize,
+}
+
+impl Trips {
+    const NONE: Self = Self { shortest: Duration::MAX, longest: Duration::ZERO, samples: 0 };
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            shortest: self.shortest.min(other.shortest),
+            longest: self.longest.max(other.longest),
+            samples: self.samples + other.samples,
+        }
+    }
+}
+
 /// What is known of the path.
 #[derive(Debug, Clone)]
 struct Path {
@@ -193,9 +227,9 @@ struct Path {
     rounds: usize,
     round_began: Instant,
     round_bytes: u64,
-    /// Shortest round trip of this round and of the one before.
-    round_shortest: [Duration; 2],
-    round_samples: usize,
+    /// Of this round and of the one before.
+    trips: [Trips; 2],
+    /// Since the last verdict, of what was sent after it; at most of the last [`LOSS_PACKETS`].
     delivered_lately: u64,
     lost_lately: u64,
 }
@@ -208,8 +242,7 @@ impl Path {
             rounds: 0,
             round_began: now,
             round_bytes: 0,
-            round_shortest: [Duration::MAX; 2],
-            round_samples: 0,
+            trips: [Trips::NONE; 2],
             delivered_lately: 0,
             lost_lately: 0,
         }
@@ -218,10 +251,8 @@ impl Path {
     fn acked(&mut self, acked: &Acked) {
         self.shortest = self.shortest.min(acked.shortest);
         let trip = acked.now.saturating_duration_since(acked.sent);
-        self.round_shortest[0] = self.round_shortest[0].min(trip);
+        self.trips[0] = self.trips[0].and(Trips { shortest: trip, longest: trip, samples: 1 });
         self.round_bytes += acked.bytes;
-        self.delivered_lately += acked.bytes;
-        self.round_samples += 1;
         if acked.sent >= self.round_began {
             self.end_round(acked);
         }
@@ -235,8 +266,7 @@ impl Path {
             self.rounds += 1;
         }
         (self.round_began, self.round_bytes) = (acked.now, 0);
-        self.round_shortest = [Duration::MAX, self.round_shortest[0]];
-        self.round_samples = 0;
+        self.trips = [Trips::NONE, self.trips[0]];
     }
 
     fn rate(&self) -> f64 {
@@ -249,17 +279,21 @@ impl Path {
 
     /// The shortest of two round trips: what delays single packets is no queue.
     fn queue_stands(&self) -> bool {
-        self.is_queue(self.round_shortest[0].min(self.round_shortest[1]))
+        self.is_queue(self.trips[0].and(self.trips[1]))
     }
 
     /// The same as soon as a round trip has shown enough: in slow start the next would double the queue.
     fn queue_begins(&self) -> bool {
-        self.round_samples >= ROUND_SAMPLES_MIN && self.is_queue(self.round_shortest[0])
+        self.is_queue(self.trips[0])
     }
 
-    fn is_queue(&self, trip: Duration) -> bool {
-        let margin = (self.shortest / 8).clamp(QUEUE_DELAY.0, QUEUE_DELAY.1);
-        trip != Duration::MAX && trip > self.shortest.saturating_add(margin)
+    fn is_queue(&self, trips: Trips) -> bool {
+        if trips.samples < ROUND_SAMPLES_MIN {
+            return false;
+        }
+        let jitter = (trips.longest - trips.shortest) / 2;
+        let margin = (self.shortest / 8).max(jitter).clamp(QUEUE_DELAY.0, QUEUE_DELAY.1);
+        trips.shortest > self.shortest.saturating_add(margin)
     }
 
     fn lost(&mut self, loss: Loss, mtu: u64) -> Evidence {
@@ -272,12 +306,17 @@ impl Path {
         while self.delivered_lately + self.lost_lately > LOSS_PACKETS * mtu {
             (self.delivered_lately, self.lost_lately) = (self.delivered_lately / 2, self.lost_lately / 2);
         }
-        let share = self.lost_lately as f64 / (self.delivered_lately + self.lost_lately) as f64;
-        match (self.queue_stands(), share > LOSS_SHARE_MAX) {
+        match (self.queue_stands(), self.loses_more_than_by_chance(mtu)) {
             (true, _) => Evidence::Queue,
             (false, true) => Evidence::Told,
             (false, false) => Evidence::None,
         }
+    }
+
+    fn loses_more_than_by_chance(&self, mtu: u64) -> bool {
+        let packets = |bytes: u64| bytes as f64 / mtu as f64;
+        let borne = LOSS_SHARE_BORNE * packets(self.delivered_lately + self.lost_lately);
+        packets(self.lost_lately) > borne + LOSS_DEVIATIONS * borne.sqrt() + LOSS_BY_CHANCE
     }
 }
 

@@ -28,6 +28,10 @@ impl QuicControlSender {
         let mut pieces = control::pieces(messages)?;
         self.stream.write_all_chunks(&mut pieces).await.map_err(|_| control_error(&self.connection))
     }
+
+    pub(in super::super) async fn nudge(&mut self) -> Result<(), TransportError> {
+        self.stream.write_all(&control::keep_alive()).await.map_err(|_| control_error(&self.connection))
+    }
 }
 
 /// The control stream lives as long as the connection: when it alone ends, the peer broke the contract.

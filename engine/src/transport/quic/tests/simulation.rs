@@ -10,8 +10,8 @@ use std::{
 };
 
 const PACKET: u64 = 1_452;
-/// Packets after which one that is missing counts as lost.
-const REORDER: u64 = 3;
+/// Packets after which one that is missing counts as lost, as endpoints are set up.
+const REORDER: u64 = 32;
 
 /// A path, and how long is looked at it.
 #[derive(Clone, Copy)]
@@ -20,6 +20,8 @@ struct Scene {
     round_trip: Duration,
     queue: u64,
     loss_percent: f64,
+    /// Of each packet by itself: some overtake others.
+    jitter: Duration,
     run: Duration,
 }
 
@@ -84,10 +86,11 @@ impl World {
             self.line_free = self.line_free.max(self.now) + per_packet;
         }
         let arrives = fits && self.roll() * 100.0 >= self.scene.loss_percent;
+        let delayed = if self.scene.jitter.is_zero() { Duration::ZERO } else { self.scene.jitter.mul_f64(self.roll()) };
         let sender = &mut self.flows[flow];
         let packet = Packet { number: sender.next, sent: self.now, arrives };
         if arrives {
-            let at = std::cmp::Reverse(self.line_free + self.scene.round_trip);
+            let at = std::cmp::Reverse(self.line_free + self.scene.round_trip + delayed);
             self.events.push(Event { at, flow, number: std::cmp::Reverse(packet.number) });
         }
         sender.dropped += u64::from(!fits);
@@ -173,7 +176,7 @@ fn shares(scene: Scene, joins: &[Duration]) -> Vec<f64> {
 
 const fn scene(mbit: f64, round_trip_ms: u64, queue_kb: u64, loss_percent: f64) -> Scene {
     let (round_trip, run) = (Duration::from_millis(round_trip_ms), Duration::from_secs(20));
-    Scene { mbit, round_trip, queue: queue_kb * 1_000, loss_percent, run }
+    Scene { mbit, round_trip, queue: queue_kb * 1_000, loss_percent, jitter: Duration::ZERO, run }
 }
 
 #[test]
@@ -182,6 +185,32 @@ fn loss_of_the_path_itself_does_not_cost_the_rate() {
         let share = shares(scene(20.0, 100, 250, loss), &[Duration::ZERO])[0];
         assert!(share > least, "{loss} % loss: {share:.3} of the line");
     }
+}
+
+#[test]
+fn nor_does_loss_with_jitter() {
+    for round_trip in [40, 120] {
+        let scene = Scene { jitter: Duration::from_millis(15), run: Duration::from_secs(8), ..scene(20.0, round_trip, 250, 4.0) };
+        let share = shares(scene, &[Duration::ZERO])[0];
+        assert!(share > 0.3, "{round_trip} ms: {share:.3} of the line");
+    }
+}
+
+#[test]
+fn a_few_of_the_first_packets_are_no_share() {
+    let now = clock::now();
+    let mut control = Adaptive::new(now, PACKET as u16);
+    let before = control.window();
+    (0..20).for_each(|_| {
+        control.acked(Acked { now, sent: now, bytes: PACKET, demand: Demand::Application, shortest: Duration::from_millis(60) })
+    });
+    control.lost(now, now, Loss::Bytes(3 * PACKET));
+    assert_eq!(control.window(), before, "3 of 23");
+    control.lost(now + Duration::from_millis(60), now + Duration::from_millis(1), Loss::Bytes(10 * PACKET));
+    let after = control.window();
+    assert_eq!(after, (before as f64 * 0.7) as u64, "13 of 33");
+    control.lost(now + Duration::from_millis(200), now + Duration::from_millis(100), Loss::Bytes(2 * PACKET));
+    assert_eq!(control.window(), after, "what was judged is judged once");
 }
 
 #[test]
