@@ -171,7 +171,8 @@ async fn a_proof_is_taken_from_anybody_and_what_proves_nothing_ends_the_session(
         ("one event", frames(&[&first])),
         ("the same twice", frames(&[&first, &first])),
         ("two authors", frames(&[&first, &stranger])),
-        ("three events", frames(&[&first, &second, &first])),
+        ("one of them twice", frames(&[&first, &second, &first])),
+        ("another author's behind it", frames(&[&first, &second, &stranger])),
         ("a chunk", [frames(&[&first]), chunk(1).into_bytes()].concat()),
         ("half a frame", frames(&[&first, &second])[..200].to_vec()),
     ];

@@ -10,7 +10,7 @@ use crate::{
     store::{Fork, Standing, StoreError},
 };
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Frames of a message of events from which on all threads check them: below, to wake them takes as long as they save.
 pub(super) const SHARED_FRAMES_MIN: usize = 8;
@@ -143,6 +143,10 @@ impl Keeper {
             events.push(Event::check(record, self.store.vault()).map_err(|error| Refusal::Peer(error.to_string()))?);
         }
         let [first, second, rest @ ..] = &events[..] else { return Err(Refusal::Peer("the proof of a fork is two events".into())) };
+        let mut seen = HashSet::new();
+        if !events.iter().all(|event| event.author() == first.author() && seen.insert(event.id())) {
+            return Err(Refusal::Peer("with the proof of a fork comes what is not of it, or comes twice".into()));
+        }
         let fork = self.store.take_proof(first, second)?;
         self.store.take_branch(rest)?;
         Ok(fork)
