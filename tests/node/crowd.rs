@@ -82,7 +82,7 @@ async fn read(reader: Arc<Vault>, target: Target, bytes_per_s: Option<u64>) -> S
 }
 
 /// Nobody is given much less than another.
-fn alike(took: &Vec<Duration>) -> bool {
+fn alike(took: &[Duration]) -> bool {
     let (least, most) = (*took.iter().min().unwrap(), *took.iter().max().unwrap());
     most < 3 * least + Duration::from_secs(2)
 }
@@ -115,9 +115,9 @@ async fn twelve_slow_readers_get_on_alike_and_keep_nobody_waiting() {
     let serving = tokio::spawn(server.run(Options::default(), Arc::new(Unobserved), Arc::new(drop)));
     // Other load holds one or the other up in some rounds; a server that prefers somebody does so in all.
     let mut took: Vec<Vec<Duration>> = Vec::new();
-    while took.len() < ROUNDS && !took.last().is_some_and(alike) {
+    while took.len() < ROUNDS && !took.last().is_some_and(|took| alike(took)) {
         took.push(read_by_all(&a, &target, &quick, &readers, took.len() as u64).await);
     }
-    assert!(took.last().is_some_and(alike), "{took:?}");
+    assert!(took.last().is_some_and(|took| alike(took)), "{took:?}");
     serving.abort();
 }
