@@ -14,14 +14,7 @@
 //! them. The index calls a pack durable up to 128 MiB before its end until that was found out, so that an interruption forgets no doubt.
 //! A vault that was closed in order has nothing in doubt.
 
-use super::{
-    Inner, StoreError,
-    log_read::Reader,
-    mend::Changes,
-    mend_packs::open_for_mending,
-    pack::try_lock,
-    segment::SegmentKind,
-};
+use super::{Inner, StoreError, log_read::Reader, mend::Changes, mend_packs::open_for_mending, pack::try_lock, segment::SegmentKind};
 use crate::{
     id::{ChunkId, ListId},
     io::durable::directory_of,
