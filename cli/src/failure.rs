@@ -418,7 +418,6 @@ fn system_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a io::Error> {
     None
 }
 
-/// For whoever may not have as many files open as this needs.
 /// Open files that serving one vault takes, with a peer or two and their lanes.
 const SERVING_FILES: u64 = 64;
 /// And each vault more.
@@ -439,6 +438,7 @@ pub(crate) fn require_open_files(vaults: usize) -> Result<(), Failure> {
     }
 }
 
+/// For whoever may not have as many files open as this needs.
 fn open_files_hint() -> String {
     let limit = descriptors::limit().map_or_else(String::new, |limit| format!("this process may have {limit} files open; "));
     format!("{limit}raise the limit, then run the same command again: ulimit -n 1024")
