@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// Processor time between two looks from which on it worked: 1 % of a core, at 30 s between them. At rest it is a third of that, with two vaults.
-const WORK: Duration = Duration::from_millis(300);
+/// Between two looks. As long as threads that waited for files stay for more: with them goes what they keep.
+pub(super) const LOOK: Duration = Duration::from_secs(10);
+/// Processor time between two looks from which on the daemon worked: 1 % of a core. At rest it takes a tenth of that.
+const WORK: Duration = Duration::from_millis(100);
 
 /// Told at each look what the process has used so far.
 #[derive(Debug, Default)]
@@ -38,11 +40,11 @@ mod tests {
     #[test]
     fn rest_begins_once_after_work_and_never_in_its_midst() {
         assert_eq!(looks([800, 9_000, 10, 10, 10]), [false, false, true, false, false]);
-        assert_eq!(looks([10, 300, 299, 400, 0]), [false, false, true, false, true]);
+        assert_eq!(looks([10, 100, 99, 400, 0]), [false, false, true, false, true]);
     }
 
     #[test]
     fn a_daemon_that_has_done_nothing_has_no_rest_to_begin() {
-        assert_eq!(looks([10, 80, 299]), [false; 3]);
+        assert_eq!(looks([10, 80, 99]), [false; 3]);
     }
 }

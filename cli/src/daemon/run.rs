@@ -15,7 +15,7 @@ use super::{
     nearby::{Nearby, News},
     plan::{Plan, Priority},
     repeats::Repeats,
-    rest::Rest,
+    rest::{self, Rest},
     signals::{Signals, Wish},
     state::{DaemonState, Rates, Timed},
     supervisor::{self, Word},
@@ -218,7 +218,8 @@ impl Daemon {
         repeats: &Repeats,
     ) -> Code {
         let (mut teller, mut said) = (Teller::default(), String::new());
-        let mut rest = Rest::default();
+        let (mut rest, mut looks) = (Rest::default(), interval(rest::LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut chores = interval(CHORES);
         let mut alive = interval(supervisor::alive_interval().unwrap_or(CHORES));
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -238,11 +239,9 @@ impl Daemon {
                 Some(device) = next(&mut news) => if let Some(nearby) = &*locked(&self.nearby) {
                     nearby.pass_on(&device, &self.keepers());
                 },
-                _ = chores.tick() => {
-                    self.do_chores(ground, repeats).await;
-                    if rest.begins(clock::process_cpu()) {
-                        spawn_blocking(give_back(self.vaults()));
-                    }
+                _ = chores.tick() => self.do_chores(ground, repeats).await,
+                _ = looks.tick() => if rest.begins(clock::process_cpu()) {
+                    spawn_blocking(give_back(self.vaults()));
                 },
                 // Only a daemon whose locks are free and whose loop runs says that it is alive.
                 _ = alive.tick() => self.say_alive(&mut said),
