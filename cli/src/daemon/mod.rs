@@ -20,6 +20,7 @@ mod log;
 mod nearby;
 mod plan;
 mod repeats;
+mod rest;
 mod run;
 mod settings;
 mod signals;

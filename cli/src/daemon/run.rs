@@ -15,6 +15,7 @@ use super::{
     nearby::{Nearby, News},
     plan::{Plan, Priority},
     repeats::Repeats,
+    rest::{self, Rest},
     signals::{Signals, Wish},
     state::{DaemonState, Rates, Timed},
     supervisor::{self, Word},
@@ -32,7 +33,7 @@ use mirror_engine::{
     clock,
     home::Home,
     id::DeviceId,
-    io::{backend, pages},
+    io::{backend, pages, surplus},
     node::Told,
     replicate::Limits,
     vault::Vault,
@@ -44,7 +45,7 @@ use std::{
 };
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{MissedTickBehavior, interval, sleep},
 };
 
@@ -217,6 +218,8 @@ impl Daemon {
         repeats: &Repeats,
     ) -> Code {
         let (mut teller, mut said) = (Teller::default(), String::new());
+        let (mut rest, mut looks) = (Rest::default(), interval(rest::LOOK));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut chores = interval(CHORES);
         let mut alive = interval(supervisor::alive_interval().unwrap_or(CHORES));
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -237,6 +240,9 @@ impl Daemon {
                     nearby.pass_on(&device, &self.keepers());
                 },
                 _ = chores.tick() => self.do_chores(ground, repeats).await,
+                _ = looks.tick() => if rest.begins(clock::process_cpu()) {
+                    spawn_blocking(give_back(self.vaults()));
+                },
                 // Only a daemon whose locks are free and whose loop runs says that it is alive.
                 _ = alive.tick() => self.say_alive(&mut said),
             }
@@ -377,8 +383,11 @@ impl Daemon {
 
     /// The vault with this id, if it is kept.
     pub(super) fn vault(&self, id: &str) -> Option<Arc<Vault>> {
-        let vaults = self.keepers().into_iter().filter_map(|keeper| keeper.with_node(|node| node.vault()));
-        vaults.into_iter().find(|vault| vault.info().id.to_string() == id)
+        self.vaults().into_iter().find(|vault| vault.info().id.to_string() == id)
+    }
+
+    fn vaults(&self) -> Vec<Arc<Vault>> {
+        self.keepers().into_iter().filter_map(|keeper| keeper.with_node(|node| node.vault())).collect()
     }
 
     fn answer(&self, question: Question) -> Answer {
@@ -421,8 +430,19 @@ impl Daemon {
 impl Names for Arc<Daemon> {
     fn of(&self, device: &DeviceId) -> String {
         let known = |vault: Arc<Vault>| vault.home().peer_of(device).ok().flatten().map(|peer| peer.name);
-        let mut vaults = self.keepers().into_iter().filter_map(|keeper| keeper.with_node(|node| node.vault()));
-        vaults.find_map(known).unwrap_or_else(|| device.short().to_string())
+        self.vaults().into_iter().find_map(known).unwrap_or_else(|| device.short().to_string())
+    }
+}
+
+/// Caches, then what allocators keep free: the memory of the caches is among it.
+fn give_back(vaults: Vec<Arc<Vault>>) -> impl FnOnce() + Send {
+    move || {
+        for vault in vaults {
+            if let Err(error) = vault.give_back() {
+                tracing::debug!(%error, vault = %vault.info().id, "caches were kept");
+            }
+        }
+        surplus::give_back();
     }
 }
 

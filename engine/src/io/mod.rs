@@ -1,7 +1,7 @@
 //! Files as the store needs them: maps that survive truncation, and writes that are durable or are reported.
 //!
 //! The only module of the engine with `unsafe` code; it lies in [`map`], `sigbus`, `uring`, [`counting`],
-//! [`priority`] and [`usage`], one operation a block.
+//! [`priority`], [`surplus`] and [`usage`], one operation a block.
 
 pub mod append;
 pub mod backend;
@@ -16,6 +16,7 @@ pub mod piece;
 mod portable;
 pub mod priority;
 mod sigbus;
+pub mod surplus;
 #[cfg(test)]
 mod tests;
 #[cfg(target_os = "linux")]

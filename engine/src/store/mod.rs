@@ -210,6 +210,14 @@ impl Store {
         self.inner.log_snapshot().frontier()
     }
 
+    /// Lets go of what is cached of the index.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub(crate) fn give_back(&self) -> Result<(), StoreError> {
+        self.inner.index.give_back()
+    }
+
     /// Digest over all heads: equal on two replicas exactly when they hold the same events.
     pub fn root(&self) -> Root {
         self.heads().root()

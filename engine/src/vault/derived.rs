@@ -59,6 +59,12 @@ impl Derived {
         self.lookups.as_ref().unwrap_or(&self.view).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Lets go of cached pages of all connections.
+    pub(super) fn give_back(&self) -> Result<(), ViewError> {
+        self.view().give_back()?;
+        self.lookups().give_back()
+    }
+
     /// Throws the view away; it stands before the whole log then.
     fn begin_again(&self) -> Result<(), ViewError> {
         let mut view = self.view();

@@ -316,6 +316,16 @@ impl Vault {
         Ok(self.home.replace_seen(&self.dir, &self.store.heads())?)
     }
 
+    /// Lets go of what is cached of the index and the view, which is bounded but never shrinks by itself: for a process that has done much and
+    /// comes to rest. Waits for who writes; the next ones who ask read files again.
+    ///
+    /// # Errors
+    /// SQLite's; caches are left as they were then.
+    pub fn give_back(&self) -> Result<(), VaultError> {
+        self.store.give_back()?;
+        self.sealing.as_ref().map_or(Ok(()), |sealing| Ok(sealing.derived.give_back()?))
+    }
+
     fn sealing(&self) -> Result<&Sealing, VaultError> {
         self.sealing.as_deref().ok_or(VaultError::Keyless)
     }

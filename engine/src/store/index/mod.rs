@@ -217,6 +217,12 @@ impl Index {
         Ok(())
     }
 
+    /// Lets go of cached pages: the next ones who ask have SQLite read its file again.
+    pub(super) fn give_back(&self) -> Result<(), StoreError> {
+        shrink(&lock(&self.writer))?;
+        Ok(lock(&self.readers).idle.iter().try_for_each(shrink)?)
+    }
+
     /// Runs `work` in one transaction: all of it happens, or nothing.
     pub(super) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut connection = lock(&self.writer);
@@ -244,6 +250,10 @@ fn snapshot<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result
     let result = work(&transaction);
     transaction.finish()?;
     result
+}
+
+fn shrink(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("PRAGMA shrink_memory")
 }
 
 fn is_usable(connection: &Connection, vault: &VaultId) -> rusqlite::Result<bool> {

@@ -132,6 +132,14 @@ impl View {
         schema::remove(path)
     }
 
+    /// Lets go of cached pages: the next ones who ask have SQLite read its file again.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn give_back(&self) -> Result<(), ViewError> {
+        Ok(self.connection.execute_batch("PRAGMA shrink_memory")?)
+    }
+
     /// The events that it has seen.
     ///
     /// # Errors
