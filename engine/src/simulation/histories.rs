@@ -31,6 +31,9 @@ const PAUSES: [std::ops::Range<Duration>; 4] = [
     Duration::from_millis(800)..Duration::from_secs(12),
 ];
 
+/// Histories at once for each processor.
+const PLAYERS: usize = 2;
+
 /// What came of a history, to tell one from another.
 type Shape = (u64, String);
 
@@ -171,7 +174,8 @@ async fn sync_fails(world: &mut World, dice: &mut Dice) {
 /// Plays `seeds` on all processors; names those that failed.
 fn play_all(seeds: std::ops::Range<u64>, misfortune: Misfortune) {
     let next = AtomicU64::new(seeds.start);
-    let threads = thread::available_parallelism().map_or(1, usize::from);
+    // A player waits for the threads that read and write files for it: with one a processor, a tenth of the time nobody works.
+    let threads = PLAYERS * thread::available_parallelism().map_or(1, usize::from);
     let failed: Vec<u64> = thread::scope(|scope| {
         let players: Vec<_> = (0..threads).map(|_| scope.spawn(|| play_some(&next, seeds.end, misfortune))).collect();
         players.into_iter().flat_map(|player| player.join().unwrap()).collect()
