@@ -117,7 +117,7 @@ async fn live(cli: &MirordCli, plan: Plan, home: Home, output: &Output, repeats:
     let news = daemon.look_around(plan.settings.discovery);
     daemon.announce(output)?;
     supervisor::tell(Word::Ready(&daemon.state().line()));
-    let asked = daemon.clone();
+    let (asked, answering) = (daemon.clone(), socket.answering());
     let mut socket = JoinSet::from_iter([async move { socket.run(Arc::new(move |question| asked.answer(question))).await }]);
     let code = daemon.keep(cli, &ground, &mut signals, (&mut hears, news), repeats).await;
     supervisor::tell(Word::Stopping);
@@ -125,7 +125,8 @@ async fn live(cli: &MirordCli, plan: Plan, home: Home, output: &Output, repeats:
         () = daemon.end() => {}
         never = signals.end_at_once() => match never {},
     }
-    // Whoever asked it to stop has its answer by now; the socket's file goes with the task.
+    // Whoever asked it to stop may wait for the answer yet; the socket's file goes with the task.
+    answering.ended().await;
     socket.shutdown().await;
     Ok(code)
 }

@@ -12,13 +12,15 @@ use std::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    sync::{RwLock, Semaphore},
     task::JoinSet,
     time::timeout,
 };
 
 /// Whoever is silent for so long is not listened to any more.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Whoever has asked a daemon that ends gets so long to take the answer.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// After a failed accept: no descriptors are left, and trying at once would only spin.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
@@ -30,6 +32,18 @@ pub(in crate::daemon) type Handler = Arc<dyn Fn(Question) -> Answer + Send + Syn
 pub(in crate::daemon) struct Server {
     listener: UnixListener,
     path: PathBuf,
+    answering: Answering,
+}
+
+/// Held for reading from a question until its answer is written.
+#[derive(Debug, Clone, Default)]
+pub(in crate::daemon) struct Answering(Arc<RwLock<()>>);
+
+impl Answering {
+    /// Waits until whoever has asked has the answer, or does not take it in time.
+    pub(in crate::daemon) async fn ended(&self) {
+        drop(timeout(LAST_WORDS, self.0.write()).await);
+    }
 }
 
 impl Server {
@@ -42,7 +56,11 @@ impl Server {
         remove_stale(&path)?;
         let listener = UnixListener::bind(&path).map_err(|error| cannot_open(&path, &error))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).map_err(|error| cannot_open(&path, &error))?;
-        Ok(Self { listener, path })
+        Ok(Self { listener, path, answering: Answering::default() })
+    }
+
+    pub(in crate::daemon) fn answering(&self) -> Answering {
+        self.answering.clone()
     }
 
     /// Answers for as long as it is polled.
@@ -54,9 +72,9 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     // Whoever finds no seat finds the connection closed.
                     Ok((stream, _)) => if let Ok(seat) = seats.clone().try_acquire_owned() {
-                        let handler = handler.clone();
+                        let (handler, answering) = (handler.clone(), self.answering());
                         connections.spawn(async move {
-                            serve(stream, &handler).await;
+                            serve(stream, &handler, &answering).await;
                             drop(seat);
                         });
                     },
@@ -93,7 +111,7 @@ fn cannot_open(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// One connection: questions until it is closed, silent, or says what nobody could mean.
-async fn serve(stream: UnixStream, handler: &Handler) {
+async fn serve(stream: UnixStream, handler: &Handler, answering: &Answering) {
     let own = rustix::process::geteuid().as_raw();
     match stream.peer_cred() {
         Ok(user) if is_allowed(user.uid(), own) => {}
@@ -104,6 +122,7 @@ async fn serve(stream: UnixStream, handler: &Handler) {
     let mut reader = BufReader::new(reader);
     while let Ok(Ok(line)) = timeout(SILENCE, question(&mut reader)).await {
         let Some(line) = line else { return };
+        let _answering = answering.0.read().await;
         let (answer, last) = match serde_json::from_str(&line) {
             Ok(question) => (answer(handler, question).await, false),
             Err(error) => (not_understood(&error), true),
