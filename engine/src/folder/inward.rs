@@ -15,7 +15,8 @@
 
 use super::{
     Folder,
-    look::{self, Scope},
+    guard::{Identity, identity},
+    look::{self, Parents, Scope},
     naming::copy_key,
     outward::is_directory,
     state::{Digest, Row},
@@ -53,19 +54,33 @@ struct Decider<'a> {
 impl Folder {
     /// Takes in what has changed within `scope`. `moving` says what becomes of files that change while they are read.
     pub(super) fn take_in(&self, scope: &Scope, moving: Moving) -> Result<Left, VaultError> {
+        let before = identity(self.naming.root());
         let decider = Decider { folder: self, left: Mutex::default() };
         let unread = look::changed(&self.naming, &self.state, scope, &mut |found| decider.read(found, moving, self))?;
         unread.into_iter().for_each(|(path, reason)| self.problem(path.display().to_string(), reason));
-        let gone = look::gone(&self.naming, &self.state, scope)?;
+        let mut gone = look::gone(&self.naming, &self.state, scope)?;
         let mut left = decider.left.into_inner().unwrap_or_else(PoisonError::into_inner);
         if gone.is_empty() {
             return Ok(left);
         }
-        match self.guard.allows(gone.len() as u64, &self.state)? {
+        match self.may_forget(&mut gone, before)? {
             Ok(()) => self.forget(&gone, &mut left)?,
             Err(reason) => left.paused = Some(reason),
         }
         Ok(left)
+    }
+
+    /// Whether `gone`, without what is back by now, are deletions; why not, else. The directory was `before`, and may have gone itself meanwhile.
+    fn may_forget(&self, gone: &mut Vec<(Key, Row)>, before: Option<Identity>) -> Result<Result<(), String>, VaultError> {
+        let mut parents = Parents::default();
+        gone.retain(|(key, _)| parents.stamp(&self.naming, key) == Ok(None));
+        if let Some(reason) = self.guard.absent(&self.naming, &self.state)? {
+            return Ok(Err(reason));
+        }
+        if identity(self.naming.root()) != before {
+            return Ok(Err("the folder was replaced while it was looked at".into()));
+        }
+        self.guard.allows(gone.len() as u64, &self.state)
     }
 
     /// Takes in that `gone` are gone.

@@ -505,6 +505,23 @@ fn files_that_vanish_all_at_once_are_not_deleted() {
     assert_eq!(b.names().len(), 30);
 }
 
+/// The guard had looked before: what a look finds gone may be gone because the directory went while it looked.
+#[test]
+fn a_directory_that_goes_while_it_is_looked_at_is_not_deleted_content() {
+    for emptied in [true, false] {
+        let (devices, a, b) = pair(Flow::Both);
+        (0..20).for_each(|n| a.write(&format!("{n}"), ""));
+        converge(&a, &b);
+        fs::rename(&a.dir, devices.dir("away")).unwrap();
+        if emptied {
+            fs::create_dir(&a.dir).unwrap();
+        }
+        let left = a.folder().take_in(&Scope::Whole, Moving::Left).unwrap();
+        assert!(left.paused.is_some(), "emptied {emptied}: {left:?}");
+        assert_eq!(a.folder().status().deletions_in, 0);
+    }
+}
+
 #[test]
 fn two_folders_share_a_vault_each_with_its_prefix() {
     let (devices, a, b) = pair(Flow::Both);
