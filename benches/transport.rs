@@ -6,7 +6,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, measurement::WallTime};
 use mirror_engine::{
     id::DeviceId,
     keys::DeviceKey,
-    transport::{Admission, CloseReason, Connection, Dialer, Listener, Protocol, TransportError, TransportKind, Tuning},
+    transport::{Admission, CloseReason, Connection, Dialer, Listener, Protocol, Standing, TransportError, TransportKind, Tuning},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -34,8 +34,8 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 struct Everyone;
 
 impl Admission for Everyone {
-    fn is_known(&self, _: &DeviceId) -> bool {
-        true
+    fn standing(&self, _: &DeviceId) -> Standing {
+        Standing::Known
     }
 
     fn pairing_open(&self) -> bool {

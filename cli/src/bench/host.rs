@@ -19,7 +19,7 @@ use mirror_engine::{
     keys::DeviceKey,
     probe::Datagrams,
     replicate::{self, Options, Server, Unobserved},
-    transport::{Admission, CloseReason, Connection, Listener, TransportKind, Tuning},
+    transport::{Admission, CloseReason, Connection, Listener, Standing, TransportKind, Tuning},
 };
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -46,8 +46,8 @@ impl Record for Serving {
 struct Only(DeviceId);
 
 impl Admission for Only {
-    fn is_known(&self, device: &DeviceId) -> bool {
-        *device == self.0
+    fn standing(&self, device: &DeviceId) -> Standing {
+        if *device == self.0 { Standing::Known } else { Standing::Stranger }
     }
 
     fn pairing_open(&self) -> bool {

@@ -17,7 +17,7 @@ use crate::{
     members::Admittance,
     session::{Direction, Side},
     store::Store,
-    transport::{Admission, CloseReason, Connection, Listener, Protocol},
+    transport::{Admission, CloseReason, Connection, Listener, Protocol, Standing},
     vault::Vault,
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -61,17 +61,24 @@ struct KnownPeers {
 }
 
 impl Admission for KnownPeers {
-    fn is_known(&self, device: &DeviceId) -> bool {
+    fn standing(&self, device: &DeviceId) -> Standing {
         // What another process has just appended counts, too: `mirror peer remove` beside a server.
         if let Err(error) = self.store.refresh() {
             tracing::warn!(%error, "the log cannot be looked at: nobody is let in");
-            return false;
+            return Standing::Unclear;
         }
         let admittance = self.store.roster().map_or(Admittance::Unknown, |roster| roster.admittance(device));
         match admittance {
-            Admittance::In(_) => true,
-            Admittance::Removed => false,
-            Admittance::Unknown => self.home.peer_of(device).is_ok_and(|peer| peer.is_some()),
+            Admittance::In(_) => Standing::Known,
+            Admittance::Removed => Standing::Stranger,
+            Admittance::Unknown => match self.home.peer_of(device) {
+                Ok(Some(_)) => Standing::Known,
+                Ok(None) => Standing::Stranger,
+                Err(error) => {
+                    tracing::warn!(%error, "the known peers cannot be looked at: nobody is let in");
+                    Standing::Unclear
+                }
+            },
         }
     }
 

@@ -148,6 +148,12 @@ impl FaultyDisk {
         self.shadow().fault = fault;
     }
 
+    /// Whether it does not do all that it is asked.
+    pub(super) fn fails(&self) -> bool {
+        let shadow = self.shadow();
+        shadow.dead || shadow.fault.is_some()
+    }
+
     pub(super) fn is_dead(&self) -> bool {
         self.shadow().dead
     }

@@ -143,13 +143,38 @@ impl Protocol {
 ///
 /// Called on a network thread: reading a small file is fine, waiting is not.
 pub trait Admission: Send + Sync + 'static {
-    /// Whether this device may speak [`Protocol::Session`].
-    fn is_known(&self, device: &DeviceId) -> bool;
+    /// What this device is here. Who is known may speak [`Protocol::Session`].
+    fn standing(&self, device: &DeviceId) -> Standing;
     /// Whether strangers may finish the handshake, to speak [`Protocol::Pairing`] only.
     fn pairing_open(&self) -> bool;
 }
 
-/// Whether `device` may speak `protocol`: the verifier lets anyone in while pairing is open, this holds them to pairing.
-fn admitted(admission: &dyn Admission, device: &DeviceId, protocol: Protocol) -> bool {
-    admission.is_known(device) || protocol == Protocol::Pairing && admission.pairing_open()
+/// What a device is to those whom it calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// One of them.
+    Known,
+    /// Never heard of, or removed.
+    Stranger,
+    /// What says so cannot be read now: let in by nobody, and told to come again.
+    Unclear,
+}
+
+/// Whether `device` may speak `protocol`, and how it is sent away if not. The verifier lets anyone in while pairing is open, this holds them to
+/// pairing.
+fn admit(admission: &dyn Admission, device: &DeviceId, protocol: Protocol) -> Result<(), CloseReason> {
+    match admission.standing(device) {
+        Standing::Known => Ok(()),
+        Standing::Stranger if protocol == Protocol::Pairing && admission.pairing_open() => Ok(()),
+        Standing::Stranger => Err(CloseReason::Refused),
+        Standing::Unclear => Err(CloseReason::Busy),
+    }
+}
+
+/// What whoever was sent away for `reason` is to this end.
+fn sent_away(reason: CloseReason) -> TransportError {
+    match reason {
+        CloseReason::Refused => TransportError::Refused,
+        other => TransportError::Closed(other),
+    }
 }

@@ -4,7 +4,7 @@
 //! [`DeviceId`] (RFC 8410), so it is compared, not parsed. AES-128-GCM comes first because it is the fastest here (measured);
 //! both ends keep the same order. What is left out on purpose: other signatures, TLS 1.2, tickets, resumption, 0-RTT.
 
-use super::{Admission, TransportError};
+use super::{Admission, Standing, TransportError};
 use crate::{id::DeviceId, keys::DeviceKey};
 use rustls::{
     AlertDescription, CertificateError, CipherSuite, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
@@ -187,7 +187,7 @@ impl ClientCertVerifier for Admitted {
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let device = device_of(end_entity).ok_or(CertificateError::BadEncoding)?;
-        if self.admission.is_known(&device) || self.admission.pairing_open() {
+        if self.admission.standing(&device) != Standing::Stranger || self.admission.pairing_open() {
             Ok(ClientCertVerified::assertion())
         } else {
             Err(CertificateError::ApplicationVerificationFailure.into())

@@ -6,7 +6,7 @@ use crate::{
     id::DeviceId,
     keys::DeviceKey,
     replicate::{Options, Server, Unobserved},
-    transport::{Admission, Listener, TransportKind},
+    transport::{Admission, Listener, Standing, TransportKind},
     vault::{InitOptions, Unwatched},
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -17,8 +17,8 @@ const SHORT: Duration = Duration::from_millis(20);
 struct Everybody;
 
 impl Admission for Everybody {
-    fn is_known(&self, _: &DeviceId) -> bool {
-        true
+    fn standing(&self, _: &DeviceId) -> Standing {
+        Standing::Known
     }
 
     fn pairing_open(&self) -> bool {

@@ -14,7 +14,7 @@ pub(super) use endpoint::{Endpoint, Role, endpoint, server_config, transport_con
 pub(super) use paths::Paths;
 pub(super) use streams::{QuicControlReceiver, QuicControlSender, QuicLaneReceiver, QuicLaneSender};
 
-use super::{Admission, CloseReason, Network, Protocol, Stats, TransportError, admitted, control, error::Cause, socket, tls};
+use super::{Admission, CloseReason, Network, Protocol, Stats, TransportError, admit, control, error::Cause, sent_away, socket, tls};
 use crate::id::DeviceId;
 use paths::Path;
 use quinn::{ClientConfig, ConnectionError, VarInt, crypto::rustls::QuicClientConfig};
@@ -85,9 +85,9 @@ pub(super) async fn accept(accept: Accept, incoming: quinn::Incoming) -> Result<
     let connection = incoming.accept_with(Arc::new(config)).map_err(ended)?.await.map_err(ended)?;
     let peer = peer(&connection)?;
     let protocol = protocol(&connection).ok_or(TransportError::Version)?;
-    if !admitted(&*admission, &peer, protocol) {
-        hang_up(&connection, CloseReason::Refused);
-        return Err(TransportError::Refused);
+    if let Err(reason) = admit(&*admission, &peer, protocol) {
+        hang_up(&connection, reason);
+        return Err(sent_away(reason));
     }
     let control = connection.accept_bi().await.map_err(ended)?;
     Ok(QuicConnection::new(Parts { connection, peer, protocol, control, path }, &tuning))

@@ -40,10 +40,10 @@ use self::{
     stream::TlsStream,
 };
 use super::{
-    Admission, CloseReason, Protocol, Stats, TransportError, TransportKind, Tuning, admitted,
+    Admission, CloseReason, Protocol, Stats, TransportError, TransportKind, Tuning, admit,
     control::{self, Frame, Frames},
     quic::canonical,
-    socket, tls,
+    sent_away, socket, tls,
 };
 use crate::{id::DeviceId, limits::TCP_IDLE_MS};
 use bytes::Bytes;
@@ -125,10 +125,10 @@ pub(super) async fn accept(accept: Accept, tcp: TcpStream, remote: SocketAddr) -
         return accept.registry.attach(stream, peer).await.map(|()| None);
     }
     let protocol = stream.records().common().alpn_protocol().and_then(Protocol::from_alpn).ok_or(TransportError::Version)?;
-    if !admitted(&*accept.admission, &peer, protocol) {
-        stream.write(&control::close(CloseReason::Refused)).await?;
+    if let Err(reason) = admit(&*accept.admission, &peer, protocol) {
+        stream.write(&control::close(reason)).await?;
         stream.say_goodbye().await;
-        return Err(TransportError::Refused);
+        return Err(sent_away(reason));
     }
     Ok(Some(TcpConnection::start(stream, peer, protocol, remote)))
 }

@@ -55,8 +55,8 @@ async fn while_pairing_is_open_a_stranger_may_pair_and_nothing_else() {
 async fn a_device_that_is_removed_is_refused_from_then_on() {
     struct Once(AtomicBool);
     impl Admission for Once {
-        fn is_known(&self, _: &DeviceId) -> bool {
-            self.0.load(Ordering::SeqCst)
+        fn standing(&self, _: &DeviceId) -> Standing {
+            if self.0.load(Ordering::SeqCst) { Standing::Known } else { Standing::Stranger }
         }
         fn pairing_open(&self) -> bool {
             false
@@ -74,6 +74,26 @@ async fn a_device_that_is_removed_is_refused_from_then_on() {
         let error = refusal(dialer.dial(addr, key(2).id(), Protocol::Session, kind).await).await;
         assert!(matches!(error, TransportError::Refused), "{kind}: {error:?}");
         drop(dialled);
+    }
+}
+
+#[tokio::test]
+async fn who_it_is_not_clear_about_is_told_to_come_again_not_that_nobody_knows_them() {
+    struct Unreadable;
+    impl Admission for Unreadable {
+        fn standing(&self, _: &DeviceId) -> Standing {
+            Standing::Unclear
+        }
+        fn pairing_open(&self) -> bool {
+            true
+        }
+    }
+    let listener = Listener::bind(&[LOOPBACK], &key(2), Arc::new(Unreadable), Tuning::default()).unwrap();
+    let dialer = Dialer::new(&key(1), Tuning::default()).unwrap();
+    let addr = listener.local_addrs().0[0];
+    for (kind, protocol) in WIRES.into_iter().flat_map(|kind| [(kind, Protocol::Session), (kind, Protocol::Pairing)]) {
+        let error = refusal(dialer.dial(addr, key(2).id(), protocol, kind).await).await;
+        assert!(matches!(error, TransportError::Closed(CloseReason::Busy)), "{kind} {protocol:?}: {error:?}");
     }
 }
 

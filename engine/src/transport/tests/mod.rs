@@ -40,8 +40,8 @@ impl Known {
 }
 
 impl Admission for Known {
-    fn is_known(&self, device: &DeviceId) -> bool {
-        self.devices.contains(device)
+    fn standing(&self, device: &DeviceId) -> Standing {
+        if self.devices.contains(device) { Standing::Known } else { Standing::Stranger }
     }
 
     fn pairing_open(&self) -> bool {
