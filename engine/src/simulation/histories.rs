@@ -153,6 +153,22 @@ async fn crossing_in_a_gale(seed: u64) {
     world.check_end().await;
 }
 
+/// How long a megabyte takes between two replicas that are far from each other, whose path loses a packet now and then.
+async fn a_megabyte_far_away(seed: u64) -> Duration {
+    let mut dice = Dice::new(seed);
+    let mut world = World::new(dice.split(), 2, Program::Server).await;
+    world.net.set_weather(Weather { latency: Duration::from_millis(90), jitter: Duration::from_millis(5), lost: 20_000, ..Weather::FAIR });
+    world.connect(1, 0, Talk::Follow);
+    sleep(Duration::from_secs(2)).await;
+    world.put(0, 1 << 20).unwrap();
+    let began = Instant::now();
+    while !world.are_equal() {
+        assert!(began.elapsed() < Duration::from_secs(120), "seed {seed}: not equal two minutes after the change");
+        sleep(Duration::from_millis(5)).await;
+    }
+    began.elapsed()
+}
+
 /// A sync fails while something is stored, the process ends, and the next one stores something too; sooner or later the power goes.
 async fn sync_fails(world: &mut World, dice: &mut Dice) {
     let number = dice.index(world.replicas.len());
@@ -215,6 +231,14 @@ fn what_went_wrong_once_ends_well() {
 #[test]
 fn packets_that_are_up_to_two_seconds_late_doubled_and_changed_cost_nothing_but_time() {
     (0..5).for_each(|seed| play(seed, crossing_in_a_gale(seed)));
+}
+
+/// A window of forty packets, which is what congestion control ends at that takes the length of the path for a queue, needs four seconds.
+#[test]
+fn a_long_path_is_not_taken_for_a_queue() {
+    let mut took: Vec<_> = (0..5).map(|seed| play(seed, a_megabyte_far_away(seed))).collect();
+    took.sort();
+    assert!(took[2] < Duration::from_millis(2_500), "{took:?}");
 }
 
 #[test]

@@ -12,12 +12,17 @@
 //!
 //! Both kinds of evidence need numbers. Two packets of the first thirty are no share yet, so what chance may do is borne beside the 5 %. And
 //! where packets are delayed each by itself (jitter), the shortest of a few round trips is longer than the path's own without any queue: so
-//! there have to be some, and by more than half of what they differ among themselves.
+//! there have to be some, and by more than half of what they differ among themselves. What is lost of the first flight counts for nothing: a
+//! peer whose last word of the handshake was overtaken or lost could not read it.
 //!
-//! "What the path holds" is the delivered rate (the best of ten round trips) times the shortest round trip ever seen. The latter never
-//! grows, so a route that becomes longer looks like a queue: then this is CUBIC. Every verdict of congestion is a multiplicative
-//! decrease and growth is CUBIC's, so flows that share a queue converge as CUBIC's do. Slow start ends when a queue begins to stand
-//! (after HyStart++, RFC 9406), not at the first loss.
+//! "What the path holds" is the delivered rate (the best of ten round trips) times the shortest round trip seen. The latter does not grow
+//! while the window is what limits, so a route that becomes longer looks like a queue: then this is CUBIC. Who has had little to send for
+//! [`REST`] has no queue of its own, and a path that was not filled for so long is a new one: what is known of it is forgotten, and slow start
+//! begins again, as after idle time in TCP (RFC 5681, section 4.1). Every verdict of congestion is a multiplicative decrease and growth is
+//! CUBIC's, so flows that share a queue converge as CUBIC's do. Slow start ends when a queue begins to stand (after HyStart++, RFC 9406), not
+//! at the first loss.
+//!
+//! The shortest round trip is measured here: the library's is never longer than the round trip that it reckons with at first.
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
@@ -49,6 +54,8 @@ const LOSS_PACKETS: u64 = 512;
 const QUEUE_DELAY: (Duration, Duration) = (Duration::from_millis(4), Duration::from_millis(16));
 /// Packets of which the shortest round trip tells a queue from chance (RFC 9406, section 4.2).
 const ROUND_SAMPLES_MIN: usize = 8;
+/// A path that was not filled for so long may be another one.
+const REST: Duration = Duration::from_secs(10);
 /// Round trips whose best rate counts.
 const RATE_ROUNDS: usize = 10;
 
@@ -72,6 +79,10 @@ pub(super) struct Adaptive {
     growth: Option<Growth>,
     /// Losses of what was sent before are one with the last verdict.
     judged_at: Option<Instant>,
+    /// When the connection began; none after the first [`REST`].
+    opened: Option<Instant>,
+    /// When the window was last what limited, or the path became a new one.
+    filled_at: Instant,
     path: Path,
 }
 
@@ -94,8 +105,6 @@ pub(super) struct Acked {
     pub(super) sent: Instant,
     pub(super) bytes: u64,
     pub(super) demand: Demand,
-    /// The shortest round trip of the connection.
-    pub(super) shortest: Duration,
 }
 
 /// Whether there was more to send.
@@ -110,10 +119,20 @@ pub(super) enum Demand {
 impl Adaptive {
     pub(super) fn new(now: Instant, mtu: u16) -> Self {
         let mtu = u64::from(mtu);
-        Self { mtu, window: INITIAL_PACKETS * mtu, slow_start_until: u64::MAX, growth: None, judged_at: None, path: Path::new(now) }
+        Self {
+            mtu,
+            window: INITIAL_PACKETS * mtu,
+            slow_start_until: u64::MAX,
+            growth: None,
+            judged_at: None,
+            opened: Some(now),
+            filled_at: now,
+            path: Path::new(now, Duration::MAX),
+        }
     }
 
     pub(super) fn acked(&mut self, acked: Acked) {
+        self.rest(&acked);
         let is_judged = self.judged_at.is_some_and(|judged| acked.sent <= judged);
         self.path.acked(&acked);
         if !is_judged {
@@ -133,12 +152,22 @@ impl Adaptive {
         }
     }
 
+    /// Begins anew when the path was not filled for long. The last round trips stay: nothing may come for as long again.
+    fn rest(&mut self, acked: &Acked) {
+        if acked.demand == Demand::Network {
+            self.filled_at = acked.now;
+        } else if acked.now.saturating_duration_since(self.filled_at) >= REST {
+            let shortest = self.path.shortest_lately;
+            *self = Self { path: Path::new(acked.now, shortest), opened: None, ..Self::new(acked.now, self.mtu as u16) };
+        }
+    }
+
     /// RFC 9438, sections 4.2 to 4.4.
     fn grow(&mut self, acked: &Acked) {
         let packets = self.window as f64 / self.mtu as f64;
         let growth = self.growth.get_or_insert(Growth { began: acked.now, plateau: packets, plateau_s: 0.0, reno: packets });
         let acked_packets = acked.bytes as f64 / self.mtu as f64;
-        let elapsed = acked.now.saturating_duration_since(growth.began) + acked.shortest;
+        let elapsed = acked.now.saturating_duration_since(growth.began) + self.path.shortest;
         let cubic = CUBIC_C * (elapsed.as_secs_f64() - growth.plateau_s).powi(3) + growth.plateau;
         let reno_share = if growth.reno < growth.plateau { 3.0 * (1.0 - CUBIC_BETA) / (1.0 + CUBIC_BETA) } else { 1.0 };
         growth.reno += reno_share * acked_packets / packets;
@@ -147,7 +176,7 @@ impl Adaptive {
     }
 
     pub(super) fn lost(&mut self, now: Instant, sent: Instant, loss: Loss) {
-        if self.judged_at.is_some_and(|judged| sent <= judged) {
+        if self.judged_at.is_some_and(|judged| sent <= judged) || matches!(loss, Loss::Bytes(_)) && self.is_first_flight(sent) {
             return;
         }
         let evidence = self.path.lost(loss, self.mtu);
@@ -161,6 +190,13 @@ impl Adaptive {
             Evidence::Collapse => 0.0,
         };
         self.decrease(now, kept as u64);
+    }
+
+    /// Whether the peer may not have had the keys yet when this arrived: whoever's last word of the handshake was lost or overtaken loses all that
+    /// came before it (RFC 9002, section 7.4).
+    fn is_first_flight(&self, sent: Instant) -> bool {
+        let until = self.opened.map(|opened| opened.checked_add(self.path.shortest.saturating_mul(2)));
+        until.is_some_and(|until| until.is_none_or(|until| sent < until))
     }
 
     fn decrease(&mut self, now: Instant, kept: u64) {
@@ -222,6 +258,8 @@ impl Trips {
 #[derive(Debug, Clone)]
 struct Path {
     shortest: Duration,
+    /// The same since [`REST`] began.
+    shortest_lately: Duration,
     /// Delivered bytes a second of the last round trips.
     rates: [f64; RATE_ROUNDS],
     rounds: usize,
@@ -235,9 +273,10 @@ struct Path {
 }
 
 impl Path {
-    fn new(now: Instant) -> Self {
+    fn new(now: Instant, shortest: Duration) -> Self {
         Self {
-            shortest: Duration::MAX,
+            shortest,
+            shortest_lately: Duration::MAX,
             rates: [0.0; RATE_ROUNDS],
             rounds: 0,
             round_began: now,
@@ -249,8 +288,9 @@ impl Path {
     }
 
     fn acked(&mut self, acked: &Acked) {
-        self.shortest = self.shortest.min(acked.shortest);
         let trip = acked.now.saturating_duration_since(acked.sent);
+        self.shortest = self.shortest.min(trip);
+        self.shortest_lately = self.shortest_lately.min(trip);
         self.trips[0] = self.trips[0].and(Trips { shortest: trip, longest: trip, samples: 1 });
         self.round_bytes += acked.bytes;
         if acked.sent >= self.round_began {
@@ -321,9 +361,9 @@ impl Path {
 }
 
 impl Controller for Adaptive {
-    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, _: &RttEstimator) {
         let demand = if app_limited { Demand::Application } else { Demand::Network };
-        self.acked(Acked { now, sent, bytes, demand, shortest: rtt.min() });
+        self.acked(Acked { now, sent, bytes, demand });
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {

@@ -23,8 +23,9 @@ const RTT_GUESS: Duration = Duration::from_millis(100);
 /// Packets that may overtake one before it counts as lost. RFC 9002 says 3, of which Wi-Fi and paths of several links make losses that are
 /// none; of a window of thousands these are nothing, and where few are under way [`OVERTAKEN_SHARE`] comes first.
 const OVERTAKEN_BY: u32 = 32;
-/// Round trips after which one that others have overtaken counts as lost: a quarter over one, as RACK has it (RFC 8985).
-const OVERTAKEN_SHARE: f32 = 1.25;
+/// Round trips after which one that others have overtaken counts as lost. RACK has a quarter over one (RFC 8985); but whoever has more to send
+/// than the window lets out acknowledges with the next packet that it does let out (quinn 0.11), which may be a third of a round trip later.
+const OVERTAKEN_SHARE: f32 = 1.5;
 
 /// Which side opens the control stream.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -295,7 +295,7 @@ impl QuicConnection {
             bytes_sent: stats.udp_tx.bytes.saturating_sub(self.0.path.withheld_bytes()),
             bytes_received: stats.udp_rx.bytes,
             rtt: Some(stats.path.rtt),
-            rtt_min: Some(stats.path.min_rtt),
+            rtt_min: congestion::shortest_round_trip(&self.0.connection),
             packets_sent: Some(stats.path.sent_packets),
             windows_used_up: Some(stats.frame_tx.data_blocked + stats.frame_tx.stream_data_blocked),
             packets_lost: Some(stats.path.lost_packets),

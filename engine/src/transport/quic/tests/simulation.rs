@@ -40,7 +40,6 @@ struct Flow {
     /// When the next packet may be sent, by quinn's pacer: 5/4 of a window each round trip.
     paced: Instant,
     smoothed: Duration,
-    shortest: Duration,
     delivered: u64,
     dropped: u64,
 }
@@ -113,11 +112,9 @@ impl World {
         if let Some(at) = sender.in_flight.iter().position(|packet| packet.number == number) {
             let packet = sender.in_flight.remove(at).unwrap();
             let trip = self.now - packet.sent;
-            sender.shortest = sender.shortest.min(trip);
             sender.smoothed = sender.smoothed.mul_f64(0.875) + trip.mul_f64(0.125);
             sender.delivered += u64::from(counted) * PACKET;
-            let shortest = sender.shortest;
-            sender.control.acked(Acked { now: self.now, sent: packet.sent, bytes: PACKET, demand: Demand::Network, shortest });
+            sender.control.acked(Acked { now: self.now, sent: packet.sent, bytes: PACKET, demand: Demand::Network });
         }
         if lost.0 > 0 {
             sender.control.lost(self.now, lost.1, Loss::Bytes(lost.0));
@@ -161,7 +158,6 @@ impl Flow {
             in_flight: VecDeque::new(),
             paced: joins,
             smoothed: round_trip,
-            shortest: Duration::MAX,
             delivered: 0,
             dropped: 0,
         }
@@ -201,9 +197,7 @@ fn a_few_of_the_first_packets_are_no_share() {
     let now = clock::now();
     let mut control = Adaptive::new(now, PACKET as u16);
     let before = control.window();
-    (0..20).for_each(|_| {
-        control.acked(Acked { now, sent: now, bytes: PACKET, demand: Demand::Application, shortest: Duration::from_millis(60) })
-    });
+    (0..20).for_each(|_| control.acked(Acked { now, sent: now, bytes: PACKET, demand: Demand::Application }));
     control.lost(now, now, Loss::Bytes(3 * PACKET));
     assert_eq!(control.window(), before, "3 of 23");
     control.lost(now + Duration::from_millis(60), now + Duration::from_millis(1), Loss::Bytes(10 * PACKET));
@@ -211,6 +205,38 @@ fn a_few_of_the_first_packets_are_no_share() {
     assert_eq!(after, (before as f64 * 0.7) as u64, "13 of 33");
     control.lost(now + Duration::from_millis(200), now + Duration::from_millis(100), Loss::Bytes(2 * PACKET));
     assert_eq!(control.window(), after, "what was judged is judged once");
+}
+
+#[test]
+fn what_is_lost_before_the_peer_can_have_the_keys_is_no_congestion() {
+    let (began, trip) = (clock::now(), Duration::from_millis(60));
+    let mut control = Adaptive::new(began, PACKET as u16);
+    control.acked(Acked { now: began + trip, sent: began, bytes: PACKET, demand: Demand::Network });
+    let before = control.window();
+    control.lost(began + 3 * trip, began + trip, Loss::Bytes(20 * PACKET));
+    assert_eq!(control.window(), before);
+    control.lost(began + 4 * trip, began + 2 * trip, Loss::Bytes(20 * PACKET));
+    assert!(control.window() < before);
+}
+
+#[test]
+fn a_path_that_was_not_filled_for_long_is_a_new_one() {
+    let began = clock::now();
+    let mut control = Adaptive::new(began, PACKET as u16);
+    let fresh = control.window();
+    control.lost(began, began, Loss::Everything);
+    let at = |s: u64, trip_ms: u64| {
+        let sent = began + Duration::from_secs(s);
+        Acked { now: sent + Duration::from_millis(trip_ms), sent, bytes: PACKET, demand: Demand::Application }
+    };
+    control.acked(at(9, 5));
+    assert_eq!(control.window(), 4 * PACKET);
+    control.acked(at(11, 150));
+    assert_eq!(control.window(), fresh);
+    // The route is longer by now. Once nothing of before it is left, that is no queue.
+    (22..45).for_each(|s| control.acked(at(s, 150)));
+    (0..40).for_each(|_| control.acked(Acked { demand: Demand::Network, ..at(45, 150) }));
+    assert_eq!(control.window(), fresh + 40 * PACKET, "slow start goes on");
 }
 
 #[test]
@@ -256,7 +282,6 @@ fn silence_starts_over_from_the_smallest_window() {
         sent: now + Duration::from_millis(10),
         bytes: PACKET,
         demand: Demand::Network,
-        shortest: Duration::from_millis(10),
     });
     assert_eq!(control.window(), 5 * PACKET);
 }
