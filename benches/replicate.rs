@@ -76,7 +76,7 @@ impl Drop for Source {
 
 fn new_vault(dir: &Path) -> Vault {
     let home = Home::open(&dir.join("home")).expect("a new home");
-    let options = InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+    let options = InitOptions::for_this_device("bench", "first");
     Vault::init(&dir.join("vault"), &home, options).expect("a new vault").vault
 }
 

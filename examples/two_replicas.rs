@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn run(dir: &std::path::Path) -> Result<(), Box<dyn Error>> {
     std::fs::create_dir_all(dir)?;
     let first = Home::open(&dir.join("first-home"))?;
-    let options = InitOptions { name: "example".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+    let options = InitOptions::for_this_device("example", "first");
     let vault = Arc::new(Vault::init(&dir.join("first"), &first, options)?.vault);
     vault.put(&Key::new("greeting")?, &mut Cursor::new(b"hello"), &Unwatched)?;
 

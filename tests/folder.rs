@@ -146,7 +146,7 @@ impl Pair {
         let dir = tempfile::tempdir().unwrap();
         let runtime = Runtime::new().unwrap();
         let home = |name: &str| Home::open(&dir.path().join(format!("home-{name}"))).unwrap();
-        let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+        let options = InitOptions::for_this_device("v", "a");
         let a = Arc::new(Vault::init(&dir.path().join("a"), &home("a"), options).unwrap().vault);
         let (b, target) = runtime.block_on(join(&a, &dir.path().join("b"), &home("b")));
         let mut pair = Self {

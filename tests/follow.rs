@@ -25,7 +25,7 @@ const KINDS: [TransportKind; 2] = [TransportKind::Quic, TransportKind::Tcp];
 
 fn first(dir: &Path) -> Arc<Vault> {
     let home = Home::open(&dir.join("home-first")).unwrap();
-    let options = InitOptions { name: "follow".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+    let options = InitOptions::for_this_device("follow", "first");
     let vault = Vault::init(&dir.join("first"), &home, options).unwrap().vault;
     put(&vault, "first", b"one");
     Arc::new(vault)

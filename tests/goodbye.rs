@@ -115,7 +115,7 @@ impl Two {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(&dir.path().join("home-listener")).unwrap();
-        let options = InitOptions { name: "goodbye".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+        let options = InitOptions::for_this_device("goodbye", "a");
         let listener = Arc::new(Vault::init(&dir.path().join("listener"), &home, options).unwrap().vault);
         put(&listener, "first");
         let server = Server::bind(listener.clone(), &[LOOPBACK], "listener", &Options::default()).await.unwrap();

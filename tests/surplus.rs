@@ -36,7 +36,7 @@ fn filled(dir: &Path) -> Vault {
     for n in 0..FILES {
         fs::write(files.join(format!("{n}-{}", "x".repeat(200))), n.to_le_bytes()).unwrap();
     }
-    let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+    let options = InitOptions::for_this_device("v", "a");
     let vault = Vault::init(&dir.join("vault"), &home, options).unwrap().vault;
     vault.add(&AddOptions { paths: vec![files], ..AddOptions::default() }, &Unwatched).unwrap();
     vault

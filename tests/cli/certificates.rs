@@ -43,15 +43,7 @@ fn after_a_sync_both_ends_can_show_that_the_other_signed_what_they_hold() {
         }
         sync(&b, &serving, transport);
         assert_eq!(certificates(&b), [(id(&a), true)]);
-        let mut looks = 0;
-        until(|| {
-            looks += 1;
-            // Who closes before a starved server has read everything takes the last word along; another sync says it again.
-            if looks % 50 == 0 {
-                sync(&b, &serving, transport);
-            }
-            certificates(&a) == [(id(&b), true)]
-        });
+        until(|| certificates(&a) == [(id(&b), true)]);
         for device in [&a, &b] {
             let status = device.status();
             let certificate = &status["certificates"][0];

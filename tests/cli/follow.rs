@@ -22,14 +22,20 @@ fn following(device: &Device, serving: &Serving) -> Running {
     device.spawn(&[&["--json", "sync", "--follow"], &peer[..]].concat())
 }
 
-#[test]
-fn changes_go_both_ways_at_once_and_a_peer_that_comes_back_is_found() {
+/// A replica that serves, and another that follows it and is identical.
+fn followed() -> (Sandbox, Device, Serving, Device, Running) {
     let sandbox = Sandbox::new();
     let a = sandbox.device_with_vault();
     let serving = a.serve();
     let b = sandbox.device("b").clone_of(&a, &serving, "b");
     let mut follower = following(&b, &serving);
     follower.wait_for(is("identical"));
+    (sandbox, a, serving, b, follower)
+}
+
+#[test]
+fn changes_go_both_ways_at_once_and_a_peer_that_comes_back_is_found() {
+    let (_sandbox, a, serving, b, mut follower) = followed();
     put(&a, "from a");
     follower.wait_for(is("identical"));
     assert!(has(&b, "from a"));
@@ -55,12 +61,7 @@ fn changes_go_both_ways_at_once_and_a_peer_that_comes_back_is_found() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_follower_takes_its_memory_in_small_pages() {
-    let sandbox = Sandbox::new();
-    let a = sandbox.device_with_vault();
-    let serving = a.serve();
-    let b = sandbox.device("b").clone_of(&a, &serving, "b");
-    let mut follower = following(&b, &serving);
-    follower.wait_for(is("identical"));
+    let (_sandbox, _a, _serving, _b, follower) = followed();
     let status = std::fs::read_to_string(format!("/proc/{}/status", follower.id())).unwrap();
     assert!(status.lines().any(|line| line == "THP_enabled:\t0"), "{status}");
 }
@@ -142,12 +143,7 @@ fn two_that_follow_each_other_at_once_become_the_same_and_disturb_each_other_in_
 
 #[test]
 fn a_vault_that_is_unplugged_while_it_is_followed_is_named_and_goes_on_when_it_is_back() {
-    let sandbox = Sandbox::new();
-    let a = sandbox.device_with_vault();
-    let serving = a.serve();
-    let b = sandbox.device("b").clone_of(&a, &serving, "b");
-    let mut follower = following(&b, &serving);
-    follower.wait_for(is("identical"));
+    let (sandbox, a, serving, b, follower) = followed();
     let (plugged, unplugged) = (sandbox.path("b"), sandbox.path("unplugged"));
     std::fs::rename(&plugged, &unplugged).unwrap();
     // Nothing changes anywhere that would have to be written.

@@ -1,6 +1,6 @@
 //! Too few open files: named as what it is, and no harm done. Too little memory: the process dies, and no harm done either.
 
-use crate::support::{Device, Mirord, Ran, Sandbox, Serving, contents, incompressible, until};
+use crate::support::{Device, Mirord, Ran, Sandbox, Serving, contents, incompressible, run_by, until};
 use std::{
     net::TcpStream,
     process::{Command, Stdio},
@@ -18,14 +18,9 @@ fn limited(asked: &Command, bound: &str) -> Command {
 
 /// A command that a shell's script executes as what comes after `parameters`.
 fn within(asked: &Command, script: &str, parameters: &[&std::ffi::OsStr]) -> Command {
-    let mut within = Command::new("sh");
-    within.args(["-c", script]).args(parameters).arg(asked.get_program()).args(asked.get_args());
-    within.current_dir(asked.get_current_dir().unwrap()).stdin(Stdio::null());
-    asked.get_envs().for_each(|(name, value)| match value {
-        Some(value) => drop(within.env(name, value)),
-        None => drop(within.env_remove(name)),
-    });
-    within
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).args(parameters);
+    run_by(shell, asked)
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use crate::{
     ask,
-    support::{Device, Mirord, Ran, Sandbox, until},
+    support::{Device, Mirord, Ran, Sandbox, run_by, until},
 };
 use rustix::process::Signal;
 use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 /// A device whose daemon keeps its only vault and a folder the same.
@@ -240,16 +240,10 @@ fn limits_by_the_clock_are_set_changed_and_taken_back_while_it_runs() {
 /// The daemon in a user namespace of its own, in which no more than `most` of what `limit` counts may be.
 #[cfg(target_os = "linux")]
 fn where_few(device: &Device, limit: &str, most: u32, flags: &[&str]) -> Command {
-    let asked = device.mirord_command(flags);
     let script = format!("echo {most} > /proc/sys/user/{limit} && exec \"$0\" \"$@\"");
-    let mut within = Command::new("unshare");
-    within.args(["--user", "--map-root-user", "sh", "-c", &script]).arg(asked.get_program()).args(flags);
-    within.current_dir(asked.get_current_dir().unwrap()).stdin(Stdio::null());
-    asked.get_envs().for_each(|(name, value)| match value {
-        Some(value) => drop(within.env(name, value)),
-        None => drop(within.env_remove(name)),
-    });
-    within
+    let mut namespace = Command::new("unshare");
+    namespace.args(["--user", "--map-root-user", "sh", "-c", &script]);
+    run_by(namespace, &device.mirord_command(flags))
 }
 
 #[test]

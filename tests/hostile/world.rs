@@ -68,8 +68,7 @@ impl World {
         count_panics();
         let dir = TempDir::new().unwrap();
         let home = Home::open(&dir.path().join("home")).unwrap();
-        let options =
-            InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+        let options = InitOptions::for_this_device("vault", "first");
         let vault = Arc::new(Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault);
         vault.put(&Key::new("first").unwrap(), &mut &b"value"[..], &Unwatched).unwrap();
         let server = Server::bind(vault.clone(), &[([127, 0, 0, 1], 0).into()], "server", &Options::default()).await.unwrap();

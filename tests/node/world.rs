@@ -38,7 +38,7 @@ impl World {
     pub(crate) fn new() -> (Self, Arc<Vault>) {
         let dir = TempDir::new().unwrap();
         let world = Self { dir };
-        let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+        let options = InitOptions::for_this_device("v", "a");
         let vault = Vault::init(&world.path("a"), &world.home("a"), options).unwrap().vault;
         (world, Arc::new(vault))
     }

@@ -191,3 +191,14 @@ impl Mirord {
         self.running.finish()
     }
 }
+
+/// What `asked` asks for as the last words of `wrapper`, which executes it.
+pub(crate) fn run_by(mut wrapper: Command, asked: &Command) -> Command {
+    wrapper.arg(asked.get_program()).args(asked.get_args());
+    wrapper.current_dir(asked.get_current_dir().unwrap()).stdin(Stdio::null());
+    asked.get_envs().for_each(|(name, value)| match value {
+        Some(value) => drop(wrapper.env(name, value)),
+        None => drop(wrapper.env_remove(name)),
+    });
+    wrapper
+}

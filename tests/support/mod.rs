@@ -7,7 +7,7 @@ mod children;
 mod data;
 mod relay;
 
-pub(crate) use children::{Mirord, Running, Serving};
+pub(crate) use children::{Mirord, Running, Serving, run_by};
 pub(crate) use data::{contents, incompressible, settle, until};
 pub(crate) use relay::{Closed, Relay, Silence};
 

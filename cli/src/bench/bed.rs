@@ -44,8 +44,7 @@ impl Bed {
     /// A vault of a device of its own.
     pub(super) fn vault(&self) -> Result<Vault, Failure> {
         let home = Home::open(&self.fresh("home"))?;
-        let options =
-            InitOptions { name: "bench".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+        let options = InitOptions::for_this_device("bench", "first");
         Ok(Vault::init(&self.fresh("vault"), &home, options)?.vault)
     }
 

@@ -147,8 +147,7 @@ impl Demo<'_> {
 
     /// `mirror init` and `mirror add`.
     fn fill(&self, laptop: &Device, source: &Path) -> Result<(Vault, AddReport), Failure> {
-        let options =
-            InitOptions { name: "demo".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+        let options = InitOptions::for_this_device("demo", "first");
         let vault = Vault::init(&laptop.vault, &Home::open(&laptop.home)?, options)?.vault;
         let (progress, began) = (self.session.progress("add"), Instant::now());
         let options = AddOptions { paths: vec![source.to_owned()], ..AddOptions::default() };

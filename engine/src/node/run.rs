@@ -373,8 +373,7 @@ mod tests {
     async fn who_has_slept_dials_everybody_and_who_has_not_leaves_them_to_their_pauses() {
         let dir = tempfile::tempdir().unwrap();
         let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
-        let options =
-            crate::vault::InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "a".into() };
+        let options = crate::vault::InitOptions::for_this_device("v", "a");
         let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
         let shared = Arc::new(Shared::new(Arc::new(vault), super::super::NodeOptions::default(), Arc::new(drop)));
         let run = Run::new(&shared);

@@ -563,11 +563,13 @@ impl Crank<'_> {
     }
 
     /// Closing loses what is still under way, so whoever has said the last word waits until the peer has heard it: it answers with
-    /// a goodbye of its own, or closes. A dialer that knows that both are identical has been told so, and need not wait.
+    /// a goodbye of its own, or closes. A dialer that knows that both are identical has been told so, and waits only until its word has left.
     async fn goodbye(&self, control: &mut ControlReceiver, turned: &Result<(), ReplicateError>) {
         if turned.is_ok() && self.lingers() {
             let heard = async { while control.recv().await.is_ok_and(|message| message.is_some_and(|message| !is_bye(message))) {} };
             let _ = tokio::time::timeout(GOODBYE, heard).await;
+        } else if turned.is_ok() {
+            self.connection.said().await;
         }
         self.connection.close(match turned {
             Ok(()) => self.close_reason(),

@@ -175,13 +175,7 @@ mod tests {
     async fn pauses_grow_to_half_a_second_at_first_and_end_when_the_user_stops() {
         let dir = tempfile::tempdir().unwrap();
         let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
-        let options = crate::vault::InitOptions {
-            name: "v".into(),
-            passphrase: None,
-            recovery: false,
-            device_slot: true,
-            device_name: "first".into(),
-        };
+        let options = crate::vault::InitOptions::for_this_device("v", "first");
         let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
         let observer = Arc::new(Counting::default());
         let nowhere = || Err(ReplicateError::NoAddress("laptop".into()));

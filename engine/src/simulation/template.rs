@@ -39,7 +39,7 @@ fn make() -> TempDir {
     let _played = simulated::begin(super::EPOCH_MS, 1);
     let directory = directory();
     let home = |number: usize| Home::open(&directory.path().join(format!("home-{number}"))).unwrap();
-    let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "0".into() };
+    let options = InitOptions::for_this_device("v", "0");
     let founder = Vault::init(&directory.path().join("0"), &home(0), options).unwrap().vault;
     let others: Vec<Vault> =
         (1..ROLES.len()).map(|number| join(&founder, &directory.path().join(number.to_string()), &home(number), number)).collect();

@@ -241,6 +241,15 @@ impl Connection {
         self.tcp_lanes.as_ref().map(|lanes| lanes.stats()).unwrap_or_default()
     }
 
+    /// Waits until what was said on the control stream is on its way, at most a second: closing takes along what is not.
+    pub async fn said(&self) {
+        match &self.inner {
+            Inner::Quic(quic) => quic.said().await,
+            // Messages are with the system, or with the peer, when their sending is done.
+            Inner::Tcp(_) | Inner::Memory(_) => {}
+        }
+    }
+
     /// Ends the connection at once, for a reason that the peer gets to know. The first reason counts.
     ///
     /// What the peer has not acknowledged in its own messages may be lost: say goodbye in the protocol first, then close.

@@ -12,7 +12,7 @@ impl Devices {
     /// With the founder's replica.
     pub(crate) fn new() -> (Self, Vault) {
         let devices = Self(TempDir::new().unwrap());
-        let options = InitOptions { name: "v".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+        let options = InitOptions::for_this_device("v", "first");
         let vault = Vault::init(&devices.0.path().join("first"), &devices.home("first"), options).unwrap().vault;
         (devices, vault)
     }

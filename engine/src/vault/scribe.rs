@@ -196,13 +196,7 @@ mod tests {
     fn a_temporary_file_tells_who_writes_it() {
         let dir = tempfile::tempdir().unwrap();
         let home = crate::home::Home::open(&dir.path().join("home")).unwrap();
-        let options = crate::vault::InitOptions {
-            name: "v".into(),
-            passphrase: None,
-            recovery: false,
-            device_slot: true,
-            device_name: "first".into(),
-        };
+        let options = crate::vault::InitOptions::for_this_device("v", "first");
         let vault = Vault::init(&dir.path().join("vault"), &home, options).unwrap().vault;
         let scribe = Scribe::new(&vault, &crate::vault::Unwatched);
         let beside = scribe.temporary_beside(Path::new("/d/name"));

@@ -21,8 +21,7 @@ struct Place {
 impl Place {
     fn new() -> (Self, Vault) {
         let place = Self { dir: TempDir::new().unwrap() };
-        let options =
-            InitOptions { name: "vault".into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+        let options = InitOptions::for_this_device("vault", "first");
         let vault = Vault::init(&place.vault_dir(), &place.home(), options).unwrap().vault;
         (place, vault)
     }

@@ -34,6 +34,13 @@ pub struct InitOptions {
     pub device_name: String,
 }
 
+impl InitOptions {
+    /// A vault that this device opens without being asked, and no other before it is invited.
+    pub fn for_this_device(name: impl Into<String>, device_name: impl Into<String>) -> Self {
+        Self { name: name.into(), passphrase: None, recovery: false, device_slot: true, device_name: device_name.into() }
+    }
+}
+
 /// A new vault.
 #[derive(Debug)]
 pub struct Initialised {

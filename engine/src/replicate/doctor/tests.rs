@@ -28,7 +28,7 @@ impl Admission for Everybody {
 
 fn vault(dir: &TempDir, name: &str) -> Vault {
     let home = Home::open(&dir.path().join(format!("home-{name}"))).unwrap();
-    let options = InitOptions { name: name.into(), passphrase: None, recovery: false, device_slot: true, device_name: "first".into() };
+    let options = InitOptions::for_this_device(name, "first");
     let vault = Vault::init(&dir.path().join(name), &home, options).unwrap().vault;
     vault.put(&Key::new("key").unwrap(), &mut &vec![7; 1 << 20][..], &Unwatched).unwrap();
     vault

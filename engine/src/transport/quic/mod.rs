@@ -175,6 +175,8 @@ struct Handle {
     closed_for: OnceLock<CloseReason>,
     /// Datagrams sent before the goodbye: the next one is it.
     sent_before: AtomicU64,
+    /// Frames of streams sent before the last message: what follows them holds it.
+    said_before: AtomicU64,
     path: Arc<Path>,
     receiving: Window,
     sending: Window,
@@ -212,6 +214,19 @@ impl Handle {
             && stats.udp_tx.datagrams <= self.sent_before.load(Ordering::Relaxed)
     }
 
+    /// Waits until the last message has been given to the system, whatever is in flight.
+    async fn last_message_sent(&self) {
+        congestion::step_aside(&self.connection);
+        loop {
+            let sent = self.path.next_send();
+            let is_sent = self.connection.stats().frame_tx.stream > self.said_before.load(Ordering::Relaxed);
+            if is_sent || self.connection.close_reason().is_some() {
+                return;
+            }
+            sent.await;
+        }
+    }
+
     /// Waits until the goodbye has been given to the system. Quinn has no event for it, our socket has.
     async fn goodbye_sent(&self) {
         loop {
@@ -234,6 +249,7 @@ impl QuicConnection {
             protocol,
             control: Mutex::new(Some(control)),
             closed_for: OnceLock::new(),
+            said_before: AtomicU64::new(0),
             sent_before: AtomicU64::default(),
             path,
             receiving: window(),
@@ -318,6 +334,17 @@ impl QuicConnection {
 
     pub(super) async fn closed(&self) -> TransportError {
         self.why(self.0.connection.closed().await)
+    }
+
+    pub(super) async fn said(&self) {
+        if tokio::time::timeout(FLUSH_LIMIT, self.0.last_message_sent()).await.is_err() {
+            tracing::debug!("the last message did not leave in time");
+        }
+    }
+
+    /// The next message is about to be written.
+    fn says(&self) {
+        self.0.said_before.store(self.0.connection.stats().frame_tx.stream, Ordering::Relaxed);
     }
 
     pub(super) async fn flushed(&self) {

@@ -26,6 +26,7 @@ impl QuicControlSender {
 
     pub(in super::super) async fn send_each(&mut self, messages: Vec<Bytes>) -> Result<(), TransportError> {
         let mut pieces = control::pieces(messages)?;
+        self.connection.says();
         self.stream.write_all_chunks(&mut pieces).await.map_err(|_| control_error(&self.connection))
     }
 

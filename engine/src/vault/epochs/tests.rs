@@ -234,13 +234,7 @@ fn the_passphrase_opens_the_grants_on_another_device() {
     let devices = tempfile::TempDir::new().unwrap();
     let home = |name: &str| crate::home::Home::open(&devices.path().join(name)).unwrap();
     let passphrase = zeroize::Zeroizing::new(b"correct horse".to_vec());
-    let options = InitOptions {
-        name: "v".into(),
-        passphrase: Some(passphrase.clone()),
-        recovery: false,
-        device_slot: true,
-        device_name: "first".into(),
-    };
+    let options = InitOptions { passphrase: Some(passphrase.clone()), ..InitOptions::for_this_device("v", "first") };
     let dir = devices.path().join("first");
     let first = Vault::init(&dir, &home("home"), options).unwrap().vault;
     first.begin_epoch().unwrap();
