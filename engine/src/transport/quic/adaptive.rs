@@ -16,7 +16,7 @@
 //! peer whose last word of the handshake was overtaken or lost could not read it.
 //!
 //! "What the path holds" is the delivered rate (the best of ten round trips) times the shortest round trip seen. The latter does not grow
-//! while the window is what limits, so a route that becomes longer looks like a queue: then this is CUBIC. Who has had little to send for
+//! while the window is used, so a route that becomes longer looks like a queue: then this is CUBIC. Who has had little to send for
 //! [`REST`] has no queue of its own, and a path that was not filled for so long is a new one: what is known of it is forgotten, and slow start
 //! begins again, as after idle time in TCP (RFC 5681, section 4.1). Every verdict of congestion is a multiplicative decrease and growth is
 //! CUBIC's, so flows that share a queue converge as CUBIC's do. Slow start ends when a queue begins to stand (after HyStart++, RFC 9406), not
@@ -56,6 +56,9 @@ const QUEUE_DELAY: (Duration, Duration) = (Duration::from_millis(4), Duration::f
 const ROUND_SAMPLES_MIN: usize = 8;
 /// A path that was not filled for so long may be another one.
 const REST: Duration = Duration::from_secs(10);
+/// Part of the window, or of a new path's if that is more, that has to arrive in a round trip for a path to count as filled, whatever limited
+/// the sender.
+const FILLED: u64 = 4;
 /// Round trips whose best rate counts.
 const RATE_ROUNDS: usize = 10;
 
@@ -81,7 +84,7 @@ pub(super) struct Adaptive {
     judged_at: Option<Instant>,
     /// When the connection began; none after the first [`REST`].
     opened: Option<Instant>,
-    /// When the window was last what limited, or the path became a new one.
+    /// When a good part of the window was last used, or the path became a new one.
     filled_at: Instant,
     path: Path,
 }
@@ -154,7 +157,8 @@ impl Adaptive {
 
     /// Begins anew when the path was not filled for long. The last round trips stay: nothing may come for as long again.
     fn rest(&mut self, acked: &Acked) {
-        if acked.demand == Demand::Network {
+        let filled = self.window.max(INITIAL_PACKETS * self.mtu) / FILLED;
+        if acked.demand == Demand::Network || self.path.round_bytes >= filled {
             self.filled_at = acked.now;
         } else if acked.now.saturating_duration_since(self.filled_at) >= REST {
             let shortest = self.path.shortest_lately;

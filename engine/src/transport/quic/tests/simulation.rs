@@ -240,6 +240,26 @@ fn a_path_that_was_not_filled_for_long_is_a_new_one() {
 }
 
 #[test]
+fn a_window_that_is_used_stays_whatever_limits() {
+    let began = clock::now();
+    let mut control = Adaptive::new(began, PACKET as u16);
+    let used = control.window();
+    for round in 0..200 {
+        let sent = began + round * Duration::from_millis(100);
+        let now = sent + Duration::from_millis(100);
+        (0..used / PACKET / 2).for_each(|_| control.acked(Acked { now, sent, bytes: PACKET, demand: Demand::Application }));
+    }
+    control.lost(began + Duration::from_secs(20), began + Duration::from_secs(20), Loss::Everything);
+    control.acked(Acked {
+        now: began + Duration::from_secs(21),
+        sent: began + Duration::from_millis(20_900),
+        bytes: PACKET,
+        demand: Demand::Application,
+    });
+    assert_eq!(control.window(), 4 * PACKET, "twenty seconds at half the window were no rest");
+}
+
+#[test]
 fn a_clean_path_is_filled_with_any_queue() {
     for queue in [50, 125, 250, 1_000] {
         let share = shares(scene(20.0, 100, queue, 0.0), &[Duration::ZERO])[0];
