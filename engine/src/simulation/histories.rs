@@ -31,6 +31,7 @@ const PAUSES: [std::ops::Range<Duration>; 4] = [
     Duration::from_millis(800)..Duration::from_secs(12),
 ];
 
+const BYTES_OVER_LOSS: u64 = 512 << 10;
 /// Histories at once for each processor.
 const PLAYERS: usize = 2;
 
@@ -169,6 +170,22 @@ async fn a_megabyte_far_away(seed: u64) -> Duration {
     began.elapsed()
 }
 
+/// Half a megabyte between two replicas whose path loses `lost` of a million packets each way: how long it takes, and the bytes sent for it.
+async fn over_a_path_that_loses(lost: u32) -> (Duration, u64) {
+    let mut world = World::new(Dice::new(u64::from(lost)).split(), 2, Program::Server).await;
+    world.connect(1, 0, Talk::Follow);
+    sleep(Duration::from_secs(2)).await;
+    world.net.set_weather(Weather { lost, ..Weather::FAIR });
+    let (before, began) = (world.net.bytes(), Instant::now());
+    world.put(0, BYTES_OVER_LOSS as usize).unwrap();
+    while !world.are_equal() {
+        assert!(began.elapsed() < Duration::from_secs(600), "{lost} of a million lost: not equal after ten minutes");
+        sleep(Duration::from_millis(5)).await;
+        world.check().await;
+    }
+    (began.elapsed(), world.net.bytes() - before)
+}
+
 /// A sync fails while something is stored, the process ends, and the next one stores something too; sooner or later the power goes.
 async fn sync_fails(world: &mut World, dice: &mut Dice) {
     let number = dice.index(world.replicas.len());
@@ -239,6 +256,16 @@ fn a_long_path_is_not_taken_for_a_queue() {
     let mut took: Vec<_> = (0..5).map(|seed| play(seed, a_megabyte_far_away(seed))).collect();
     took.sort();
     assert!(took[2] < Duration::from_millis(2_500), "{took:?}");
+}
+
+/// Where every second packet is lost, sessions are taken for silent before a chunk has arrived: see docs/performance.md.
+#[test]
+fn what_is_lost_is_sent_again_and_little_more() {
+    for percent in [1, 5, 20, 40] {
+        let (took, bytes) = play(percent, over_a_path_that_loses(percent as u32 * 10_000));
+        let needed = BYTES_OVER_LOSS * 100 / (100 - percent);
+        assert!(bytes <= needed * 11 / 10 + 20_000, "{percent} % lost: {bytes} bytes sent, {needed} needed, in {took:?}");
+    }
 }
 
 #[test]

@@ -61,6 +61,7 @@ struct State {
     inboxes: BTreeMap<(usize, u16), Inbox>,
     generation: u64,
     packets: u64,
+    bytes: u64,
     began: Instant,
     /// Over when, where to and how long each packet was.
     shape: blake3::Hasher,
@@ -112,6 +113,7 @@ impl Net {
             inboxes: BTreeMap::new(),
             generation: 0,
             packets: 0,
+            bytes: 0,
             began: Instant::now(),
             shape: blake3::Hasher::new(),
         })))
@@ -144,6 +146,11 @@ impl Net {
         self.state().blocked.clear();
     }
 
+    /// Bytes that were sent so far, whether or not they arrived.
+    pub(super) fn bytes(&self) -> u64 {
+        self.state().bytes
+    }
+
     /// What the packets of this run looked like, and how many there were.
     pub(super) fn shape(&self) -> (u64, String) {
         let state = self.state();
@@ -159,6 +166,7 @@ impl State {
     fn send(&mut self, from: (usize, u16), to: SocketAddr, bytes: &[u8]) {
         let now = Instant::now();
         self.packets += 1;
+        self.bytes += bytes.len() as u64;
         self.shape.update(&((now - self.began).as_nanos() as u64).to_le_bytes());
         self.shape.update(&[from.0 as u8]).update(&to.port().to_le_bytes()).update(&(bytes.len() as u32).to_le_bytes());
         tell(|| format!("{}:{} sends {} bytes to {to}", from.0, from.1, bytes.len()));
