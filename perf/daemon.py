@@ -87,6 +87,8 @@ def main():
         here.run("peer", "add", peer["name"], listening(there)[0], "--device", peer["device"])
         daemons.append(start(here, "--no-listen"))
         until(lambda: here.run("daemon", "status", codes=None).code == 0 and live(here))
+        # The first look at what was cloned makes a view of it, once; then they rest.
+        here.run("conflicts")
         before = [cpu_s(daemon) for daemon in daemons]
         time.sleep(arguments.seconds)
         for who, daemon, used in zip(("dialled", "dialling"), daemons, before):
