@@ -3,10 +3,18 @@
 use crate::{
     fixture::{MIB, PATIENCE, Random, Running, Two, assert_sound, durable_bytes, finish, keys, pack_bytes, transfer, wait_until},
     relay::{Fault, Relay, Way},
-    support::{Ran, Serving},
+    support::{Ran, Serving, until},
+};
+use mirror_engine::{
+    home::Home,
+    replicate::{self, Observer, Options, Progress, ReplicateError, Target},
+    session::Stay,
+    transport::TransportKind,
+    vault::{Unlock, Vault},
 };
 use std::{
     process::Command,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -141,6 +149,46 @@ fn udp_that_is_blocked_in_the_middle_is_replaced_by_tcp_and_nothing_comes_twice(
     assert_eq!(transports.iter().sum::<u64>(), wire.iter().sum::<u64>(), "{summary}");
     assert_eq!(keys(&linked.two.a), keys(&linked.two.b));
     assert_sound(&linked.two.b);
+}
+
+/// Counts the connections over each transport, and ends when it has had one over QUIC.
+#[derive(Default)]
+struct UntilQuic {
+    connected: Mutex<Vec<TransportKind>>,
+}
+
+impl Observer for UntilQuic {
+    fn progress(&self, progress: Progress) {
+        if let Progress::Connected { transport, .. } = progress {
+            self.connected.lock().unwrap().push(transport);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        self.connected.lock().unwrap().contains(&TransportKind::Quic)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_had_to_take_tcp_goes_over_to_quic_when_udp_is_let_through_again() {
+    let linked = Linked::new(MIB);
+    linked.relay.fault(Fault::NoUdp { after: 0 });
+    let home = Home::open(&linked.two.sandbox.path("home-b")).unwrap();
+    let (vault, _) = Vault::open(&linked.two.sandbox.path("replica"), &home, Unlock::Device).unwrap();
+    let device = vault.home().peers().unwrap()[0].device;
+    let target = Target { name: "a".into(), device, addresses: vec![linked.relay.addr.parse().unwrap()] };
+    let options = Options { stay: Stay::Live, ..Options::default() };
+    let observer = Arc::new(UntilQuic::default());
+    let follower = tokio::spawn({
+        let observer = observer.clone();
+        async move { replicate::sync(&vault, &target, &options, observer).await }
+    });
+    until(|| *observer.connected.lock().unwrap() == [TransportKind::Tcp]);
+    until(|| keys(&linked.two.a) == keys(&linked.two.b));
+    linked.relay.fault(Fault::None);
+    let ended = tokio::time::timeout(SILENCE, follower).await.expect("it stays with TCP").unwrap();
+    assert!(ended.is_ok() || matches!(ended, Err(ReplicateError::Cancelled)), "{ended:?}");
+    assert_eq!(*observer.connected.lock().unwrap(), [TransportKind::Tcp, TransportKind::Quic]);
 }
 
 #[test]

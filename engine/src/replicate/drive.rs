@@ -571,6 +571,7 @@ impl Crank<'_> {
         } else if turned.is_ok() {
             self.connection.said().await;
         }
+        let gone = matches!(turned, Err(ReplicateError::Transport(TransportError::Closed(_) | TransportError::Timeout)));
         self.connection.close(match turned {
             Ok(()) => self.close_reason(),
             Err(ReplicateError::Peer(_)) => CloseReason::ProtocolError,
@@ -578,7 +579,10 @@ impl Crank<'_> {
             Err(ReplicateError::Transport(TransportError::LaneReset | TransportError::Io { .. })) => CloseReason::Broken,
             Err(_) => CloseReason::Shutdown,
         });
-        self.connection.flushed().await;
+        // Of a connection that has ended already nobody hears anything: over TCP the wait for that would be a second.
+        if !gone {
+            self.connection.flushed().await;
+        }
     }
 
     fn lingers(&self) -> bool {

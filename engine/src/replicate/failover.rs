@@ -15,7 +15,7 @@
 use super::{
     Observer, Options, Progress, ReplicateError, Summary, Target,
     drive::{Party, drive},
-    silence::{dial_beside, dial_repeatedly},
+    silence::{dial_beside, dial_repeatedly, usual_silence},
     tally::Ended,
 };
 use crate::{
@@ -183,14 +183,15 @@ async fn listen(connection: Connection, dialer: Dialer, target: Target, spare: S
     let mut answered = None;
     loop {
         sleep(LISTEN).await;
-        let now = clock::now();
-        if received() != heard.0 {
-            heard = (received(), now);
+        let (stats, now) = (connection.stats_over(TransportKind::Quic), clock::now());
+        if stats.bytes_received != heard.0 {
+            heard = (stats.bytes_received, now);
             answered = None;
             continue;
         }
         let silent = now.duration_since(heard.1);
-        if silent >= PROBE_AFTER && answered.is_none() {
+        let usual = usual_silence(&stats);
+        if silent >= PROBE_AFTER.max(usual) && answered.is_none() {
             answered = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, Choice::Auto).await.ok();
             if received() != heard.0 {
                 continue;
@@ -200,7 +201,7 @@ async fn listen(connection: Connection, dialer: Dialer, target: Target, spare: S
             Some(TransportKind::Quic) => PROBE_AFTER,
             _ => SILENCE_MAX,
         };
-        if silent >= patience
+        if silent >= patience.max(usual)
             && let Some(other) = answered.take()
         {
             *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);

@@ -5,8 +5,14 @@
 //! ```text
 //! last heard ── 1.5 s (TCP 4 s) ── dial ─ 0.25 s ─ dial ─ 0.25 s ─ ... the first to connect takes over, and the silent one is given up
 //! ```
+//! Where every third packet is lost, such a silence comes and goes by itself, and a new connection has to begin again with a chunk that was half
+//! there. So over such a path QUIC's silence is borne for longer, and what was sent is asked for soon instead: the library asks after pauses that
+//! double.
+//!
 //! When this machine's network has changed, the peer is nudged and has to answer within a round trip and 0.25 s over QUIC, and TCP's silence
 //! counts after a second already: its address may be another one, and what was sent from the old one is answered by nobody.
+//!
+//! A session over TCP, which may be because UDP was blocked, looks for QUIC now and then, and goes over to it while nothing is carried.
 //!
 //! One in four of these dials gets all its time and all its ways; the others are given up before TCP would join in, so that no more than
 //! [`DIALS_MAX`] are under way and few of them have a socket of their own.
@@ -18,7 +24,7 @@ use super::{Haste, Observer, Options, Progress, Target, failover::Spare, outgoin
 use crate::{
     clock,
     limits::{CONNECT_MS, TCP_AFTER_MS},
-    transport::{Changes, Choice, CloseReason, Connection, Dialer, Protocol, TransportError, TransportKind},
+    transport::{Changes, Choice, CloseReason, Connection, Dialer, Protocol, Stats, TransportError, TransportKind},
 };
 use std::{
     sync::{Arc, PoisonError},
@@ -38,14 +44,29 @@ const LONG_EVERY: u64 = 4;
 const SHORT: Duration = Duration::from_millis(TCP_AFTER_MS - 50);
 /// QUIC's keep-alives come every second.
 const QUIC_SILENCE: Duration = Duration::from_millis(1_500);
+/// The same over a path that loses more than [`LOSSY`]: five keep-alives lost in a row, and what was between them.
+const QUIC_LOSSY_SILENCE: Duration = Duration::from_secs(6);
+const LOSSY: f32 = 0.25;
+/// Round trips of silence after which the peer of such a path is asked, and how long they are at least; at most [`LISTEN`].
+const ASKED_AFTER: u32 = 4;
+const ASKED_AFTER_MIN: Duration = Duration::from_millis(50);
 /// TCP's leave every 2.5 s.
 const TCP_SILENCE: Duration = Duration::from_secs(4);
-/// What is borne of QUIC when the network has just changed, beyond the round trip of the nudge that goes out then,
+/// What is borne of QUIC when the network has just changed, beyond the round trip of the nudge that goes out then (the shortest one so far: what
+/// a cut holds back makes others as long as the cut),
 const QUIC_CHANGED_SILENCE: Duration = Duration::from_millis(250);
 /// and of TCP, which acknowledges unseen,
 const TCP_CHANGED_SILENCE: Duration = Duration::from_secs(1);
 /// and for how long.
 const CHANGED: Duration = Duration::from_secs(3);
+/// Another try over QUIC, where TCP was the first to connect.
+const QUIC_AGAIN: Duration = Duration::from_millis(250);
+/// A session over TCP looks for QUIC after so long, then after pauses that double,
+const QUIC_TRIED_AFTER: Duration = Duration::from_secs(10);
+/// up to this.
+const QUIC_TRIED_SELDOM: Duration = Duration::from_secs(600);
+/// Who carries less while a dial is under way carries no chunk.
+const QUIET_BYTES: u64 = 16 << 10;
 /// Dials under way at once: a long one begins each second, and up to four short ones are beside them.
 const DIALS_MAX: usize = CONNECT_MS as usize / 1_000 + LONG_EVERY as usize;
 
@@ -70,7 +91,7 @@ impl Dials {
         }
         let (dialer, target, choice) = (self.dialer.clone(), self.target.clone(), self.choice);
         self.running.spawn(async move {
-            let dialled = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, choice);
+            let dialled = dial(&dialer, &target, choice);
             match time {
                 Some(time) => timeout(time, dialled).await.ok(),
                 None => Some(dialled.await),
@@ -95,6 +116,39 @@ impl Dials {
             }
         }
     }
+}
+
+/// [`Dialer::dial_auto`], but where TCP connects first QUIC gets another moment: of a link that has just come back TCP may know first, because
+/// QUIC's first packets were lost.
+async fn dial(dialer: &Dialer, target: &Target, choice: Choice) -> Result<Connection, TransportError> {
+    let connection = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, choice).await?;
+    if choice != Choice::Auto || connection.kind() != TransportKind::Tcp {
+        return Ok(connection);
+    }
+    Ok(dial_quic(dialer, target, QUIC_AGAIN).await.unwrap_or(connection))
+}
+
+/// A connection over QUIC, with TCP lanes, if there is one within `time`, which is too little for TCP.
+async fn dial_quic(dialer: &Dialer, target: &Target, time: Duration) -> Option<Connection> {
+    let dialled = dialer.dial_auto(&target.addresses, target.device, Protocol::Session, Choice::First(TransportKind::Quic));
+    timeout(time, dialled).await.ok()?.ok()
+}
+
+/// Waits until the peer of a session over TCP, which may be because UDP was blocked, can be reached over QUIC; while nothing is being carried.
+async fn quic_instead(connection: &Connection, (dialer, target): (&Dialer, &Target), choice: Choice) -> Connection {
+    let mut pause = QUIC_TRIED_AFTER;
+    while choice == Choice::Auto && connection.kind() == TransportKind::Tcp {
+        sleep(pause).await;
+        pause = (2 * pause).min(QUIC_TRIED_SELDOM);
+        let carried = || connection.stats().bytes_received + connection.stats().bytes_sent;
+        let before = carried();
+        if let Some(better) = dial_quic(dialer, target, SHORT).await
+            && carried() - before < QUIET_BYTES
+        {
+            return better;
+        }
+    }
+    std::future::pending().await
 }
 
 /// When something was last heard, and how much silence is borne.
@@ -126,14 +180,28 @@ impl Silence {
         now.duration_since(self.at)
     }
 
-    fn borne(&self, round_trip: Option<Duration>, now: Instant) -> Duration {
+    fn borne(&self, stats: &Stats, now: Instant) -> Duration {
         match (self.kind, self.changed) {
             (TransportKind::Tcp, Some(at)) if now.duration_since(at) < CHANGED => TCP_CHANGED_SILENCE,
             (TransportKind::Tcp, _) => TCP_SILENCE,
-            (_, Some(_)) => QUIC_SILENCE.min(QUIC_CHANGED_SILENCE + round_trip.unwrap_or_default()),
-            (_, None) => QUIC_SILENCE,
+            (_, Some(_)) => QUIC_SILENCE.min(QUIC_CHANGED_SILENCE + stats.rtt_min.unwrap_or_default()).max(usual_silence(stats)),
+            (_, None) => QUIC_SILENCE.max(usual_silence(stats)),
         }
     }
+}
+
+/// A silence over QUIC that says nothing, as much as is lost on the path.
+pub(super) fn usual_silence(stats: &Stats) -> Duration {
+    if is_lossy(stats) { QUIC_LOSSY_SILENCE } else { Duration::ZERO }
+}
+
+fn is_lossy(stats: &Stats) -> bool {
+    stats.loss.is_some_and(|loss| loss > LOSSY)
+}
+
+/// After which silence the peer is asked whether it has what was sent. None where the library does it soon enough.
+fn asked_after(stats: &Stats) -> Option<Duration> {
+    is_lossy(stats).then(|| (ASKED_AFTER * stats.rtt.unwrap_or_default()).clamp(ASKED_AFTER_MIN, LISTEN))
 }
 
 /// Whether anything is heard.
@@ -160,7 +228,7 @@ impl Listening {
             connection: connection.clone(),
             observer,
             changes: options.network.changes().ok(),
-            pause: silence.borne(None, clock::now()),
+            pause: silence.borne(&Stats::default(), clock::now()),
             silence,
             hearing: Hearing::Heard,
         }
@@ -170,14 +238,24 @@ impl Listening {
     async fn look(&mut self) -> Hearing {
         select! {
             () = next_change(&mut self.changes) => {
-                self.silence.change(self.connection.stats_over(self.connection.kind()).bytes_received, clock::now());
+                // It may be the link's return. Who is silent goes on dialling, at once.
+                if self.hearing == Hearing::Heard {
+                    self.silence.change(self.stats().bytes_received, clock::now());
+                }
+                self.connection.probe();
             }
             () = sleep(self.pause) => {}
         }
-        let (stats, now) = (self.connection.stats_over(self.connection.kind()), clock::now());
+        let (stats, now) = (self.stats(), clock::now());
         let silent = self.silence.look(stats.bytes_received, now);
-        let borne = self.silence.borne(stats.rtt, now);
+        let borne = self.silence.borne(&stats, now);
         self.pause = borne.saturating_sub(silent).max(LISTEN);
+        if let Some(pause) = asked_after(&stats) {
+            self.pause = pause;
+            if silent >= pause {
+                self.connection.probe();
+            }
+        }
         let hearing = if silent < borne { Hearing::Heard } else { Hearing::Silent };
         if std::mem::replace(&mut self.hearing, hearing) != hearing {
             self.observer.progress(match hearing {
@@ -186,6 +264,10 @@ impl Listening {
             });
         }
         hearing
+    }
+
+    fn stats(&self) -> Stats {
+        self.connection.stats_over(self.connection.kind())
     }
 }
 
@@ -197,7 +279,7 @@ pub(super) async fn listen(connection: Connection, options: Options, observer: A
     }
 }
 
-/// Puts a connection into `spare`, and gives `connection` up, when that has gone silent and the peer can be reached.
+/// Puts a connection into `spare`, and gives `connection` up, when that has gone silent and the peer can be reached, or over a better transport.
 pub(super) async fn dial_beside(
     connection: Connection,
     (dialer, target): (Dialer, Target),
@@ -206,18 +288,21 @@ pub(super) async fn dial_beside(
     spare: Spare,
 ) {
     let mut listening = Listening::to(&connection, &options, observer);
-    let mut dials = Dials::new(dialer, target, options.choice);
+    let mut dials = Dials::new(dialer.clone(), target.clone(), options.choice);
+    let mut quic = std::pin::pin!(quic_instead(&connection, (&dialer, &target), options.choice));
     loop {
         let hearing = select! {
-            Ok(other) = dials.ended() => {
+            Ok(other) = dials.ended() => Err(other),
+            other = &mut quic => Err(other),
+            hearing = listening.look() => Ok(hearing),
+        };
+        match hearing {
+            Ok(Hearing::Heard) => dials.running.abort_all(),
+            Ok(Hearing::Silent) => dials.begin_next(),
+            Err(other) => {
                 *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
                 return connection.close(CloseReason::Broken);
             }
-            hearing = listening.look() => hearing,
-        };
-        match hearing {
-            Hearing::Heard => dials.running.abort_all(),
-            Hearing::Silent => dials.begin_next(),
         }
     }
 }
@@ -250,7 +335,9 @@ pub(super) async fn dial_repeatedly(dialer: &Dialer, target: &Target, choice: Ch
 mod tests {
     use super::*;
 
-    const RTT: Option<Duration> = Some(Duration::from_millis(20));
+    fn path(loss: f32, rtt_ms: u64) -> Stats {
+        Stats { rtt_min: Some(Duration::from_millis(rtt_ms)), loss: Some(loss), ..Stats::default() }
+    }
 
     #[test]
     fn when_the_network_has_changed_quic_has_to_answer_and_is_believed_when_it_does() {
@@ -258,15 +345,27 @@ mod tests {
         let at = |ms| began + Duration::from_millis(ms);
         let mut silence = Silence::over(TransportKind::Quic);
         assert_eq!(silence.look(1, at(0)), Duration::ZERO);
-        assert_eq!(silence.borne(RTT, at(900)), QUIC_SILENCE);
+        assert_eq!(silence.borne(&path(0.05, 20), at(900)), QUIC_SILENCE);
         silence.change(1, at(900));
         assert_eq!(silence.look(1, at(900)), Duration::ZERO, "the nudge has just left");
-        assert_eq!(silence.borne(RTT, at(900)), QUIC_CHANGED_SILENCE + Duration::from_millis(20));
-        assert!(silence.look(1, at(1_200)) > silence.borne(RTT, at(1_200)), "time to dial");
+        assert_eq!(silence.borne(&path(0.05, 20), at(900)), QUIC_CHANGED_SILENCE + Duration::from_millis(20));
+        assert!(silence.look(1, at(1_200)) > silence.borne(&path(0.05, 20), at(1_200)), "time to dial");
         assert_eq!(silence.look(2, at(1_210)), Duration::ZERO);
-        assert_eq!(silence.borne(RTT, at(1_210)), QUIC_SILENCE, "the answer has come: keep-alives are waited for as ever");
+        assert_eq!(silence.borne(&path(0.05, 20), at(1_210)), QUIC_SILENCE, "the answer has come: keep-alives are waited for as ever");
         silence.change(2, at(2_000));
-        assert_eq!(silence.borne(Some(Duration::from_secs(2)), at(2_000)), QUIC_SILENCE, "however long the path is");
+        assert_eq!(silence.borne(&path(0.05, 2_000), at(2_000)), QUIC_SILENCE, "however long the path is");
+    }
+
+    #[test]
+    fn where_every_third_packet_is_lost_silence_is_borne_for_longer() {
+        let now = clock::now();
+        let mut silence = Silence::over(TransportKind::Quic);
+        assert_eq!(
+            [0.0, 0.2, 0.34, 0.5].map(|loss| silence.borne(&path(loss, 20), now)),
+            [QUIC_SILENCE, QUIC_SILENCE, QUIC_LOSSY_SILENCE, QUIC_LOSSY_SILENCE]
+        );
+        silence.change(0, now);
+        assert_eq!(silence.borne(&path(0.5, 20), now), QUIC_LOSSY_SILENCE, "the nudge may be lost, too");
     }
 
     #[test]
@@ -275,7 +374,7 @@ mod tests {
         let mut silence = Silence::over(TransportKind::Tcp);
         silence.change(0, began);
         silence.look(1, began);
-        let borne = |after| silence.borne(RTT, began + after);
+        let borne = |after| silence.borne(&path(0.05, 20), began + after);
         assert_eq!([borne(Duration::ZERO), borne(CHANGED)], [TCP_CHANGED_SILENCE, TCP_SILENCE]);
     }
 }

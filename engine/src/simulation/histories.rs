@@ -258,13 +258,14 @@ fn a_long_path_is_not_taken_for_a_queue() {
     assert!(took[2] < Duration::from_millis(2_500), "{took:?}");
 }
 
-/// Where every second packet is lost, sessions are taken for silent before a chunk has arrived: see docs/performance.md.
 #[test]
 fn what_is_lost_is_sent_again_and_little_more() {
-    for percent in [1, 5, 20, 40] {
-        let (took, bytes) = play(percent, over_a_path_that_loses(percent as u32 * 10_000));
+    for (percent, path) in [1, 5, 20, 40, 50].into_iter().flat_map(|percent| (0..3).map(move |path| (percent, path))) {
+        let (took, bytes) = play(percent, over_a_path_that_loses(percent as u32 * 10_000 + path));
         let needed = BYTES_OVER_LOSS * 100 / (100 - percent);
-        assert!(bytes <= needed * 11 / 10 + 20_000, "{percent} % lost: {bytes} bytes sent, {needed} needed, in {took:?}");
+        // Where so much is lost, a session may fall silent for so long that another one begins with the chunk again.
+        let borne = if percent < 40 { 11 } else { 25 };
+        assert!(bytes <= needed * borne / 10 + 20_000, "{percent} % lost: {bytes} bytes sent, {needed} needed, in {took:?}");
     }
 }
 

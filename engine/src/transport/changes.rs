@@ -17,7 +17,7 @@ use tokio::{net::UnixDatagram, time::sleep};
 /// Groups of rtnetlink: links, IPv4 addresses, IPv6 addresses (RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR).
 const GROUPS: u32 = 0x1 | 0x10 | 0x100;
 /// One change of a network is several messages: the first is told at once, those that follow so soon as one more.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(50);
 /// What is read of messages at once, to be thrown away.
 const READ_BYTES: usize = 4096;
 

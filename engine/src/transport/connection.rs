@@ -46,7 +46,7 @@ pub struct Connection {
 }
 
 /// Counters of a connection. What a carrier cannot know is `None`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Stats {
     /// Bytes sent. QUIC: UDP payloads; TCP: TLS bytes of control and lanes; both with the handshake and without IP, UDP and TCP
     /// headers. Memory: messages and lane bytes.
@@ -57,6 +57,8 @@ pub struct Stats {
     pub rtt: Option<Duration>,
     /// The shortest round trip so far (QUIC).
     pub rtt_min: Option<Duration>,
+    /// Which part of what was sent in the last round trips was lost, 0 to 1 (QUIC).
+    pub loss: Option<f32>,
     /// Packets sent (QUIC).
     pub packets_sent: Option<u64>,
     /// How often the peer's flow control let no more be sent, although there was more (QUIC).
@@ -222,6 +224,13 @@ impl Connection {
     pub fn limit_backlog(&self, bytes: u64) {
         if let Inner::Quic(inner) = &self.inner {
             inner.limit_backlog(bytes);
+        }
+    }
+
+    /// Makes the peer of a QUIC connection say at once that it is there.
+    pub fn probe(&self) {
+        if let Inner::Quic(inner) = &self.inner {
+            inner.probe();
         }
     }
 

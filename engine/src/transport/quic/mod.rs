@@ -307,16 +307,27 @@ impl QuicConnection {
 
     pub(super) fn stats(&self) -> Stats {
         let stats = self.0.connection.stats();
+        let measured = congestion::measured(&self.0.connection);
         Stats {
             bytes_sent: stats.udp_tx.bytes.saturating_sub(self.0.path.withheld_bytes()),
             bytes_received: stats.udp_rx.bytes,
             rtt: Some(stats.path.rtt),
-            rtt_min: congestion::shortest_round_trip(&self.0.connection),
+            rtt_min: measured.and_then(|measured| measured.shortest),
+            loss: measured.map(|measured| measured.loss),
             packets_sent: Some(stats.path.sent_packets),
             windows_used_up: Some(stats.frame_tx.data_blocked + stats.frame_tx.stream_data_blocked),
             packets_lost: Some(stats.path.lost_packets),
             bytes_lost: Some(stats.path.lost_bytes),
             congestion_window: Some(stats.path.cwnd),
+        }
+    }
+
+    /// Makes the peer acknowledge something: in a new window there is always something to tell. Only when that is acknowledged it is known
+    /// that what was sent before is lost, and the library asks by itself after pauses that double.
+    pub(super) fn probe(&self) {
+        congestion::let_one_out(&self.0.connection);
+        if let Ok(window) = VarInt::from_u64(self.0.receiving.widen()) {
+            self.0.connection.set_receive_window(window);
         }
     }
 

@@ -48,6 +48,13 @@ impl Window {
         let mut round = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         round.passed(clock::now(), bytes, round_trip())
     }
+
+    /// The new window, one byte larger.
+    pub(super) fn widen(&self) -> u64 {
+        let mut round = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        round.window += 1;
+        round.window
+    }
 }
 
 impl Round {
