@@ -21,6 +21,7 @@
 use super::{
     TOLD, asked,
     dice::Dice,
+    held::{self, Held},
     net::{Plugged, Weather},
     play,
     replica::Program,
@@ -36,6 +37,7 @@ use std::{
 use tokio::time::{Instant, sleep_until};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3_600);
 const ALWAYS_WITHIN: Duration = Duration::from_secs(5);
 /// Whoever is away for longer is asleep.
 const AWAY: Duration = Duration::from_secs(600);
@@ -64,6 +66,9 @@ struct Delays {
 
 struct Day {
     seed: u64,
+    lasts: Duration,
+    /// What is held for both, every [`MONTH`].
+    held: Vec<Held>,
     world: World,
     dice: Dice,
     began: Instant,
@@ -101,6 +106,8 @@ impl Day {
         let began = Instant::now();
         Self {
             seed,
+            lasts: DAY,
+            held: Vec::new(),
             world,
             dice,
             began,
@@ -118,8 +125,15 @@ impl Day {
         }
     }
 
-    async fn run(mut self) -> Delays {
-        while self.began.elapsed() < DAY {
+    /// So many days on, with disks that never fail.
+    async fn lasting(seed: u64, days: u32) -> Self {
+        let day = Self::new(seed).await;
+        day.world.replicas.iter().for_each(|replica| replica.disk.make_dependable());
+        Self { lasts: DAY * days, ..day }
+    }
+
+    async fn run(mut self) -> Self {
+        while self.began.elapsed() < self.lasts {
             let next = self
                 .back
                 .iter()
@@ -148,10 +162,14 @@ impl Day {
                 self.trouble();
             }
             self.world.check().await;
+            if self.began.elapsed() >= MONTH * self.held.len() as u32 {
+                self.held.push(Held::by(&self.world));
+            }
         }
         self.world.heal().await;
+        self.held.push(Held::by(&self.world));
         self.world.check_end().await;
-        self.delays
+        self
     }
 
     /// Lets time pass, and notes when changes arrive.
@@ -374,7 +392,7 @@ fn days(seeds: std::ops::Range<u64>) -> Delays {
             if seed >= seeds.end {
                 return delays;
             }
-            delays.join(play(seed, async { Day::new(seed).await.run().await }));
+            delays.join(play(seed, async { Day::new(seed).await.run().await.delays }));
         }
     };
     thread::scope(|scope| {
@@ -408,5 +426,15 @@ fn must_pass_4_on_a_hundred_days() {
 fn one_day() {
     let seed = asked("MIRROR_SEED", 0);
     TOLD.store(true, Ordering::Relaxed);
-    play(seed, async { Day::new(seed).await.run().await }).hold();
+    play(seed, async { Day::new(seed).await.run().await.delays }).hold();
+}
+
+/// `MIRROR_DAYS` says how many.
+#[test]
+#[ignore = "half an hour"]
+fn a_year_of_two_laptops_leaves_nothing_behind() {
+    let days = asked("MIRROR_DAYS", 365) as u32;
+    let mut year = play(0, async { Day::lasting(asked("MIRROR_SEED", 0), days).await.run().await });
+    year.delays.hold();
+    held::stays(&year.held);
 }

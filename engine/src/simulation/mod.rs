@@ -17,6 +17,7 @@
 mod day;
 mod dice;
 mod disk;
+mod held;
 mod histories;
 mod net;
 mod replica;
