@@ -67,7 +67,7 @@ struct Delays {
 struct Day {
     seed: u64,
     lasts: Duration,
-    /// What is held for both, every [`MONTH`].
+    /// What is held for both, every [`MONTH`] of more than one day.
     held: Vec<Held>,
     world: World,
     dice: Dice,
@@ -163,13 +163,22 @@ impl Day {
             }
             self.world.check().await;
             if self.began.elapsed() >= MONTH * self.held.len() as u32 {
-                self.held.push(Held::by(&self.world));
+                self.look_what_is_held();
             }
         }
         self.world.heal().await;
-        self.held.push(Held::by(&self.world));
+        self.look_what_is_held();
         self.world.check_end().await;
         self
+    }
+
+    /// Of one day nobody asks.
+    fn look_what_is_held(&mut self) {
+        if self.lasts > DAY {
+            let held = Held::by(&self.world);
+            eprintln!("{:?}: {held:?}", self.began.elapsed());
+            self.held.push(held);
+        }
     }
 
     /// Lets time pass, and notes when changes arrive.

@@ -6,7 +6,7 @@ use std::fs;
 /// Tasks and files that come and go with what is on its way.
 const TO_AND_FRO: usize = 24;
 /// SQLite's caches of two replicas, which fill as these grow: for each a view's (32 MiB), an index's writer (16 MiB) and four of its readers (8 MiB).
-const CACHES_KIB: u64 = 2 * (32 + 16 + 4 * 8) << 10;
+const CACHES_KIB: u64 = (2 * (32 + 16 + 4 * 8)) << 10;
 
 /// What is held at one moment.
 #[derive(Debug, Clone, Copy)]
@@ -26,15 +26,13 @@ pub(super) struct Held {
 impl Held {
     pub(super) fn by(world: &World) -> Self {
         let vaults = || world.replicas.iter().filter_map(|replica| replica.vault());
-        let held = Self {
+        Self {
             events: vaults().map(|vault| vault.store().frontier().iter().map(|(_, last)| last).sum::<u64>()).sum(),
             tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
             files: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
             memory_kib: memory_kib().unwrap_or_default(),
             waiting: vaults().map(|vault| vault.store().journal_pending().unwrap().len()).sum(),
-        };
-        eprintln!("{:?}: {held:?}", tokio::time::Instant::now());
-        held
+        }
     }
 }
 
@@ -46,6 +44,7 @@ fn memory_kib() -> Option<u64> {
 /// Asserts that at the end there is no more than after the first of the moments but one, beyond what comes and goes.
 pub(super) fn stays(held: &[Held]) {
     let [_, first, .., last] = held else { return };
+    assert!(last.events > first.events, "nothing happened");
     assert!(last.tasks <= first.tasks + TO_AND_FRO && last.files <= first.files + TO_AND_FRO, "{first:?}, then {last:?}");
     assert!(last.waiting <= TO_AND_FRO, "{last:?}");
     assert!(last.memory_kib <= first.memory_kib + CACHES_KIB, "{first:?}, then {last:?}");
