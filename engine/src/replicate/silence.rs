@@ -27,6 +27,9 @@ use crate::{
     transport::{Changes, Choice, CloseReason, Connection, Dialer, Protocol, Stats, TransportError, TransportKind},
 };
 use std::{
+    future::pending,
+    ops::ControlFlow,
+    pin::pin,
     sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
@@ -112,7 +115,7 @@ impl Dials {
             match self.running.join_next().await {
                 Some(Ok(Some(ended))) => return ended,
                 Some(_) => {}
-                None => std::future::pending().await,
+                None => pending().await,
             }
         }
     }
@@ -148,7 +151,7 @@ async fn quic_instead(connection: &Connection, (dialer, target): (&Dialer, &Targ
             return better;
         }
     }
-    std::future::pending().await
+    pending().await
 }
 
 /// When something was last heard, and how much silence is borne.
@@ -289,17 +292,17 @@ pub(super) async fn dial_beside(
 ) {
     let mut listening = Listening::to(&connection, &options, observer);
     let mut dials = Dials::new(dialer.clone(), target.clone(), options.choice);
-    let mut quic = std::pin::pin!(quic_instead(&connection, (&dialer, &target), options.choice));
+    let mut quic = pin!(quic_instead(&connection, (&dialer, &target), options.choice));
     loop {
-        let hearing = select! {
-            Ok(other) = dials.ended() => Err(other),
-            other = &mut quic => Err(other),
-            hearing = listening.look() => Ok(hearing),
+        let found = select! {
+            Ok(other) = dials.ended() => ControlFlow::Break(other),
+            other = &mut quic => ControlFlow::Break(other),
+            hearing = listening.look() => ControlFlow::Continue(hearing),
         };
-        match hearing {
-            Ok(Hearing::Heard) => dials.running.abort_all(),
-            Ok(Hearing::Silent) => dials.begin_next(),
-            Err(other) => {
+        match found {
+            ControlFlow::Continue(Hearing::Heard) => dials.running.abort_all(),
+            ControlFlow::Continue(Hearing::Silent) => dials.begin_next(),
+            ControlFlow::Break(other) => {
                 *spare.lock().unwrap_or_else(PoisonError::into_inner) = Some(other);
                 return connection.close(CloseReason::Broken);
             }
