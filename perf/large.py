@@ -65,7 +65,7 @@ def measure(work, gib, mib):
     write_sparse(data, gib, seed=1)
     a = Device(work, "a").init()
 
-    def timed(what, device, *args, costs=()):
+    def timed(what, device, *args):
         with Group(mib) as group:
             ran = device.run(*args, before=group.before)
             rows.append((what, ran.cost, group.pressed()))

@@ -21,6 +21,7 @@ use super::{
     remembered::Remembered,
     rounds::Rounds,
     server::{self, Request, Server},
+    silence,
     tally::{Ended, Tally, conclude},
     worker,
 };
@@ -281,6 +282,8 @@ impl Crank<'_> {
         // In a set, so that it ends with this session even if the peer does not read: it holds the connection.
         let mut sender = JoinSet::new();
         sender.spawn(outgoing.say_all(control_out, self.options.network.changes().ok()));
+        let mut asking = JoinSet::new();
+        asking.spawn(silence::ask(self.connection.clone()));
         let carriers = Carriers::new(Setup {
             connection: self.connection.clone(),
             side: self.side,
@@ -298,7 +301,7 @@ impl Crank<'_> {
         // A peer that does not read does not hear the last word either.
         let said = tokio::time::timeout(GOODBYE, sender.join_next()).await;
         self.goodbye(&mut control_in, &turned).await;
-        drop((said, sender, carriers));
+        drop((said, sender, asking, carriers));
         let mut kept = keeper.await.unwrap_or_default();
         let served = server.await.unwrap_or_default();
         self.certificates.finish().await;

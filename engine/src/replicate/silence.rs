@@ -6,8 +6,8 @@
 //! last heard ── 1.5 s (TCP 4 s) ── dial ─ 0.25 s ─ dial ─ 0.25 s ─ ... the first to connect takes over, and the silent one is given up
 //! ```
 //! Where every third packet is lost, such a silence comes and goes by itself, and a new connection has to begin again with a chunk that was half
-//! there. So over such a path QUIC's silence is borne for longer, and what was sent is asked for soon instead: the library asks after pauses that
-//! double.
+//! there. So over such a path QUIC's silence is borne for longer, and every session asks soon for what it has sent: the library asks after pauses
+//! that double.
 //!
 //! When this machine's network has changed, the peer is nudged and has to answer within a round trip and 0.25 s over QUIC, and TCP's silence
 //! counts after a second already: its address may be another one, and what was sent from the old one is answered by nobody.
@@ -53,6 +53,8 @@ const LOSSY: f32 = 0.25;
 /// Round trips of silence after which the peer of such a path is asked, and how long they are at least; at most [`LISTEN`].
 const ASKED_AFTER: u32 = 4;
 const ASKED_AFTER_MIN: Duration = Duration::from_millis(50);
+/// So often it is looked whether a path has become one.
+const ASKED_SELDOM: Duration = Duration::from_secs(1);
 /// TCP's leave every 2.5 s.
 const TCP_SILENCE: Duration = Duration::from_secs(4);
 /// What is borne of QUIC when the network has just changed, beyond the round trip of the nudge that goes out then (the shortest one so far: what
@@ -253,12 +255,6 @@ impl Listening {
         let silent = self.silence.look(stats.bytes_received, now);
         let borne = self.silence.borne(&stats, now);
         self.pause = borne.saturating_sub(silent).max(LISTEN);
-        if let Some(pause) = asked_after(&stats) {
-            self.pause = pause;
-            if silent >= pause {
-                self.connection.probe();
-            }
-        }
         let hearing = if silent < borne { Hearing::Heard } else { Hearing::Silent };
         if std::mem::replace(&mut self.hearing, hearing) != hearing {
             self.observer.progress(match hearing {
@@ -271,6 +267,20 @@ impl Listening {
 
     fn stats(&self) -> Stats {
         self.connection.stats_over(self.connection.kind())
+    }
+}
+
+/// Asks the peer of a session over QUIC again and again whether it has what was sent, where so much is lost that the library does it too late.
+pub(super) async fn ask(connection: Connection) {
+    let mut silence = Silence::over(TransportKind::Quic);
+    while connection.kind() == TransportKind::Quic {
+        let stats = connection.stats_over(TransportKind::Quic);
+        let silent = silence.look(stats.bytes_received, clock::now());
+        let pause = asked_after(&stats);
+        if pause.is_some_and(|pause| silent >= pause) {
+            connection.probe();
+        }
+        sleep(pause.unwrap_or(ASKED_SELDOM)).await;
     }
 }
 

@@ -186,6 +186,20 @@ async fn over_a_path_that_loses(lost: u32) -> (Duration, u64) {
     (began.elapsed(), world.net.bytes() - before)
 }
 
+/// The same by a single sync, whose dialer has what the other one lacks.
+async fn a_push_over_a_path_that_loses(lost: u32) {
+    let mut world = World::new(Dice::new(u64::from(lost)).split(), 2, Program::Server).await;
+    world.net.set_weather(Weather { lost, ..Weather::FAIR });
+    world.put(0, BYTES_OVER_LOSS as usize).unwrap();
+    world.connect(0, 1, Talk::Sync);
+    let began = Instant::now();
+    while !world.are_equal() {
+        assert!(began.elapsed() < Duration::from_secs(120), "{lost} of a million lost: not equal after two minutes");
+        sleep(Duration::from_millis(5)).await;
+        world.check().await;
+    }
+}
+
 /// A sync fails while something is stored, the process ends, and the next one stores something too; sooner or later the power goes.
 async fn sync_fails(world: &mut World, dice: &mut Dice) {
     let number = dice.index(world.replicas.len());
@@ -267,6 +281,12 @@ fn what_is_lost_is_sent_again_and_little_more() {
         let borne = if percent < 40 { 11 } else { 25 };
         assert!(bytes <= needed * borne / 10 + 20_000, "{percent} % lost: {bytes} bytes sent, {needed} needed, in {took:?}");
     }
+}
+
+/// Who sends has to ask, whichever session it is: nobody dials beside this one.
+#[test]
+fn a_single_push_gets_through_where_every_second_packet_is_lost() {
+    (0..6).for_each(|path| play(path, a_push_over_a_path_that_loses(500_000 + path as u32)));
 }
 
 #[test]
